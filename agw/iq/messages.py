@@ -1,0 +1,303 @@
+"""What is said on Iq: commands, replies and notices, named as in TS 23.334 clause 8.
+
+The controller (IMS-ALG) chooses the names of contexts and terminations, so that a request can carry several
+commands on one context and be repeated without harm. A request is executed as a whole or not at all.
+On the wire every message is one frame: four bytes of length, big endian, then MessagePack (see `wire`).
+
+The model is H.248's: a *context* joins *terminations*; a termination lies in one IP realm and has *streams*, one
+for each m-line; streams with the same id in one context are connected with each other.
+Iq carries values (addresses, keys), never SDP.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+VERSION = 1
+MAX_FRAME = 64 * 1024
+MAX_STREAMS = 32  # in one termination
+MAX_TERMINATIONS = 16  # in one context
+MAX_COMMANDS = 16  # in one request
+
+
+class Suite(StrEnum):
+    """SRTP crypto suites by their IANA names (RFC 4568, RFC 6188, RFC 7714)."""
+
+    AES_CM_128_HMAC_SHA1_80 = "AES_CM_128_HMAC_SHA1_80"
+    AES_CM_128_HMAC_SHA1_32 = "AES_CM_128_HMAC_SHA1_32"
+    AES_256_CM_HMAC_SHA1_80 = "AES_256_CM_HMAC_SHA1_80"
+    AEAD_AES_128_GCM = "AEAD_AES_128_GCM"
+    AEAD_AES_256_GCM = "AEAD_AES_256_GCM"
+
+    @property
+    def material_length(self) -> int:
+        """Bytes of master key and master salt together."""
+        return _MATERIAL_LENGTH[self]
+
+
+_MATERIAL_LENGTH = {
+    Suite.AES_CM_128_HMAC_SHA1_80: 30,
+    Suite.AES_CM_128_HMAC_SHA1_32: 30,
+    Suite.AES_256_CM_HMAC_SHA1_80: 46,
+    Suite.AEAD_AES_128_GCM: 28,
+    Suite.AEAD_AES_256_GCM: 44,
+}
+
+
+class Transport(StrEnum):
+    """How one side of a stream is carried (TS 23.334 clauses 6.2.10.2 and 6.2.10A)."""
+
+    RTP = "RTP/AVP"
+    SRTP = "RTP/SAVP"  # SDES; terminated here
+    UDP = "UDP"  # transparent: nothing above UDP is looked at, RTCP port included
+
+
+class Mode(StrEnum):
+    """H.248 stream mode, seen from outside the gateway: SENDONLY = the gateway sends on it, and drops what comes."""
+
+    INACTIVE = "inactive"
+    SENDONLY = "sendonly"
+    RECVONLY = "recvonly"
+    SENDRECV = "sendrecv"
+
+    @property
+    def sends(self) -> bool:
+        return self in (Mode.SENDONLY, Mode.SENDRECV)
+
+    @property
+    def receives(self) -> bool:
+        return self in (Mode.RECVONLY, Mode.SENDRECV)
+
+
+class Address(Struct, frozen=True, array_like=True):
+    """A transport address: a numeric IPv4 or IPv6 host, and a port from 1 to 65535."""
+
+    host: str
+    port: int
+
+
+class Key(Struct, frozen=True):
+    """SRTP keying: master key and master salt in one. It has no repr that shows them (trap P18)."""
+
+    suite: Suite
+    material: bytes
+    mki: bytes = b""  # 0 to 128 bytes
+
+    def __repr__(self) -> str:
+        return f"Key({self.suite.value})"
+
+
+class Stream(Struct, frozen=True, omit_defaults=True):
+    """What one stream of a termination shall be. A stream is always sent whole, so a repeat changes nothing.
+
+    remote, remote_rtcp: where to send; None while the peer has not said. remote_rtcp None: remote's port + 1.
+    rtcp_mux: RTP and RTCP share one port on this side (RFC 5761).
+    local_key: protects what this termination sends. remote_keys: what the peer sends; several only with MKI.
+    mode: RTCP flows whenever `remote` is known; only media obey the mode.
+    latch: learn the peer's address from its first (authenticated) packet.
+    source_filter: drop packets from another address than `remote`'s host (TS 23.334 clause 5.4).
+    inactivity: seconds without media from the peer after which a notice is sent; 0: never.
+    """
+
+    id: int
+    transport: Transport
+    remote: Address | None = None
+    remote_rtcp: Address | None = None
+    rtcp_mux: bool = False
+    local_key: Key | None = None
+    remote_keys: tuple[Key, ...] = ()
+    mode: Mode = Mode.INACTIVE
+    latch: bool = False
+    source_filter: bool = False
+    inactivity: float = 0.0
+
+
+# -- commands ---------------------------------------------------------------------------------------------------
+
+
+class ReserveConnectionPoint(Struct, frozen=True, tag="reserve"):
+    """TS 23.334 clause 8.3: create a termination whose remote side is not known yet."""
+
+    termination: str
+    realm: str
+    streams: tuple[Stream, ...]
+    ip6: bool = False
+
+
+class ReserveAndConfigureConnectionPoint(Struct, frozen=True, tag="reserve_and_configure"):
+    """TS 23.334 clause 8.2: create a termination and configure it fully. Every stream has its `remote`."""
+
+    termination: str
+    realm: str
+    streams: tuple[Stream, ...]
+    ip6: bool = False
+
+
+class ConfigureConnectionPoint(Struct, frozen=True, tag="configure"):
+    """TS 23.334 clause 8.4: replace the named streams of a termination by these, add those with a new id, and take
+    away those in `remove`. Ports of streams that stay are kept."""
+
+    termination: str
+    streams: tuple[Stream, ...]
+    remove: tuple[int, ...] = ()
+
+
+class ChangeThroughConnection(Struct, frozen=True, tag="change_through_connection"):
+    """TS 23.334 clause 6.2.12: open or close the gate of streams; the rest of each stream stays."""
+
+    termination: str
+    modes: dict[int, Mode]
+
+
+class ReleaseTermination(Struct, frozen=True, tag="release"):
+    """TS 23.334 clause 8.5: release one termination, or all of the context if none is named. Releasing what is not
+    there succeeds with no statistics."""
+
+    termination: str | None = None
+
+
+class AuditValue(Struct, frozen=True, tag="audit"):
+    """Tell the terminations and local addresses of the request's context; all contexts if the request's is ""."""
+
+
+Command = (
+    ReserveConnectionPoint
+    | ReserveAndConfigureConnectionPoint
+    | ConfigureConnectionPoint
+    | ChangeThroughConnection
+    | ReleaseTermination
+    | AuditValue
+)
+
+
+# -- results, in the order of the commands ----------------------------------------------------------------------
+
+
+class LocalStream(Struct, frozen=True):
+    """The addresses the gateway receives a stream on."""
+
+    id: int
+    rtp: Address
+    rtcp: Address
+
+
+class Reserved(Struct, frozen=True, tag="reserved"):
+    """Answers reserve, reserve and configure, and configure: all streams of the termination as they now are."""
+
+    termination: str
+    streams: tuple[LocalStream, ...]
+
+
+class Done(Struct, frozen=True, tag="done"):
+    """Answers change through-connection."""
+
+
+class StreamStatistics(Struct, frozen=True):
+    """Counted on one stream of one termination since it was reserved. dropped: cause -> packets."""
+
+    id: int
+    received: int  # packets from the peer that were forwarded
+    sent: int
+    received_octets: int
+    sent_octets: int
+    dropped: dict[str, int]
+
+
+class Released(Struct, frozen=True, tag="released"):
+    """Answers release. terminations: name -> its streams' counts."""
+
+    terminations: dict[str, tuple[StreamStatistics, ...]]
+
+
+class AuditedContext(Struct, frozen=True):
+    """owner: the controller that made it. idle: seconds since the last media packet (since creation if none)."""
+
+    context: str
+    owner: str
+    terminations: dict[str, tuple[LocalStream, ...]]
+    idle: float
+
+
+class Audited(Struct, frozen=True, tag="audited"):
+    """Answers audit. ports: realm -> [ports in use, ports resting, ports free]."""
+
+    contexts: tuple[AuditedContext, ...]
+    ports: dict[str, tuple[int, int, int]]
+
+
+Result = Reserved | Done | Released | Audited
+
+
+class ErrorCode(StrEnum):
+    UNKNOWN_CONTEXT = "unknown_context"
+    UNKNOWN_TERMINATION = "unknown_termination"
+    UNKNOWN_REALM = "unknown_realm"
+    UNSUPPORTED = "unsupported"
+    INVALID = "invalid"
+    NO_PORTS = "no_ports"
+    OVERLOAD = "overload"  # a limit of contexts, terminations or streams
+
+
+# -- what crosses the wire ---------------------------------------------------------------------------------------
+
+
+class Hello(Struct, frozen=True, tag="hello"):
+    """The first message in each direction. Another version is answered with an own Hello and the end of the
+    connection. name: the controller's or gateway's; incarnation: changes with each start of the process, so that the
+    other side sees a restart. realms: those a gateway serves (empty from a controller). claims: the contexts a
+    controller still owns; after the gateway's grace time it drops the others made under the same name."""
+
+    version: int
+    name: str
+    incarnation: str
+    realms: tuple[str, ...] = ()
+    claims: tuple[str, ...] = ()
+
+
+class Request(Struct, frozen=True, tag="request"):
+    """id: chosen by the controller, repeated in the reply. context: created by its first reserve."""
+
+    id: int
+    context: str
+    commands: tuple[Command, ...]
+
+
+class Reply(Struct, frozen=True, tag="reply"):
+    id: int
+    results: tuple[Result, ...]
+
+
+class ErrorReply(Struct, frozen=True, tag="error"):
+    """None of the request's commands had an effect. command: index of the one that failed."""
+
+    id: int
+    code: ErrorCode
+    text: str
+    command: int = 0
+
+
+class Event(StrEnum):
+    MEDIA_INACTIVE = "media_inactive"  # nothing from the peer for the stream's `inactivity`; once until media return
+    MEDIA_FIRST = "media_first"  # the first (authenticated) media packet from the peer
+    SRTP_FAILURES = "srtp_failures"  # more failed authentications than the configured limit; once a minute at most
+    CONTEXT_LOST = "context_lost"  # the gateway had to give the context up
+
+
+class Notice(Struct, frozen=True, tag="notice"):
+    """termination "" and stream 0 where the event concerns the whole context."""
+
+    context: str
+    event: Event
+    termination: str = ""
+    stream: int = 0
+    detail: str = ""
+
+
+class Heartbeat(Struct, frozen=True, tag="heartbeat"):
+    """Sent by each side after each `server.HEARTBEAT` seconds of own silence; three missed end the connection."""
+
+
+FromController = Hello | Request | Heartbeat
+FromGateway = Hello | Reply | ErrorReply | Notice | Heartbeat
