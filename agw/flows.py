@@ -1,0 +1,118 @@
+"""From a context to the flows that realise it, and the face of whatever moves the packets.
+
+A *leg* is one stream of one termination: two UDP ports towards one peer, and how that peer is spoken to. Two legs
+that name each other as `peer` are a flow; what comes in on one goes out on the other. A leg without a peer has its
+ports open all the same: it counts and drops what comes.
+
+Every command, release, restart and audit is the same three steps: the contexts say which legs are wanted, the
+difference to the legs that stand is taken, and the Plane makes it so. Legs are named by (context, termination,
+stream), so a leg that merely changes keeps what it has learnt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from agw.iq.messages import Address, Event, Key, Mode, StreamStatistics, Transport
+
+
+class LegId(NamedTuple):
+    context: str
+    termination: str
+    stream: int
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """What one stream of one termination shall be on the wire; the fields are those of `messages.Stream`, resolved.
+
+    local_rtp, local_rtcp: the ports to open, always both; with rtcp_mux RTCP leaves from local_rtp and is taken on
+    either port.
+    remote, remote_rtcp: where RTP and RTCP are sent, None: nowhere yet. With rtcp_mux both are the same.
+    peer: the leg that this one is connected with, and which names this one as its peer.
+    Two connected legs are both transparent (`Transport.UDP`) or neither is.
+    """
+
+    id: LegId
+    local_rtp: Address
+    local_rtcp: Address
+    transport: Transport
+    remote: Address | None = None
+    remote_rtcp: Address | None = None
+    rtcp_mux: bool = False
+    local_key: Key | None = None
+    remote_keys: tuple[Key, ...] = ()
+    mode: Mode = Mode.INACTIVE
+    latch: bool = False
+    source_filter: bool = False
+    inactivity: float = 0.0
+    peer: LegId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """removed: legs to close. wanted: legs to open, and legs to change; a leg that is in neither stays as it is."""
+
+    removed: tuple[LegId, ...] = ()
+    wanted: tuple[Leg, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.removed or self.wanted)
+
+
+def difference(standing: Mapping[LegId, Leg], wanted: Iterable[Leg]) -> Difference:
+    """What leads from the legs that stand to exactly the wanted ones."""
+    target = {leg.id: leg for leg in wanted}
+    return Difference(
+        removed=tuple(id for id in standing if id not in target),
+        wanted=tuple(leg for leg in target.values() if standing.get(leg.id) != leg),
+    )
+
+
+class OpenFailed(Exception):
+    """Sockets could not be opened, mostly because a port is someone else's; the Plane is as it was before.
+
+    legs: those whose ports are of no use; the gateway gives them others and asks again.
+    """
+
+    def __init__(self, legs: tuple[LegId, ...], text: str) -> None:
+        super().__init__(text)
+        self.legs = legs
+        self.text = text
+
+
+class Plane(Protocol):
+    """What moves the packets. It has no opinion: it holds exactly the legs it was told to.
+
+    events: called with (leg, event, detail), never from within a call of the methods below; the shell sets it before
+    the first leg. MEDIA_INACTIVE, MEDIA_FIRST and SRTP_FAILURES as they say; CONTEXT_LOST when the leg's sockets
+    broke.
+    """
+
+    events: Callable[[LegId, Event, str], None]
+
+    def apply(self, difference: Difference) -> dict[LegId, StreamStatistics]:
+        """Make the difference true, as a whole or (`OpenFailed`) not at all; the counts of the removed legs.
+
+        A changed leg keeps what the change does not concern:
+        sockets while local_rtp and local_rtcp are the same; counters always, also when the peer leg is another;
+        the latched address while `remote` and `latch` are the same, a new `remote` or latch=False forgets it;
+        the sending SRTP context with its roll-over counter while `local_key` is equal, and each receiving one while
+        an equal key is in `remote_keys` (trap P14); a key that was not there before is a new context.
+        The inactivity timer starts anew when the mode begins to receive, and is parked while it does not.
+        """
+        ...
+
+    def statistics(self, id: LegId) -> StreamStatistics:
+        """The counts of a standing leg since it was opened."""
+        ...
+
+    def idle(self, id: LegId) -> float:
+        """Seconds since the last media packet from the peer of a standing leg; since it was opened if none came."""
+        ...
+
+    def close(self) -> None:
+        """Close every leg."""
+        ...
