@@ -1,12 +1,12 @@
 """From a context to the flows that realise it, and the face of whatever moves the packets.
 
-A *leg* is one stream of one termination: two UDP ports towards one peer, and how that peer is spoken to. Two legs
-that name each other as `peer` are a flow; what comes in on one goes out on the other. A leg without a peer has its
-ports open all the same: it counts and drops what comes.
+A *leg* is one stream of one termination: two UDP ports towards one peer, and how that peer is spoken to.
+Two legs that name each other as `peer` are a flow; what comes in on one goes out on the other. A leg without a
+peer has its ports open all the same: it counts and drops what comes.
 
 Every command, release, restart and audit is the same three steps: the contexts say which legs are wanted, the
 difference to the legs that stand is taken, and the Plane makes it so. Legs are named by (context, termination,
-stream), so a leg that merely changes keeps what it has learnt.
+stream), so that a leg that merely changes keeps what it has learnt.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class LegId(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Leg:
-    """What one stream of one termination shall be on the wire; the fields are those of `messages.Stream`, resolved.
+    """What one stream of one termination shall be on the wire: the fields of `messages.Stream`, resolved.
 
-    local_rtp, local_rtcp: the ports to open, always both; with rtcp_mux RTCP leaves from local_rtp and is taken on
-    either port.
+    local_rtp, local_rtcp: the ports to open, always both; with rtcp_mux RTCP leaves from local_rtp and is taken
+    on either port.
     remote, remote_rtcp: where RTP and RTCP are sent, None: nowhere yet. With rtcp_mux both are the same.
     peer: the leg that this one is connected with, and which names this one as its peer.
     Two connected legs are both transparent (`Transport.UDP`) or neither is.
@@ -53,7 +53,7 @@ class Leg:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """removed: legs to close. wanted: legs to open, and legs to change; a leg that is in neither stays as it is."""
+    """removed: legs to close. wanted: legs to open or to change. A leg that is in neither stays as it is."""
 
     removed: tuple[LegId, ...] = ()
     wanted: tuple[Leg, ...] = ()
@@ -71,7 +71,7 @@ def difference(standing: Mapping[LegId, Leg], wanted: Iterable[Leg]) -> Differen
     )
 
 
-class OpenFailed(Exception):
+class OpenError(Exception):
     """Sockets could not be opened, mostly because a port is someone else's; the Plane is as it was before.
 
     legs: those whose ports are of no use; the gateway gives them others and asks again.
@@ -86,21 +86,21 @@ class OpenFailed(Exception):
 class Plane(Protocol):
     """What moves the packets. It has no opinion: it holds exactly the legs it was told to.
 
-    events: called with (leg, event, detail), never from within a call of the methods below; the shell sets it before
-    the first leg. MEDIA_INACTIVE, MEDIA_FIRST and SRTP_FAILURES as they say; CONTEXT_LOST when the leg's sockets
-    broke.
+    events: called with (leg, event, detail), never from within a call of the methods below; the shell sets it
+    before the first leg. MEDIA_INACTIVE, MEDIA_FIRST and SRTP_FAILURES as they say; CONTEXT_LOST when the leg's
+    sockets broke.
     """
 
     events: Callable[[LegId, Event, str], None]
 
     def apply(self, difference: Difference) -> dict[LegId, StreamStatistics]:
-        """Make the difference true, as a whole or (`OpenFailed`) not at all; the counts of the removed legs.
+        """Make the difference true, as a whole or (`OpenError`) not at all; gives the counts of the removed legs.
 
         A changed leg keeps what the change does not concern:
-        sockets while local_rtp and local_rtcp are the same; counters always, also when the peer leg is another;
+        sockets while local_rtp and local_rtcp are the same; counters always, also when `peer` is another;
         the latched address while `remote` and `latch` are the same, a new `remote` or latch=False forgets it;
-        the sending SRTP context with its roll-over counter while `local_key` is equal, and each receiving one while
-        an equal key is in `remote_keys` (trap P14); a key that was not there before is a new context.
+        the sending SRTP context with its roll-over counter while `local_key` is equal, and each receiving one
+        while an equal key is in `remote_keys` (trap P14); a key that was not there before is a new context.
         The inactivity timer starts anew when the mode begins to receive, and is parked while it does not.
         """
         ...
@@ -110,7 +110,7 @@ class Plane(Protocol):
         ...
 
     def idle(self, id: LegId) -> float:
-        """Seconds since the last media packet from the peer of a standing leg; since it was opened if none came."""
+        """Seconds since a standing leg's last media packet from its peer; since it was opened if none came."""
         ...
 
     def close(self) -> None:
