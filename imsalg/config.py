@@ -1,0 +1,273 @@
+"""The proxy's configuration: TOML, decoded into frozen structs. configs/proxy.toml is the commented example.
+
+A file is right as a whole or refused as a whole: an unknown key, a wrong type and a value out of its range are
+`ConfigError`s that name the file, the path in it, and the nearest right word.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from imsalg.errors import BadMessage, UsageError
+from imsalg.policy.decide import Access, Rules
+from imsalg.policy.treatment import Mechanism
+from imsalg.sip.values import Address, Uri
+
+
+class ConfigError(UsageError):
+    """A configuration file that cannot be used: `FILE: PATH: what is wrong`."""
+
+
+Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
+Count = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+
+
+class Networks:
+    """A set of IP networks, asked with the numeric host of a peer: `"192.0.2.1" in networks`."""
+
+    __slots__ = ("_networks",)
+
+    def __init__(self, networks: Iterable[str] = ()) -> None:
+        """Raises ValueError on text that is no network; host bits are allowed (192.0.2.1/24)."""
+        self._networks = tuple(ip_network(text, strict=False) for text in networks)
+
+    def __contains__(self, host: str) -> bool:
+        try:
+            address = ip_address(host)
+        except ValueError:
+            return False
+        return any(address in network for network in self._networks)
+
+    def __iter__(self) -> Iterator[IPv4Network | IPv6Network]:
+        return iter(self._networks)
+
+    def __len__(self) -> int:
+        return len(self._networks)
+
+    def __repr__(self) -> str:
+        return f"Networks({[str(network) for network in self._networks]})"
+
+
+class AccessConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One address that UEs talk to, over UDP and TCP alike (the Gm side).
+
+    mechanisms: media-plane security announced to the UEs here (TS 24.229 clause 7.2A.7); none: e2ae is off.
+    realm: the gateway's IP realm for media of this side.
+    trusted: peers served without registration. emergency: unregistered emergency calls are let in.
+    """
+
+    name: Name
+    listen: Address
+    type: Access = Access.SIP
+    mechanisms: tuple[Mechanism, ...] = ()
+    realm: Name = "access"
+    trusted: Networks = Networks()
+    emergency: bool = False
+
+
+class CoreConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The side of the home network (Mw).
+
+    next_hop: the SIP URI REGISTER goes to (I-CSCF, S-CSCF), and what else has no Service-Route.
+    trusted: who may talk to us here; none named: everyone who reaches this address.
+    """
+
+    listen: Address
+    next_hop: str
+    realm: Name = "core"
+    trusted: Networks = Networks()
+
+    def __post_init__(self) -> None:
+        try:
+            scheme = Uri.parse(self.next_hop).scheme
+        except BadMessage as error:
+            raise ValueError(f"next_hop: {error.reason}") from None
+        if scheme != "sip":
+            raise ValueError(f"next_hop: expected a sip URI, got {self.next_hop!r}")
+
+
+class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the gateway is: "unix:PATH", or "tls:HOST:PORT" with cert, key and ca (PEM files).
+
+    timeout: seconds a command may take before the call that waits for it is given up.
+    """
+
+    iq: str
+    cert: str | None = None
+    key: str | None = None
+    ca: str | None = None
+    timeout: Seconds = 2.0
+
+    def __post_init__(self) -> None:
+        match self.iq.partition(":"):
+            case ("unix", ":", path) if path:
+                return
+            case ("tls", ":", address):
+                parse_address(address, "iq: ")
+                if not (self.cert and self.key and self.ca):
+                    raise ValueError("iq: tls needs cert, key and ca")
+            case _:
+                raise ValueError(f'iq: expected "unix:PATH" or "tls:HOST:PORT", got {self.iq!r}')
+
+
+class RegistrationConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Seconds. A shorter wish than min_expires is answered 423; a longer than max_expires is not believed."""
+
+    min_expires: Count = 60
+    max_expires: Count = 600_000
+
+    def __post_init__(self) -> None:
+        if self.min_expires > self.max_expires:
+            raise ValueError("min_expires: is greater than max_expires")
+
+
+class CallConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """ringing_limit: seconds an INVITE may stay without a final answer.
+    inactivity: seconds without media after which the call is ended; 0: never."""
+
+    ringing_limit: Seconds = 180.0
+    inactivity: Annotated[float, Meta(ge=0)] = 60.0
+
+
+class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is refused beyond. connections: TCP, both directions together; connection_idle: seconds of silence after
+    which one is closed; write_buffer: octets a slow peer may leave unread before its connection is closed."""
+
+    calls: Count = 1000
+    registrations: Count = 10_000
+    transactions: Count = 20_000
+    connections: Count = 1000
+    connection_idle: Seconds = 600.0
+    write_buffer: Count = 1024 * 1024
+
+
+class StatusConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """socket: path of a Unix socket; whoever connects is sent one JSON document. Empty: there is none."""
+
+    socket: str = ""
+
+
+class ProxyConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All of it. name: what we call ourselves (host part of Path and Record-Route tokens stays `listen`).
+    visited_network: P-Visited-Network-ID of the requests to the core."""
+
+    name: Name = "pcscf"
+    visited_network: Annotated[str, Meta(min_length=1)] = "visited.invalid"
+    access: Annotated[tuple[AccessConfig, ...], Meta(min_length=1, max_length=16)]
+    core: CoreConfig
+    gateway: GatewayConfig
+    policy: Rules = Rules()
+    registration: RegistrationConfig = RegistrationConfig()
+    call: CallConfig = CallConfig()
+    limits: LimitsConfig = LimitsConfig()
+    status: StatusConfig = StatusConfig()
+
+    def __post_init__(self) -> None:
+        listens = [access.listen for access in self.access] + [self.core.listen]
+        if len(set(listens)) < len(listens):
+            raise ValueError("access: two sides listen on the same address")
+        if len({access.name for access in self.access}) < len(self.access):
+            raise ValueError("access: two have the same name")
+
+
+def load_proxy(path: str | Path) -> ProxyConfig:
+    """The configuration in a file. Raises ConfigError, for an unreadable file as well."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return parse_proxy(text, str(path))
+
+
+def parse_proxy(text: str, source: str = "configuration") -> ProxyConfig:
+    """The configuration in a text; `source` is what errors call it. Raises ConfigError."""
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source}: {error}") from None
+    try:
+        _check_keys(tree, msgspec.inspect.type_info(ProxyConfig), "")
+        _read_listen_addresses(tree)
+        return msgspec.convert(tree, ProxyConfig, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{source}: {_place(str(error))}") from None
+    except ValueError as error:
+        raise ConfigError(f"{source}: {error}") from None
+
+
+def parse_address(text: str, where: str = "") -> Address:
+    """`host:port`, IPv6 in brackets. Raises ValueError, its text preceded by `where`."""
+    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]]+)):([0-9]{1,5})", text, re.ASCII)
+    if not found or not 0 < int(found[3]) < 65536:
+        raise ValueError(f"{where}expected host:port or [IPv6]:port, got {text!r}")
+    return Address(found[1] or found[2], int(found[3]))
+
+
+# -- from TOML to structs, with errors that help ------------------------------------------------------------------
+
+
+def _check_keys(tree: Any, kind: msgspec.inspect.Type, path: str) -> None:
+    """Unknown keys, each with the nearest right one; msgspec alone would not tell it."""
+    match kind:
+        case msgspec.inspect.Metadata(type=inner):
+            _check_keys(tree, inner, path)
+        case msgspec.inspect.VarTupleType(item_type=inner) if isinstance(tree, list):
+            for index, item in enumerate(tree):
+                _check_keys(item, inner, f"{path}[{index}]")
+        case msgspec.inspect.StructType(fields=fields) if isinstance(tree, dict):
+            known = {field.encode_name: field.type for field in fields}
+            for key, value in tree.items():
+                here = f"{path}.{key}".lstrip(".")
+                if key not in known:
+                    raise ValueError(f"{here}: unknown key{_nearest(key, known)}")
+                _check_keys(value, known[key], here)
+        case msgspec.inspect.EnumType(cls=members) if isinstance(tree, str):
+            words = [str(member.value) for member in members]
+            if tree not in words:
+                raise ValueError(f"{path}: unknown value {tree!r}{_nearest(tree, words)}")
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    known = list(known)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
+
+
+def _read_listen_addresses(tree: dict[str, Any]) -> None:
+    """An Address is a tuple of two to msgspec; in the file it is one string."""
+    access = tree.get("access")
+    tables = {f"access[{i}]": table for i, table in enumerate(access)} if isinstance(access, list) else {}
+    for path, table in {**tables, "core": tree.get("core")}.items():
+        if isinstance(table, dict) and "listen" in table:
+            address = parse_address(str(table["listen"]), f"{path}.listen: ")
+            try:
+                ip_address(address.host)
+            except ValueError:
+                raise ValueError(f"{path}.listen: expected a numeric address, got {address.host!r}") from None
+            table["listen"] = address
+
+
+def _decode(kind: type, value: Any) -> Any:
+    if kind is Networks and isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return Networks(value)
+    raise ValueError("expected a list of IP networks")
+
+
+def _place(message: str) -> str:
+    """msgspec's "what - at `$.a.b`" as "a.b: what"; our own checks begin with the key they are about."""
+    what, _, path = message.partition(" - at `$")
+    path = path.rstrip("`").lstrip(".")
+    key = re.match(r"([a-z_]+): ", what)
+    if key:
+        return f"{path}.{what}".lstrip(".")
+    return f"{path}: {what}" if path else what
