@@ -1,0 +1,136 @@
+"""What a call wants of the gateway, and what has to be asked for it.
+
+A call has one context. The negotiations of its dialogs say which streams each termination shall have; `plan` compares
+that with what the gateway has acknowledged and gives the commands that lie between, none if nothing changed. So a
+refresh asks nothing, and a repeated answer costs nothing (trap P30).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from msgspec.structs import replace
+
+from agw.iq.messages import (
+    ChangeThroughConnection,
+    Command,
+    ConfigureConnectionPoint,
+    LocalStream,
+    Mode,
+    ReleaseTermination,
+    ReserveAndConfigureConnectionPoint,
+    ReserveConnectionPoint,
+    Reserved,
+    Result,
+    Stream,
+)
+
+
+class Side(Enum):
+    """The two sides of the proxy: the UE's (Gm) and the home network's (Mw)."""
+
+    ACCESS = "access"
+    CORE = "core"
+
+    @property
+    def other(self) -> Side:
+        return Side.CORE if self is Side.ACCESS else Side.ACCESS
+
+
+@dataclass(frozen=True, slots=True)
+class Termination:
+    """One termination as it is wanted: its realm, address family, and streams by id."""
+
+    realm: str
+    ip6: bool
+    streams: Mapping[int, Stream]
+
+    def muted(self) -> Termination:
+        """The same with every gate closed."""
+        return Termination(
+            self.realm,
+            self.ip6,
+            {id: _with_mode(stream, Mode.INACTIVE) for id, stream in self.streams.items()},
+        )
+
+
+Wanted = Mapping[str, Termination | None]
+"""Termination name -> what it shall be; None: released. Names that are absent stay as they are."""
+
+
+@dataclass(slots=True)
+class Anchor:
+    """A context as the gateway last acknowledged it."""
+
+    context: str
+    _have: dict[str, Termination] = field(default_factory=dict)
+    _local: dict[str, dict[int, LocalStream]] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        """Whether the gateway holds anything of this call."""
+        return bool(self._have)
+
+    def local(self, termination: str) -> Mapping[int, LocalStream]:
+        """Where the gateway receives the streams of a termination."""
+        return self._local.get(termination, {})
+
+    def have(self, termination: str) -> Termination | None:
+        return self._have.get(termination)
+
+    def plan(self, wanted: Wanted) -> tuple[Command, ...]:
+        """The commands that lead from what is to what is wanted. Releases come first: they free ports."""
+        releases: list[Command] = []
+        others: list[Command] = []
+        for name, termination in wanted.items():
+            have = self._have.get(name)
+            if termination is None or not termination.streams:
+                if have is not None:
+                    releases.append(ReleaseTermination(name))
+            elif have is None:
+                others.append(_reserve(name, termination))
+            else:
+                others += _change(name, have, termination)
+        return (*releases, *others)
+
+    def acknowledge(self, wanted: Wanted, results: tuple[Result, ...]) -> None:
+        """The gateway did what `plan(wanted)` said."""
+        for name, termination in wanted.items():
+            if termination is None or not termination.streams:
+                self._have.pop(name, None)
+                self._local.pop(name, None)
+            else:
+                self._have[name] = termination
+        for result in results:
+            if isinstance(result, Reserved):
+                self._local[result.termination] = {stream.id: stream for stream in result.streams}
+
+    def forget(self) -> None:
+        """The gateway has nothing of this call any more."""
+        self._have.clear()
+        self._local.clear()
+
+
+def _reserve(name: str, wanted: Termination) -> Command:
+    streams = tuple(wanted.streams.values())
+    if all(stream.remote for stream in streams):
+        return ReserveAndConfigureConnectionPoint(name, wanted.realm, streams, wanted.ip6)
+    return ReserveConnectionPoint(name, wanted.realm, streams, wanted.ip6)
+
+
+def _change(name: str, have: Termination, wanted: Termination) -> list[Command]:
+    changed = tuple(stream for id, stream in wanted.streams.items() if have.streams.get(id) != stream)
+    gone = tuple(id for id in have.streams if id not in wanted.streams)
+    if not changed and not gone:
+        return []
+    if not gone and all(
+        stream.id in have.streams and _with_mode(have.streams[stream.id], stream.mode) == stream
+        for stream in changed
+    ):
+        return [ChangeThroughConnection(name, {stream.id: stream.mode for stream in changed})]
+    return [ConfigureConnectionPoint(name, changed, gone)]
+
+
+def _with_mode(stream: Stream, mode: Mode) -> Stream:
+    return stream if stream.mode is mode else replace(stream, mode=mode)

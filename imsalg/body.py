@@ -1,0 +1,83 @@
+"""Where in a SIP message the session description is: the body, or one part of a multipart body (RFC 5621).
+
+A description that is overlooked would pass with its keys and addresses unchanged, so what cannot be read is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from imsalg.errors import PeerError
+from imsalg.sip.message import Request, Response
+
+_SDP = re.compile(r"\s*application/sdp\s*(;|$)", re.IGNORECASE)
+_MULTIPART = re.compile(r"\s*multipart/", re.IGNORECASE)
+_BOUNDARY = re.compile(r';\s*boundary\s*=\s*(?:"([^"]{1,70})"|([^\s;"]{1,70}))', re.IGNORECASE)
+_PART_TYPE = re.compile(rb"(?:^|\r?\n)content-type[ \t]*:([^\r\n]*)", re.IGNORECASE)
+
+_ENCODED = re.compile(
+    rb"(?:^|\r?\n)content-(?:encoding[ \t]*:|transfer-encoding[ \t]*:(?![ \t]*(?:7bit|8bit|binary)))", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A session description within a body: body == before + sdp + after."""
+
+    before: bytes
+    sdp: bytes
+    after: bytes
+
+    def replace(self, message: Request | Response, sdp: bytes) -> None:
+        """Put another description in its place."""
+        message.set_body(self.before + sdp + self.after, message.headers.get("Content-Type"))
+
+
+def find_sdp(message: Request | Response) -> Found | None:
+    """The description a message carries; None if it has none. Raises PeerError 415 for an encoded body, 400 for a
+    multipart one that is broken, and for one with two descriptions."""
+    content_type = message.headers.get("Content-Type")
+    if not message.body or content_type is None:
+        return None
+    encoding = message.headers.get("Content-Encoding")
+    if _SDP.match(content_type):
+        if encoding is not None and encoding.lower() != "identity":
+            raise PeerError("an encoded session description", 415)
+        return Found(b"", message.body, b"")
+    if not _MULTIPART.match(content_type):
+        return None
+    if encoding is not None and encoding.lower() != "identity":
+        raise PeerError("an encoded multipart body", 415)
+    boundary = _BOUNDARY.search(content_type)
+    if boundary is None:
+        raise PeerError("a multipart body without boundary", 400)
+    return _in_parts(message.body, (boundary[1] or boundary[2]).encode("utf-8", "surrogateescape"))
+
+
+def _in_parts(body: bytes, boundary: bytes) -> Found | None:
+    marks = [
+        (found.start(), found.end())
+        for found in re.finditer(rb"(?:^|\r?\n)--" + re.escape(boundary) + rb"(?:--)?[ \t]*(?=\r?\n|$)", body)
+    ]
+    if len(marks) < 2:
+        raise PeerError("a multipart body without its parts", 400)
+    result: Found | None = None
+    for (_, start), (end, _) in zip(marks, marks[1:], strict=False):
+        part = body[start:end]
+        blank = re.search(rb"\r?\n\r?\n", part)
+        if blank is None:
+            continue
+        kind = _PART_TYPE.search(part[: blank.start()])
+        name = kind[1].decode("ascii", "replace") if kind else "text/plain"
+        if _MULTIPART.match(name):
+            raise PeerError("a multipart body within a multipart body", 415)
+        if not _SDP.match(name):
+            continue
+        if _ENCODED.search(part[: blank.start()]):
+            raise PeerError("an encoded session description", 415)
+        if result is not None:
+            raise PeerError("two session descriptions", 400)
+        cut = start + blank.end()
+        result = Found(body[:cut], body[cut:end], body[end:])
+    return result

@@ -1,0 +1,404 @@
+"""Offer and answer of one dialog (RFC 3264, RFC 6337), whatever message they ride in: decide, ask, rewrite.
+
+An exchange takes two steps of two halves each:
+
+    offer(side, body)  -> what the gateway shall have;  when it has:  offered()  -> the SDP for the other side
+    answer(side, body) -> what the gateway shall have;  when it has:  answered() -> the SDP for the offerer
+
+An offer only adds what the other side needs to be named an address. Addresses, keys and gates change when the answer
+completes the exchange (RFC 4568 section 7.1.4: refused offers leave the old parameters), so `rollback` is cheap.
+
+Each side has one termination: the answerer's is shared by all early dialogs of an INVITE, for all of them got the
+same offer; the offerer's is one for each early dialog (`fork`), with an address and a key of its own (traps P13, P26).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from agw.iq.messages import Address, Key, Mode, Stream, Suite, Transport
+from imsalg.anchor import Anchor, Side, Termination, Wanted
+from imsalg.errors import BadSdp, UsageError
+from imsalg.policy import rewrite
+from imsalg.policy.decide import Access, Decision, Direction, Rules, decide, status
+from imsalg.policy.rewrite import AnswerLine, Local
+from imsalg.policy.treatment import Carriage, Mechanism, Treatment
+from imsalg.sdp.attributes import MATERIAL_LENGTH, Crypto, InlineKey, RtcpAttribute
+from imsalg.sdp.attributes import Direction as MediaDirection
+from imsalg.sdp.document import Document, Media, Origin
+
+
+class Random(Protocol):
+    """What is used of random.Random."""
+
+    def randbytes(self, n: int, /) -> bytes: ...
+    def getrandbits(self, k: int, /) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the media of a call are negotiated under: fixed by the UE's registration and the access it uses.
+
+    hosts: our signalling address on each side, which stands in o=. ip6: the address family of each side.
+    inactivity: seconds without media until the gateway says so; 0: never.
+    """
+
+    registered: frozenset[Mechanism]
+    access: Access
+    rules: Rules
+    realms: Mapping[Side, str]
+    hosts: Mapping[Side, str]
+    inactivity: float
+
+
+@dataclass(slots=True)
+class Origins:
+    """Our o= line towards one side: the version rises by one when, and only when, the SDP changed (trap P31)."""
+
+    session_id: str
+    version: int
+    host: str
+    last: bytes = b""
+
+    def write(self, username: str, build: Callable[[Origin], Document]) -> bytes:
+        addrtype = "IP6" if ":" in self.host else "IP4"
+        body = bytes(build(Origin(username, self.session_id, self.version, "IN", addrtype, self.host)))
+        if self.last and body != self.last:
+            self.version += 1
+            body = bytes(build(Origin(username, self.session_id, self.version, "IN", addrtype, self.host)))
+        self.last = body
+        return body
+
+
+@dataclass(slots=True)
+class Exchange:
+    """An offer, and its answer once there is one."""
+
+    side: Side  # who offers
+    offer: Document  # as received
+    decisions: tuple[Decision, ...]
+    own: dict[int, tuple[Crypto, ...]]  # our lines in the offer to the UE, by m-line
+    sent: bytes = b""  # the offer as we passed it on
+    answer: Document | None = None
+    lines: tuple[AnswerLine, ...] = ()
+
+
+@dataclass(slots=True)
+class Negotiation:
+    """The media session of one dialog. `agreed` is the last completed exchange, `pending` the one under way."""
+
+    anchor: Anchor
+    terms: Terms
+    rng: Random
+    names: dict[Side, str]
+    origins: dict[Side, Origins]
+    decisions: tuple[Decision, ...] = ()
+    keys: dict[int, Crypto] = field(default_factory=dict)  # our crypto line towards the UE, by m-line
+    streams: dict[Side, dict[int, Stream]] = field(default_factory=dict)  # as agreed
+    families: dict[Side, bool] = field(default_factory=dict)
+    pending: Exchange | None = None
+    muted: bool = False  # another early dialog's media are heard
+
+    @classmethod
+    def start(cls, anchor: Anchor, terms: Terms, rng: Random, ip6: Mapping[Side, bool]) -> Negotiation:
+        """ip6: the family each side's signalling uses, in which it is offered addresses."""
+        origins = {side: Origins(str(rng.getrandbits(53)), 1, terms.hosts[side]) for side in Side}
+        return cls(anchor, terms, rng, {side: side.value for side in Side}, origins, families=dict(ip6))
+
+    def fork(self, number: int) -> Negotiation:
+        """The same for another early dialog of the same INVITE: the offer is shared, the answer is its own."""
+        exchange = self.pending
+        if exchange is None:
+            raise UsageError("only a pending offer can be forked")
+        names = dict(self.names)
+        names[exchange.side] = f"{exchange.side.value}.{number}"
+        return replace(
+            self,
+            names=names,
+            origins={
+                exchange.side: replace(self.origins[exchange.side], last=b""),
+                exchange.side.other: replace(self.origins[exchange.side.other]),
+            },
+            keys={},
+            streams={},
+            families=dict(self.families),
+            pending=replace(exchange, answer=None, lines=()),
+        )
+
+    # -- offer ----------------------------------------------------------------------------------------------------
+
+    def offer(self, side: Side, body: bytes) -> Wanted:
+        """Take an offer from one side. Raises BadSdp with the status to refuse it with; nothing has changed then."""
+        document = Document(body)
+        direction = Direction.ORIGINATING if side is Side.ACCESS else Direction.TERMINATING
+        decisions = decide(
+            document, direction, self.terms.registered, self.terms.access, self.terms.rules, self.decisions
+        )
+        if status(decisions) != 200:
+            raise BadSdp("; ".join(dict.fromkeys(d.reason for d in decisions if d.active)))
+        own: dict[int, tuple[Crypto, ...]] = {}
+        streams: dict[int, Stream] = {}
+        for index, (media, decision) in enumerate(zip(document.media, decisions, strict=True)):
+            if not decision.active or not decision.anchored:
+                continue
+            _remote(document, media)  # an offer whose address we could never send to is refused now
+            if side is Side.CORE and decision.treatment is Treatment.E2AE_SDES:
+                own[index] = self._own_lines(index)
+            agreed = self.streams.get(side.other, {}).get(index + 1)
+            streams[index + 1] = agreed or Stream(index + 1, _transport(decision, side.other))
+        self.pending = Exchange(side, document, decisions, own)
+        agreed_streams = self.streams.get(side.other, {})
+        return {self.names[side.other]: self._termination(side.other, {**agreed_streams, **streams})}
+
+    def offered(self) -> bytes:
+        """The offer for the other side, once the gateway has what `offer` wanted."""
+        exchange = self._exchange()
+        side = exchange.side.other
+        exchange.sent = self.origins[side].write(
+            exchange.offer.origin.username,
+            lambda origin: rewrite.offer(
+                exchange.offer,
+                exchange.decisions,
+                _direction(exchange.side),
+                self._locals(side),
+                exchange.own,
+                origin,
+            ),
+        )
+        return exchange.sent
+
+    # -- answer ---------------------------------------------------------------------------------------------------
+
+    def answer(self, side: Side, body: bytes) -> Wanted:
+        """Take the answer. Raises BadSdp if it cannot be served: the exchange has failed then."""
+        exchange = self._exchange()
+        if side is exchange.side:
+            raise UsageError("an answer from the side that offered")
+        answer = Document(body)
+        lines = rewrite.check_answer(Document(exchange.sent), answer, exchange.decisions, exchange.own)
+        for line, media in zip(lines, answer.media, strict=True):
+            if media.port and not line.accepted:
+                raise BadSdp(line.reason)
+        exchange.answer, exchange.lines = answer, lines
+        keys: dict[int, Crypto] = {}
+        streams: dict[Side, dict[int, Stream]] = {Side.ACCESS: {}, Side.CORE: {}}
+        for index, (media, decision, line) in enumerate(
+            zip(answer.media, exchange.decisions, lines, strict=True)
+        ):
+            if not (decision.active and decision.anchored and media.port and line.accepted):
+                continue
+            theirs = self._key_lines(index, exchange, line, keys)
+            for here in Side:
+                streams[here][index + 1] = self._stream(index, here, exchange, answer, theirs, keys.get(index))
+        self.keys = keys
+        self.streams = streams
+        family = exchange.offer.connection_of(exchange.offer.media[0]) if exchange.offer.media else None
+        if family is not None and self.anchor.have(self.names[exchange.side]) is None:
+            self.families[exchange.side] = family.addrtype == "IP6"
+        return self.wanted()
+
+    def answered(self) -> bytes:
+        """The answer for the offerer, once the gateway has what `answer` wanted. The exchange is complete."""
+        exchange = self._exchange()
+        answer = exchange.answer
+        if answer is None:
+            raise UsageError("no answer has been taken")
+        own = {index: (line,) for index, line in self.keys.items()} if exchange.side is Side.ACCESS else {}
+        body = self.origins[exchange.side].write(
+            answer.origin.username,
+            lambda origin: rewrite.answer(
+                answer,
+                exchange.offer,
+                exchange.decisions,
+                _direction(exchange.side),
+                self._locals(exchange.side),
+                own,
+                origin,
+            ),
+        )
+        self.decisions = tuple(
+            replace(decision, active=decision.active and media.port != 0)
+            for decision, media in zip(exchange.decisions, answer.media, strict=True)
+        )
+        self.pending = None
+        return body
+
+    def rollback(self) -> Wanted:
+        """The pending offer was refused: the media are as they were (trap P29)."""
+        self.pending = None
+        return self.wanted()
+
+    # -- what the gateway shall have ------------------------------------------------------------------------------
+
+    def wanted(self) -> Wanted:
+        """The terminations of this dialog as agreed."""
+        return {self.names[side]: self._termination(side, self.streams.get(side, {})) for side in Side}
+
+    def _termination(self, side: Side, streams: Mapping[int, Stream]) -> Termination:
+        return Termination(self.terms.realms[side], self.families[side], streams)
+
+    def _locals(self, side: Side) -> dict[int, Local]:
+        return {
+            id - 1: Local("IP6" if ":" in local.rtp.host else "IP4", local.rtp.host, local.rtp.port, local.rtcp.port)
+            for id, local in self.anchor.local(self.names[side]).items()
+        }
+
+    def _stream(
+        self,
+        index: int,
+        side: Side,
+        exchange: Exchange,
+        answer: Document,
+        theirs: Crypto | None,
+        ours: Crypto | None,
+    ) -> Stream:
+        offered, answered = exchange.offer.media[index], answer.media[index]
+        if side is exchange.side:
+            document, media, mux = exchange.offer, offered, offered.has("rtcp-mux")
+        else:
+            document, media = answer, answered
+            mux = answered.has("rtcp-mux") and offered.has("rtcp-mux")
+        decision = exchange.decisions[index]
+        transport = _transport(decision, side)
+        if transport is Transport.UDP:  # what is end to end is answered end to end
+            mux = answered.has("rtcp-mux") and offered.has("rtcp-mux")
+        mode = _mode(exchange, answer, index, side)
+        remote, remote_rtcp = _remote(document, media)
+        if remote is None and (before := self.streams.get(side, {}).get(index + 1)):
+            remote, remote_rtcp = before.remote, before.remote_rtcp
+        secured = transport is Transport.SRTP
+        return Stream(
+            index + 1,
+            transport,
+            remote,
+            remote_rtcp,
+            mux,
+            local_key=_key(ours)[0] if secured and ours else None,
+            remote_keys=_key(theirs) if secured and theirs else (),
+            mode=mode,
+            latch=side is Side.ACCESS,
+            inactivity=self.terms.inactivity if mode is Mode.SENDRECV else 0.0,
+        )
+
+    # -- keys -----------------------------------------------------------------------------------------------------
+
+    def _own_lines(self, index: int) -> tuple[Crypto, ...]:
+        """Our lines in an offer to the UE: the one in use, or a fresh one for each suite we like (trap P14)."""
+        if index in self.keys:
+            return (self.keys[index],)
+        return tuple(
+            self._fresh(tag, suite) for tag, suite in enumerate(self.terms.rules.suites, start=1)
+        )
+
+    def _key_lines(
+        self, index: int, exchange: Exchange, line: AnswerLine, keys: dict[int, Crypto]
+    ) -> Crypto | None:
+        """The UE's line for an m-line under e2ae; ours goes to `keys`."""
+        decision = exchange.decisions[index]
+        if decision.treatment is not Treatment.E2AE_SDES:
+            return None
+        if exchange.side is Side.ACCESS:
+            theirs = decision.crypto
+            if theirs is None:
+                raise UsageError("an e2ae offer without a selected crypto line")
+            before = self.keys.get(index)
+            if before is not None and before.suite == theirs.suite:
+                keys[index] = replace(before, tag=theirs.tag)
+            else:
+                keys[index] = self._fresh(theirs.tag, theirs.suite)
+            return theirs
+        theirs = line.crypto
+        if theirs is None:
+            raise UsageError("an accepted e2ae answer without a crypto line")
+        keys[index] = next(own for own in exchange.own[index] if own.suite == theirs.suite)
+        return theirs
+
+    def _fresh(self, tag: int, suite: str) -> Crypto:
+        """A new key of ours; lifetime and MKI are left out (TS 33.328 clause 7.2.1 step 7)."""
+        return Crypto(tag, suite, (InlineKey(self.rng.randbytes(MATERIAL_LENGTH[suite]), None, None),), ())
+
+    def _exchange(self) -> Exchange:
+        if self.pending is None:
+            raise UsageError("no offer is pending")
+        return self.pending
+
+
+def select(negotiations: Iterable[Negotiation], chosen: Negotiation) -> Wanted:
+    """Let one early dialog's media be heard, and close the gates of the others' own terminations."""
+    wanted: dict[str, Termination | None] = {}
+    for negotiation in negotiations:
+        if negotiation is not chosen:
+            for name, termination in negotiation.wanted().items():
+                if name not in chosen.names.values() and termination is not None:
+                    wanted[name] = termination.muted()
+    return {**wanted, **chosen.wanted()}
+
+
+def _direction(offerer: Side) -> Direction:
+    return Direction.ORIGINATING if offerer is Side.ACCESS else Direction.TERMINATING
+
+
+def _transport(decision: Decision, side: Side) -> Transport:
+    carriage = decision.treatment.carriage
+    match carriage.access if side is Side.ACCESS else carriage.core:
+        case Carriage.RTP:
+            return Transport.RTP
+        case Carriage.SRTP:
+            return Transport.SRTP
+        case Carriage.UDP:
+            return Transport.UDP
+        case other:
+            raise UsageError(f"{decision.treatment} is not anchored: {other}")
+
+
+def _mode(exchange: Exchange, answer: Document, index: int, side: Side) -> Mode:
+    """The answer says what flows; the answerer's `sendonly` is what the gateway receives from it (RFC 3264 6.1)."""
+    answerer = answer.direction_of(answer.media[index])
+    sends = answerer in (MediaDirection.SENDRECV, MediaDirection.SENDONLY)
+    receives = answerer in (MediaDirection.SENDRECV, MediaDirection.RECVONLY)
+    if _held(exchange.offer, exchange.offer.media[index]):
+        sends = False
+    if _held(answer, answer.media[index]):
+        receives = False
+    if side is exchange.side:  # towards the offerer goes what the answerer sends
+        sends, receives = receives, sends
+    return _MODES[receives, sends]
+
+
+_MODES = {
+    (True, True): Mode.SENDRECV,
+    (True, False): Mode.SENDONLY,
+    (False, True): Mode.RECVONLY,
+    (False, False): Mode.INACTIVE,
+}
+
+
+def _held(document: Document, media: Media) -> bool:
+    connection = document.connection_of(media)
+    return connection is not None and connection.unspecified
+
+
+def _remote(document: Document, media: Media) -> tuple[Address | None, Address | None]:
+    """Where a peer wants RTP and RTCP; (None, None) if it says nowhere. Raises BadSdp for a name or a missing c=."""
+    connection = document.connection_of(media)
+    if connection is None:
+        raise BadSdp("an m-line without c=", 400)
+    if connection.unspecified:
+        return None, None
+    try:
+        ipaddress.ip_address(connection.host)
+    except ValueError:
+        raise BadSdp("c= with a name; only numeric addresses are served") from None
+    remote = Address(connection.host, media.port)
+    if (value := media.attribute("rtcp")) is None:
+        return remote, None
+    rtcp = RtcpAttribute.parse(value)
+    host = rtcp.connection.host if rtcp.connection else connection.host
+    return remote, Address(host, rtcp.port)
+
+
+def _key(crypto: Crypto) -> tuple[Key, ...]:
+    return tuple(Key(Suite(crypto.suite), key.material, key.mki or b"") for key in crypto.keys)
