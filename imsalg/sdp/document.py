@@ -1,0 +1,360 @@
+"""A session description that is edited without loss (RFC 8866): bytes(Document(b)) == b.
+
+The document is its lines, each with the ending it came with; sections are stretches of lines; whatever is
+asked is read from the lines; an edit replaces, removes or inserts lines and touches no other. Bytes that are
+not UTF-8 survive as surrogates. A line that is not `x=...` is refused rather than kept, so that nothing the
+policy must remove can hide in one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Self
+
+from imsalg.errors import BadSdp, UsageError
+from imsalg.sdp.attributes import Connection, Direction, fields, key_mgmt_protocol
+
+__all__ = ["MAX_LINE", "MAX_LINES", "MAX_MEDIA", "MAX_SIZE"]
+__all__ += ["Connection", "Document", "Line", "Media", "Origin", "Section"]
+
+MAX_SIZE = 64 * 1024  # bytes
+MAX_LINES = 2048
+MAX_LINE = 8 * 1024  # characters, its ending included
+MAX_MEDIA = 32  # m-lines, rejected ones included
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Line:
+    """`type=value` and its ending: CRLF, LF, CR, or "" on the last line. A blank line has the type ""."""
+
+    type: str
+    value: str
+    ending: str
+
+    @property
+    def name(self) -> str:
+        """The attribute's name in lower case; "" if this is no `a=` line."""
+        return self.value.partition(":")[0].strip().lower() if self.type == "a" else ""
+
+    @property
+    def argument(self) -> str:
+        """What follows the attribute's colon, as it came; "" for a flag."""
+        return self.value.partition(":")[2]
+
+    def __str__(self) -> str:
+        return f"{self.type}={self.value}" if self.type else self.value
+
+    def __repr__(self) -> str:
+        return f"Line({self.type}={self.name})"  # the value may be a key
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """`o=` (RFC 8866 section 5.2). addrtype and address are only names, and opaque."""
+
+    username: str
+    session_id: str
+    version: int
+    nettype: str
+    addrtype: str
+    address: str
+
+    @classmethod
+    def parse(cls, value: str) -> Self:
+        """Blanks in the user name are tolerated. Raises BadSdp."""
+        match fields(value):
+            case [*username, session_id, version, nettype, addrtype, address] if username and re.fullmatch(
+                "[0-9]{1,20}", version
+            ):
+                return cls(" ".join(username), session_id, int(version), nettype, addrtype, address)
+        raise BadSdp("a malformed o= line", 400)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.username} {self.session_id} {self.version} {self.nettype} {self.addrtype} {self.address}"
+        )
+
+
+class Section:
+    """The session section, or one media section: its lines, and what may be asked and changed.
+
+    Attribute names are compared without regard to case and to blanks around them.
+    """
+
+    __slots__ = ("_ending", "lines")
+
+    def __init__(self, lines: list[Line], ending: str) -> None:
+        """ending: that of lines to come."""
+        self.lines = lines
+        self._ending = ending
+
+    def copy(self) -> Self:
+        return type(self)(self.lines.copy(), self._ending)
+
+    # -- attributes
+
+    def attributes(self, name: str) -> list[str]:
+        """The values of all `a=name` lines, as they came; "" for a flag."""
+        name = name.lower()
+        return [line.argument for line in self.lines if line.name == name]
+
+    def attribute(self, name: str) -> str | None:
+        """The first of `attributes(name)`."""
+        return next(iter(self.attributes(name)), None)
+
+    def has(self, name: str) -> bool:
+        return self.attribute(name) is not None
+
+    def add_attribute(self, name: str, value: str | None = None) -> None:
+        """At the end of the section. value None: a flag."""
+        self._insert("a", _attribute(name, value))
+
+    def set_attribute(self, name: str, value: str | None = None) -> None:
+        """In the place of the first of that name, any other removed; added if there is none."""
+        self._set("a", _attribute(name, value), lambda line: line.name == name.lower())
+
+    def remove_attributes(self, *names: str) -> None:
+        gone = {name.lower() for name in names}
+        self.lines[:] = [line for line in self.lines if not line.name or line.name not in gone]
+
+    def remove_attributes_where(self, gone: Callable[[str, str], bool]) -> None:
+        """gone: name in lower case, and value as it came ("" for a flag) -> whether to remove the line."""
+        self.lines[:] = [
+            line for line in self.lines if line.type != "a" or not gone(line.name, line.argument)
+        ]
+
+    # -- other lines
+
+    @property
+    def connection(self) -> Connection | None:
+        """The first `c=` of this section; None if there is none. Raises BadSdp."""
+        value = self._value("c")
+        return None if value is None else Connection.parse(value)
+
+    def set_connection(self, connection: Connection) -> None:
+        """In the place of the first `c=`, any other removed; inserted if there is none."""
+        self._set("c", str(connection), lambda line: line.type == "c")
+
+    def remove_connection(self) -> None:
+        self.remove_lines("c")
+
+    @property
+    def bandwidths(self) -> dict[str, int]:
+        """`b=`: type -> kbit/s for AS and CT, bit/s for TIAS, RS and RR. Malformed lines are left out."""
+        found = (re.fullmatch("[ \t]*([^ \t:]+):([0-9]{1,15})[ \t]*", v) for v in self._values("b"))
+        return {match[1]: int(match[2]) for match in found if match}
+
+    def set_bandwidth(self, bwtype: str, value: int) -> None:
+        """In the place of the first line of that type, any other of it removed; inserted if there is none."""
+        self._set("b", f"{bwtype}:{value}", lambda line: _bwtype(line) == bwtype.upper())
+
+    def remove_lines(self, *types: str) -> None:
+        """For types that may be missing: not `v`, `o`, `s`, `m`. Attributes have their own."""
+        if not set(types) <= _REMOVABLE:
+            raise UsageError(f"lines of type {types} cannot be removed")
+        self.lines[:] = [line for line in self.lines if line.type not in types]
+
+    # -- the means
+
+    def _values(self, type_: str) -> list[str]:
+        return [line.value for line in self.lines if line.type == type_]
+
+    def _value(self, type_: str) -> str | None:
+        return next(iter(self._values(type_)), None)
+
+    def _set(self, type_: str, value: str, same: Callable[[Line], bool]) -> None:
+        first = next((i for i, line in enumerate(self.lines) if same(line)), None)
+        if first is None:
+            self._insert(type_, value)
+            return
+        self.lines[first] = replace(self.lines[first], value=_checked(value))
+        self.lines[first + 1 :] = [line for line in self.lines[first + 1 :] if not same(line)]
+
+    def _insert(self, type_: str, value: str) -> None:
+        """After the last line that is of its own type or stands before it in RFC 8866's order; an attribute
+        after the last line that is not blank."""
+        index = 0
+        for i, line in enumerate(self.lines, 1):
+            if line.type and (type_ == "a" or 0 <= _ORDER.find(line.type) <= _ORDER.index(type_)):
+                index = i
+        self.lines.insert(index, Line(type_, _checked(value), self._ending))
+
+
+class Media(Section):
+    """A media section, its `m=` line first (RFC 8866 section 5.14).
+
+    Assigning `port` or `proto` leaves the rest of that line as it came, but for a `/count` after the port: it
+    goes, as it spoke of the ports that follow the old one.
+    """
+
+    __slots__ = ()
+
+    @property
+    def kind(self) -> str:
+        """audio, video, text, application, message, image …"""
+        return self._m["kind"]
+
+    @property
+    def port(self) -> int:
+        """0: rejected, or to be so."""
+        return int(self._m["port"])
+
+    @port.setter
+    def port(self, port: int) -> None:
+        if not 0 <= port <= 65535:
+            raise UsageError(f"no port: {port}")
+        self._replace(self._m.start("port"), self._m.end("count"), str(port))
+
+    @property
+    def port_count(self) -> int:
+        return int(self._m["count"][1:] or 1)
+
+    @property
+    def proto(self) -> str:
+        """RTP/AVP, RTP/SAVPF, TCP/TLS/MSRP …, as it came."""
+        return self._m["proto"]
+
+    @proto.setter
+    def proto(self, proto: str) -> None:
+        self._replace(*self._m.span("proto"), proto)
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Empty on port 0 only."""
+        return tuple(fields(self._m["formats"]))
+
+    @property
+    def _m(self) -> re.Match[str]:
+        match = _MEDIA.fullmatch(self.lines[0].value)
+        if not match or int(match["port"]) > 65535 or int(match["count"][1:] or 1) == 0:
+            raise BadSdp("a malformed m= line", 400)
+        if not match["formats"].strip(" \t") and int(match["port"]):
+            raise BadSdp("an m= line without a format", 400)
+        return match
+
+    def _replace(self, start: int, end: int, text: str) -> None:
+        line = self.lines[0]
+        self.lines[0] = replace(line, value=_checked(line.value[:start] + text + line.value[end:]))
+
+
+class Document:
+    """A session description. session: the lines before the first `m=`; media: one section for each `m=`."""
+
+    __slots__ = ("_ending", "media", "session")
+
+    def __init__(self, data: bytes, *, max_media: int = MAX_MEDIA) -> None:
+        """Raises BadSdp: 400 for what breaks RFC 8866, 413 for what is too large, 488 for too many m-lines.
+
+        Once parsed, `origin` and the fields of m-lines can be read without error, and `connection` too, but
+        for an m-line with port 0: what else stands there is not looked at (trap P32).
+        """
+        lines = _lines(data)
+        endings = Counter(line.ending for line in lines if line.ending)
+        self._ending = max(endings, key=endings.__getitem__, default="\r\n")
+        starts = [i for i, line in enumerate(lines) if line.type == "m"]
+        if len(starts) > max_media:
+            raise BadSdp(f"more than {max_media} media descriptions", 488)
+        self.session = Section(lines[: starts[0]] if starts else lines, self._ending)
+        self.media = [
+            Media(lines[start:end], self._ending)
+            for start, end in zip(starts, [*starts[1:], len(lines)], strict=True)
+        ]
+        self._check()
+
+    def __bytes__(self) -> bytes:
+        lines = [line for section in (self.session, *self.media) for line in section.lines]
+        text = [f"{line}{line.ending or self._ending}" for line in lines[:-1]]
+        text += [f"{line}{line.ending}" for line in lines[-1:]]
+        return "".join(text).encode("utf-8", "surrogateescape")
+
+    def copy(self) -> Document:
+        twin = object.__new__(Document)
+        twin._ending = self._ending
+        twin.session = self.session.copy()
+        twin.media = [media.copy() for media in self.media]
+        return twin
+
+    @property
+    def origin(self) -> Origin:
+        return Origin.parse(self.session._value("o") or "")
+
+    @origin.setter
+    def origin(self, origin: Origin) -> None:
+        self.session._set("o", str(origin), lambda line: line.type == "o")
+
+    def connection_of(self, media: Media) -> Connection | None:
+        """The address of a media section, its own or else the session's; None if neither has one. Raises
+        BadSdp on port 0 only."""
+        return media.connection or self.session.connection
+
+    def direction_of(self, media: Media) -> Direction:
+        """Media level before session level; sendrecv if neither says (RFC 8866 section 6.7)."""
+        for section in (media, self.session):
+            for line in section.lines:
+                if line.name in _DIRECTIONS:
+                    return Direction(line.name)
+        return Direction.SENDRECV
+
+    def key_mgmt_of(self, media: Media) -> tuple[str, ...]:
+        """The key management protocols in force for a media section, such as "mikey"; media level replaces
+        session level (RFC 4567 section 3.1). Raises BadSdp."""
+        values = media.attributes("key-mgmt") or self.session.attributes("key-mgmt")
+        return tuple(key_mgmt_protocol(value) for value in values)
+
+    def _check(self) -> None:
+        session = self.session
+        if not session.lines or str(session.lines[0]).rstrip(" \t") != "v=0":
+            raise BadSdp("no session description of version 0", 400)
+        for type_ in "vos":
+            if len(session._values(type_)) != 1:
+                raise BadSdp(f"a session section without exactly one {type_}= line", 400)
+        Origin.parse(session._values("o")[0])
+        addressed = [session, *(media for media in self.media if media.port)]
+        for value in (value for section in addressed for value in section._values("c")):
+            Connection.parse(value)
+
+
+_ORDER = "mvosiuepcbtrzka"  # RFC 8866 section 5; m stands first in its section
+_REMOVABLE = frozenset("iuepcbtrzk")
+_DIRECTIONS = frozenset(Direction)
+_SPLIT = re.compile(r"([^\r\n]*)(\r\n|\n|\r|\Z)")
+_MEDIA = re.compile(
+    r"[ \t]*(?P<kind>[^ \t]+)[ \t]+(?P<port>[0-9]{1,5})(?P<count>(?:/[0-9]{1,5})?)"
+    r"[ \t]+(?P<proto>[^ \t]+)(?P<formats>(?:[ \t].*)?)"
+)
+
+
+def _lines(data: bytes) -> list[Line]:
+    if len(data) > MAX_SIZE:
+        raise BadSdp(f"a session description over {MAX_SIZE} bytes", 413)
+    lines: list[Line] = []
+    for match in _SPLIT.finditer(data.decode("utf-8", "surrogateescape")):
+        text, ending = match.groups()
+        if not text and not ending:
+            break
+        if len(lines) == MAX_LINES or len(match[0]) > MAX_LINE:
+            raise BadSdp("a session description with too many lines, or too long ones", 413)
+        if not text.strip(" \t"):
+            lines.append(Line("", text, ending))
+        elif text[1:2] == "=" and text[0] not in " \t=":
+            lines.append(Line(text[0], text[2:], ending))
+        else:
+            raise BadSdp("a line that is not type=value", 400)
+    return lines
+
+
+def _attribute(name: str, value: str | None) -> str:
+    return name if value is None else f"{name}:{value}"
+
+
+def _bwtype(line: Line) -> str:
+    return line.value.partition(":")[0].strip(" \t").upper() if line.type == "b" else ""
+
+
+def _checked(value: str) -> str:
+    if "\r" in value or "\n" in value:
+        raise UsageError("a line cannot contain a line")
+    return value
