@@ -5,8 +5,8 @@ cryptographic context by SSRC (RFC 3711 section 3.2.3), so a stream may hold sev
 change its SSRC at any time (trap P15). A context for an SSRC is made by its first packet, on receive only if
 that packet was authentic.
 
-Where pylibsrtp stops short: it has no profile for AES_256_CM_HMAC_SHA1_80, so the policy is written over; it has
-no call for MKIs, so they are cut out before libsrtp sees the packet; and the buffer of its `Session` refuses
+Where pylibsrtp stops short: it has no profile for AES_256_CM_HMAC_SHA1_80, so the policy is written over; it
+has no call for MKIs, so they are cut out before libsrtp sees the packet; the buffer of its `Session` refuses
 packets over 1,356 bytes, so libsrtp is called past it.
 
 One thread only: all contexts work in the same buffer.
@@ -75,10 +75,10 @@ class Protector:
 
 
 class Unprotector:
-    """What one side receives: one key, or several told apart by their MKI (RFC 3711 section 3.1, trap P16).
+    """What one side receives: one key, or several told apart by MKI (RFC 3711 section 3.1, trap P16).
 
-    raises UsageError: no key, a key that is not one of its suite, or several keys that differ in their suites or
-    in the lengths of their MKIs, or share an MKI.
+    raises UsageError: no key, a key that is not one of its suite, or several keys that differ in suite or in
+    the length of the MKI, or share an MKI.
     """
 
     __slots__ = ("_current", "_previous", "keys")
@@ -89,8 +89,9 @@ class Unprotector:
         self._previous: _KeySet | None = None
 
     def rekeyed(self, keys: Sequence[Key]) -> Unprotector:
-        """Its successor. A key that was there keeps its contexts, another has new ones (trap P14). Packets under
-        the keys that worked before are taken until a key of now authenticates one, so that none is lost."""
+        """Its successor: a key that was there keeps its contexts, another has new ones (trap P14). So that
+        none is lost, packets under the keys that worked before are taken until one under the new keys came.
+        """
         kept = {**(self._previous.sessions if self._previous else {}), **self._current.sessions}
         successor = Unprotector.__new__(Unprotector)
         successor.keys = tuple(keys)
@@ -219,7 +220,7 @@ _TAGS = {
     Suite.AEAD_AES_256_GCM: (16, 16),
 }
 
-# What stands behind the MKI: the tag, but with AEAD it is part of the ciphertext (RFC 7714 sections 8.2, 9.2).
+# What stands behind the MKI: the tag, but AEAD's is part of the ciphertext (RFC 7714 sections 8.2 and 9.2).
 _TAGS_BEHIND_MKI = {
     suite: (0, 0) if suite in (Suite.AEAD_AES_128_GCM, Suite.AEAD_AES_256_GCM) else tags
     for suite, tags in _TAGS.items()

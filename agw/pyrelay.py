@@ -1,0 +1,394 @@
+"""The Python Plane: UDP sockets on the running event loop, SRTP by libsrtp.
+
+The twin of the native Plane: slower, needs no compiler, and says what is right.
+
+Every packet that is read has one outcome. It is *forwarded*: counted as received on its leg and as sent on
+the peer leg; or it is *dropped* on its leg, for a named cause. So over all legs sent equals received.
+
+The way of a packet, in `_Standing._relay`: what it is (first bytes and port), who sent it (source filter),
+whether it is authentic (SRTP), what is learnt from it (address, media seen), whether it may pass (gates), how
+it leaves (SRTP). Nothing is learnt from a packet that is not authentic (trap P15).
+
+The sockets are read by `loop.add_reader`, one packet each time a socket is ready, because asyncio's datagram
+transports are opened by a coroutine, and a Plane opens its legs at once or not at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import Counter
+from collections.abc import Callable
+from enum import StrEnum
+from typing import NamedTuple
+
+from agw.errors import UsageError
+from agw.flows import Difference, Leg, LegId, OpenError
+from agw.iq.messages import Address, Event, StreamStatistics, Transport
+from agw.latch import Sockaddr, Whereabouts
+from agw.srtp import MAX_PACKET, Failure, Protector, SrtpError, Unprotector
+
+RECEIVE_BUFFER = 1 << 20  # bytes the kernel may hold for one socket while we are late
+SRTP_FAILURE_PERIOD = 60.0  # seconds over which failed authentications are counted, and told at most once
+
+
+class Drop(StrEnum):
+    """Why a packet went no further; beside these there are the causes of `agw.srtp.Failure`."""
+
+    NOT_RTP = "not_rtp"  # on an RTP leg: neither RTP nor RTCP, or not on its port
+    TOO_LONG = "too_long"  # more than MAX_PACKET bytes
+    WRONG_SOURCE = "wrong_source"
+    GATED = "gated"  # media which the mode of this leg or of its peer leg forbids
+    NO_PEER = "no_peer"  # the leg is not connected
+    NO_REMOTE = "no_remote"  # the peer leg does not know yet where to send
+    NO_KEY = "no_key"  # an SRTP leg without a key for this direction
+    SEND_FAILED = "send_failed"  # the socket is full, or the remote cannot be reached
+
+
+Sockets = tuple[socket.socket, socket.socket]  # RTP, RTCP
+
+
+class PythonPlane:
+    """A `agw.flows.Plane`; made and used on the thread of a running event loop.
+
+    srtp_failures: failed authentications on one leg within a minute, above which SRTP_FAILURES is told.
+    apply raises UsageError, and has done nothing, for an address that is not numeric or not of the family of
+    the leg's own, and for keys that `agw.srtp` does not take.
+    """
+
+    def __init__(self, srtp_failures: int = 100) -> None:
+        self.events: Callable[[LegId, Event, str], None] = lambda id, event, detail: None
+        self.loop = asyncio.get_running_loop()
+        self.srtp_failures = srtp_failures
+        self._legs: dict[LegId, _Standing] = {}
+
+    def apply(self, difference: Difference) -> dict[LegId, StreamStatistics]:
+        prepared = [(leg, _prepare(leg, self._legs.get(leg.id))) for leg in difference.wanted]
+        opened = self._open(difference.wanted)
+        counts = {id: self._remove(id) for id in difference.removed}
+        for leg, means in prepared:
+            standing = self._legs.get(leg.id)
+            if standing is None:
+                standing = self._legs[leg.id] = _Standing(self, leg, means, opened[leg.id])
+            else:
+                standing.change(leg, means, opened.get(leg.id))
+        for leg in difference.wanted:
+            self._connect(self._legs[leg.id])
+        return counts
+
+    def statistics(self, id: LegId) -> StreamStatistics:
+        return self._legs[id].statistics()
+
+    def idle(self, id: LegId) -> float:
+        return self.loop.time() - self._legs[id].heard
+
+    def close(self) -> None:
+        for id in list(self._legs):
+            self._remove(id)
+
+    def _open(self, legs: tuple[Leg, ...]) -> dict[LegId, Sockets]:
+        """The sockets of new legs and of legs with new ports; all or none."""
+        opened: dict[LegId, Sockets] = {}
+        failed: dict[LegId, OSError] = {}
+        for leg in legs:
+            standing = self._legs.get(leg.id)
+            if standing is None or not standing.has_ports_of(leg):
+                try:
+                    opened[leg.id] = _sockets(leg)
+                except OSError as error:
+                    failed[leg.id] = error
+        if failed:
+            for pair in opened.values():
+                for sock in pair:
+                    sock.close()
+            raise OpenError(tuple(failed), "; ".join(dict.fromkeys(str(error) for error in failed.values())))
+        return opened
+
+    def _remove(self, id: LegId) -> StreamStatistics:
+        standing = self._legs.pop(id)
+        standing.close()
+        if standing.peer is not None:
+            standing.peer.peer = None
+        return standing.statistics()
+
+    def _connect(self, standing: _Standing) -> None:
+        """Legs are connected when each names the other."""
+        peer = self._legs.get(standing.leg.peer) if standing.leg.peer else None
+        if peer is not None and peer.leg.peer != standing.leg.id:
+            peer = None
+        if standing.peer is not None and standing.peer is not peer:
+            standing.peer.peer = None
+        standing.peer = peer
+        if peer is not None:
+            peer.peer = standing
+
+
+class _Means(NamedTuple):
+    """What a leg needs and what can be wrong with it, made before anything is changed."""
+
+    remotes: tuple[Sockaddr | None, Sockaddr | None]  # for RTP, for RTCP
+    protector: Protector | None
+    unprotector: Unprotector | None
+
+
+def _prepare(leg: Leg, standing: _Standing | None) -> _Means:
+    protector = standing.protector if standing else None
+    unprotector = standing.unprotector if standing else None
+    if leg.transport is not Transport.SRTP or leg.local_key is None:
+        protector = None
+    elif protector is None or protector.key != leg.local_key:
+        protector = Protector(leg.local_key)
+    if leg.transport is not Transport.SRTP or not leg.remote_keys:
+        unprotector = None
+    elif unprotector is None:
+        unprotector = Unprotector(leg.remote_keys)
+    elif unprotector.keys != leg.remote_keys:
+        unprotector = unprotector.rekeyed(leg.remote_keys)
+    family = _family(leg.local_rtp)
+    return _Means((_sockaddr(leg.remote, family), _sockaddr(leg.remote_rtcp, family)), protector, unprotector)
+
+
+class _Standing:
+    """A leg as it stands: its sockets, its contexts, what it has learnt and counted.
+
+    sockets and whereabouts are pairs, indexed by *channel*: 0 is the RTP port, with rtcp_mux for RTCP as
+    well, 1 is the RTCP port.
+    """
+
+    __slots__ = (
+        "_failed_since", "_failures", "_flowing", "_plane", "_rtp", "_timed", "_timed_since", "_timer",
+        "dropped", "heard", "leg", "muxed", "peer", "protector", "received", "received_octets", "receives",
+        "secured", "seen", "sends", "sent", "sent_octets", "sockets", "unprotector", "whereabouts",
+    )  # fmt: skip
+
+    def __init__(self, plane: PythonPlane, leg: Leg, means: _Means, sockets: Sockets) -> None:
+        self._plane = plane
+        self.peer: _Standing | None = None
+        self.received = self.received_octets = self.sent = self.sent_octets = 0
+        self.dropped: Counter[str] = Counter()
+        self.heard = plane.loop.time()  # the last media, or when the leg was opened
+        self.seen = False  # media, ever
+        self._flowing = False  # media, and no MEDIA_INACTIVE since
+        self._timed: float = 0.0  # the inactivity that is watched for now; 0: parked
+        self._timed_since = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._failures = 0
+        self._failed_since = 0.0
+        self.whereabouts = (Whereabouts(), Whereabouts())
+        self.sockets: Sockets | None = None
+        self.change(leg, means, sockets)
+
+    def change(self, leg: Leg, means: _Means, sockets: Sockets | None) -> None:
+        """Become what `leg` says. sockets: None where the old ones stay."""
+        self.leg = leg
+        self._rtp = leg.transport is not Transport.UDP
+        self.secured = leg.transport is Transport.SRTP
+        self.muxed = leg.rtcp_mux and self._rtp
+        self.receives = leg.mode.receives
+        self.sends = leg.mode.sends
+        self.protector = means.protector
+        self.unprotector = means.unprotector
+        if sockets is not None:
+            self._close_sockets()
+            self.sockets = sockets
+            for channel, sock in enumerate(sockets):
+                self._plane.loop.add_reader(sock, self._read, sock, channel)
+        for whereabouts, remote in zip(self.whereabouts, means.remotes, strict=True):
+            whereabouts.signal(remote, leg.latch, leg.source_filter, self.secured)
+        self._watch(leg.inactivity if self.receives else 0.0)
+
+    def has_ports_of(self, leg: Leg) -> bool:
+        return (self.leg.local_rtp, self.leg.local_rtcp) == (leg.local_rtp, leg.local_rtcp)
+
+    def statistics(self) -> StreamStatistics:
+        return StreamStatistics(
+            id=self.leg.id.stream,
+            received=self.received,
+            sent=self.sent,
+            received_octets=self.received_octets,
+            sent_octets=self.sent_octets,
+            dropped={str(cause): count for cause, count in self.dropped.items()},
+        )
+
+    def close(self) -> None:
+        self._watch(0.0)
+        self._close_sockets()
+
+    # -- a packet ----------------------------------------------------------------------------------
+
+    def _read(self, sock: socket.socket, channel: int) -> None:
+        try:
+            packet, source = sock.recvfrom(MAX_PACKET + 1)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._close_sockets()
+            self._tell(Event.CONTEXT_LOST, str(error))
+            return
+        cause = self._relay(packet, source, channel)
+        if cause is not None:
+            self.dropped[cause] += 1
+
+    def _relay(self, packet: bytes, source: Sockaddr, channel: int) -> Drop | Failure | None:
+        """Forward a packet and count it as forwarded, or say why not."""
+        length = len(packet)
+        if length > MAX_PACKET:
+            return Drop.TOO_LONG
+        if self._rtp:
+            # RFC 7983 section 7: 128 to 191 begin RTP and RTCP. RFC 5761 section 4: RTCP has types from 192
+            # to 223; where the ports are apart these are an RTP payload type with the marker bit.
+            if length < 8 or not 128 <= packet[0] <= 191:
+                return Drop.NOT_RTP
+            rtcp = 192 <= packet[1] <= 223
+            if channel:
+                if not rtcp:
+                    return Drop.NOT_RTP
+            elif not self.muxed:
+                rtcp = False
+            if not rtcp and length < 12:
+                return Drop.NOT_RTP
+        else:
+            rtcp = channel == 1
+        whereabouts = self.whereabouts[channel]
+        if whereabouts.allowed is not None and source[0] != whereabouts.allowed:
+            return Drop.WRONG_SOURCE
+
+        if self.secured:
+            if self.unprotector is None:
+                return Drop.NO_KEY
+            try:
+                packet = self.unprotector.unprotect(packet, rtcp)
+            except SrtpError as error:
+                self._failed(error.failure)
+                return error.failure
+
+        if whereabouts.latching:
+            whereabouts.learn(source)
+        if not rtcp:
+            self.heard = self._plane.loop.time()
+            if not self._flowing:
+                self._media()
+
+        peer = self.peer
+        if peer is None:
+            return Drop.NO_PEER
+        # Only media obey the mode (trap P35).
+        if not rtcp and not (self.receives and peer.sends):
+            return Drop.GATED
+        channel = 1 if rtcp and not peer.muxed else 0
+        target = peer.whereabouts[channel].target
+        if target is None or peer.sockets is None:
+            return Drop.NO_REMOTE
+        if peer.secured:
+            if peer.protector is None:
+                return Drop.NO_KEY
+            try:
+                packet = peer.protector.protect(packet, rtcp)
+            except SrtpError as error:
+                return error.failure
+        try:
+            peer.sockets[channel].sendto(packet, target)
+        except OSError:
+            return Drop.SEND_FAILED
+        self.received += 1
+        self.received_octets += length
+        peer.sent += 1
+        peer.sent_octets += len(packet)
+        return None
+
+    # -- what is learnt ---------------------------------------------------------------
+
+    def _media(self) -> None:
+        """Media have come, for the first time or after they had been missed."""
+        self._flowing = True
+        if self._timer is None and self._timed:
+            self._time()
+        if not self.seen:
+            self.seen = True
+            self._tell(Event.MEDIA_FIRST, "")
+
+    def _watch(self, inactivity: float) -> None:
+        """Watch for so many seconds of silence from now on, unless that is done already; 0: do not watch."""
+        if inactivity == self._timed:
+            return
+        self._timed = inactivity
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if inactivity:
+            self._time()
+
+    def _time(self) -> None:
+        self._timed_since = self._plane.loop.time()
+        self._timer = self._plane.loop.call_later(self._timed, self._check_silence)
+
+    def _check_silence(self) -> None:
+        left = max(self.heard, self._timed_since) + self._timed - self._plane.loop.time()
+        if left > 0:
+            self._timer = self._plane.loop.call_later(left, self._check_silence)
+        else:
+            self._timer = None
+            self._flowing = False
+            self._tell(Event.MEDIA_INACTIVE, f"no media for {self._timed:g} s")
+
+    def _failed(self, failure: Failure) -> None:
+        if failure not in (Failure.AUTH_FAILED, Failure.WRONG_MKI):
+            return
+        now = self._plane.loop.time()
+        if now - self._failed_since >= SRTP_FAILURE_PERIOD:
+            self._failed_since = now
+            self._failures = 0
+        self._failures += 1
+        if self._failures == self._plane.srtp_failures + 1:
+            self._tell(Event.SRTP_FAILURES, f"{self._failures} packets, the last: {failure.value}")
+
+    def _tell(self, event: Event, detail: str) -> None:
+        self._plane.events(self.leg.id, event, detail)
+
+    def _close_sockets(self) -> None:
+        for sock in self.sockets or ():
+            self._plane.loop.remove_reader(sock)
+            sock.close()
+        self.sockets = None
+
+
+# -- sockets ---------------------------------------------------------------------------------------
+
+
+def _sockets(leg: Leg) -> Sockets:
+    rtp = _socket(leg.local_rtp)
+    try:
+        return rtp, _socket(leg.local_rtcp)
+    except OSError:
+        rtp.close()
+        raise
+
+
+def _socket(local: Address) -> socket.socket:
+    family = _family(local)
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((local.host, local.port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _family(address: Address) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address.host else socket.AF_INET
+
+
+def _sockaddr(remote: Address | None, family: socket.AddressFamily) -> Sockaddr | None:
+    """As recvfrom will tell it, so that the two can be compared."""
+    if remote is None:
+        return None
+    flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+    try:
+        return socket.getaddrinfo(remote.host, remote.port, family, socket.SOCK_DGRAM, 0, flags)[0][4]
+    except OSError:
+        raise UsageError(f"{remote.host} is no numeric address of the leg's family") from None
