@@ -1,12 +1,12 @@
 """From a context to the flows that realise it, and the face of whatever moves the packets.
 
 A *leg* is one stream of one termination: two UDP ports towards one peer, and how that peer is spoken to.
-Two legs that name each other as `peer` are a flow; what comes in on one goes out on the other. A leg without a
-peer has its ports open all the same: it counts and drops what comes.
+Two legs that name each other as `peer` are a flow; what comes in on one goes out on the other. A leg without
+a peer has its ports open all the same: it counts and drops what comes.
 
-Every command, release, restart and audit is the same three steps: the contexts say which legs are wanted, the
-difference to the legs that stand is taken, and the Plane makes it so. Legs are named by (context, termination,
-stream), so that a leg that merely changes keeps what it has learnt.
+Every command, release, restart and audit is the same three steps: the contexts say which legs are wanted,
+the difference to the legs that stand is taken, and the Plane makes it so. Legs are named by (context,
+termination, stream), so that a leg that merely changes keeps what it has learnt.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class LegId(NamedTuple):
 class Leg:
     """What one stream of one termination shall be on the wire: the fields of `messages.Stream`, resolved.
 
-    local_rtp, local_rtcp: the ports to open, always both; with rtcp_mux RTCP leaves from local_rtp and is taken
-    on either port.
+    local_rtp, local_rtcp: the ports to open, always both; with rtcp_mux RTCP leaves from local_rtp and is
+    taken on either port.
     remote, remote_rtcp: where RTP and RTCP are sent, None: nowhere yet. With rtcp_mux both are the same.
     peer: the leg that this one is connected with, and which names this one as its peer.
     Two connected legs are both transparent (`Transport.UDP`) or neither is.
@@ -87,14 +87,14 @@ class Plane(Protocol):
     """What moves the packets. It has no opinion: it holds exactly the legs it was told to.
 
     events: called with (leg, event, detail), never from within a call of the methods below; the shell sets it
-    before the first leg. MEDIA_INACTIVE, MEDIA_FIRST and SRTP_FAILURES as they say; CONTEXT_LOST when the leg's
-    sockets broke.
+    before the first leg. MEDIA_INACTIVE, MEDIA_FIRST and SRTP_FAILURES as they say; CONTEXT_LOST when the
+    leg's sockets broke.
     """
 
     events: Callable[[LegId, Event, str], None]
 
     def apply(self, difference: Difference) -> dict[LegId, StreamStatistics]:
-        """Make the difference true, as a whole or (`OpenError`) not at all; gives the counts of the removed legs.
+        """Make the difference true, as a whole or (`OpenError`) not at all. Gives the counts of removed legs.
 
         A changed leg keeps what the change does not concern:
         sockets while local_rtp and local_rtcp are the same; counters always, also when `peer` is another;
@@ -110,7 +110,7 @@ class Plane(Protocol):
         ...
 
     def idle(self, id: LegId) -> float:
-        """Seconds since a standing leg's last media packet from its peer; since it was opened if none came."""
+        """Seconds since a standing leg's last media packet from its peer; since it was opened if none."""
         ...
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 VERSION = 1
-MAX_FRAME = 64 * 1024
+MAX_FRAME = 1024 * 1024  # bytes; the claims, or the audit, of some 5,000 contexts
 MAX_STREAMS = 32  # in one termination
 MAX_TERMINATIONS = 16  # in one context
 MAX_COMMANDS = 16  # in one request
@@ -296,7 +296,7 @@ class Notice(Struct, frozen=True, tag="notice"):
 
 
 class Heartbeat(Struct, frozen=True, tag="heartbeat"):
-    """Sent by each side after each `server.HEARTBEAT` seconds of own silence; three missed end the connection."""
+    """Sent by each side after each `wire.HEARTBEAT` seconds of own silence; three missed end the connection."""
 
 
 FromController = Hello | Request | Heartbeat
