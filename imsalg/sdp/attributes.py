@@ -80,9 +80,9 @@ class Connection:
 
     @classmethod
     def parse(cls, value: str) -> Self:
-        match fields(value.upper())[:2], fields(value)[2:]:
-            case ["IN", "IP4" | "IP6" as addrtype], [address]:
-                return cls(addrtype, address)
+        match fields(value):
+            case [nettype, addrtype, address] if (nettype.upper(), addrtype.upper()) in _ADDRESS_TYPES:
+                return cls(addrtype.upper(), address)
         raise BadSdp("an address that is neither IN IP4 nor IN IP6", 400)
 
     @property
@@ -184,12 +184,10 @@ class Crypto:
     def parse(cls, value: str) -> Self:
         """Raises BadSdp where RFC 4568 section 5.1.2 has the line invalid; another line may still serve."""
         match fields(_KEY_SEPARATOR.sub(";", value)):
-            case [tag, suite, key_params, *session_params] if re.fullmatch("[0-9]{1,9}", tag):
-                pass
-            case _:
-                raise BadSdp("a=crypto is not a tag, a suite and a key")
-        suite = suite.upper() if suite.upper() in MATERIAL_LENGTH else suite
-        return cls(int(tag), suite, _keys(suite, key_params), tuple(_session_params(session_params)))
+            case [tag, suite, key_params, *session_params] if _TAG_AND_SUITE.fullmatch(f"{tag} {suite}"):
+                suite = suite.upper() if suite.upper() in MATERIAL_LENGTH else suite
+                return cls(int(tag), suite, _keys(suite, key_params), tuple(_session_params(session_params)))
+        raise BadSdp("a=crypto is not a tag, a suite and a key")
 
     @property
     def known(self) -> bool:
@@ -211,7 +209,11 @@ class Crypto:
         return " ".join((str(self.tag), self.suite, keys, *self.session_params))
 
 
-# Key-params are joined by ";" alone, but blanks beside it have been seen.
+_ADDRESS_TYPES = {("IN", "IP4"), ("IN", "IP6")}
+
+_TAG_AND_SUITE = re.compile("[0-9]{1,9} [A-Za-z0-9_]{1,64}")
+
+# Key-params are joined by ";" alone; blanks beside it are tolerated.
 _KEY_SEPARATOR = re.compile(r"(?<![ \t])[ \t]*;[ \t]*(?=inline:)", re.IGNORECASE)
 
 # RFC 4568 sections 6.3.1 to 6.3.6. WSH is a hint, so its minimum of 64 is not insisted on.

@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Self
 
 from imsalg.errors import BadSdp, UsageError
@@ -257,11 +258,9 @@ class Document:
         starts = [i for i, line in enumerate(lines) if line.type == "m"]
         if len(starts) > max_media:
             raise BadSdp(f"more than {max_media} media descriptions", 488)
-        self.session = Section(lines[: starts[0]] if starts else lines, self._ending)
-        self.media = [
-            Media(lines[start:end], self._ending)
-            for start, end in zip(starts, [*starts[1:], len(lines)], strict=True)
-        ]
+        bounds = [*starts, len(lines)]
+        self.session = Section(lines[: bounds[0]], self._ending)
+        self.media = [Media(lines[start:end], self._ending) for start, end in pairwise(bounds)]
         self._check()
 
     def __bytes__(self) -> bytes:
