@@ -1,0 +1,123 @@
+"""One hop: where messages go, what Via says about it, and the two requests that never cross a hop, ACK and
+CANCEL.
+
+All pure functions over messages; `endpoint` gives them time, randomness and transactions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from imsalg.sip.headers import Headers
+from imsalg.sip.message import Request, Response
+from imsalg.sip.values import Address, Via
+
+MAGIC = "z9hG4bK"  # RFC 3261 section 8.1.1.7: such a branch is unique
+SIP_PORT = 5060
+
+Key = tuple[str, str, int | None, str]
+"""What a server transaction is found by: branch, sent-by host and port, method."""
+
+
+class Transport(StrEnum):
+    UDP = "UDP"
+    TCP = "TCP"
+
+    @property
+    def reliable(self) -> bool:
+        return self is not Transport.UDP
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A pair of addresses that messages go between.
+
+    local: the address we listen on, also for connections that we open. remote: the peer, of an accepted
+    connection its source address; the host may be a DNS name where we send first (the shell resolves it).
+    """
+
+    transport: Transport
+    local: Address
+    remote: Address
+
+
+def own_via(flow: Flow, branch: str) -> str:
+    """The Via value of a request that leaves on `flow` (RFC 3261 section 18.1.1, RFC 3581 section 3)."""
+    rport = "" if flow.transport.reliable else ";rport"
+    return f"SIP/2.0/{flow.transport} {flow.local};branch={branch}{rport}"
+
+
+def server_key(request: Request) -> Key:
+    """RFC 3261 section 17.2.3; ACK and CANCEL have the key of the INVITE they belong to.
+
+    A branch without the magic cookie is one of RFC 2543 and not unique: what makes such a request unique
+    stands in for it. The To tag is left out, as only the ACK would have it.
+    """
+    via = request.via
+    branch = via.branch or ""
+    if not branch.startswith(MAGIC):
+        tag = request.from_.tag or ""
+        branch = f"{branch} {request.call_id} {request.cseq.number} {tag} {request.uri}"
+    method = "INVITE" if request.method in ("ACK", "CANCEL") else request.method
+    return branch, via.host.lower(), via.port, method
+
+
+def stamp_source(request: Request, flow: Flow) -> None:
+    """Write where the request came from into its top Via (RFC 3261 section 18.2.1, RFC 3581 section 4).
+
+    The Via keeps its bytes if there is nothing to say; what the sender wrote there about itself never stays.
+    """
+    via = request.via
+    asked = via.param("rport") is not None
+    if not asked and via.param("received") is None and via.host.lower() == flow.remote.host.lower():
+        return
+    params = tuple(param for param in via.params if param[0].lower() not in ("received", "rport"))
+    if asked:
+        params += (("rport", str(flow.remote.port)),)
+    params += (("received", flow.remote.host),)
+    request.headers.pop_value("Via")
+    request.headers.prepend("Via", str(replace(via, params=params)))
+
+
+def reply_flow(via: Via, flow: Flow) -> Flow:
+    """Where responses to a request with this top Via go that came on `flow` (RFC 3261 section 18.2.2).
+
+    Always to the host it came from: `maddr` is not followed, so that nobody can aim our responses at others.
+    """
+    if flow.transport.reliable or via.param("rport") is not None:  # RFC 3581 section 4
+        return flow
+    return _at_sent_by(via, flow)
+
+
+def second_reply_flow(via: Via, flow: Flow) -> Flow | None:
+    """Where responses go when the connection they belong to is gone (RFC 3261 section 18.2.2)."""
+    return _at_sent_by(via, flow) if flow.transport.reliable else None
+
+
+def _at_sent_by(via: Via, flow: Flow) -> Flow:
+    return Flow(flow.transport, flow.local, Address(flow.remote.host, via.port or SIP_PORT))
+
+
+def ack_of(request: Request, response: Response) -> Request:
+    """The ACK for a 300-699 to the INVITE `request` as it was sent (RFC 3261 section 17.1.1.3)."""
+    return _hop_request("ACK", request, response.headers.get("To") or "", ())
+
+
+def cancel_of(request: Request, headers: Iterable[tuple[str, str]]) -> Request:
+    """The CANCEL of `request` as it was sent (RFC 3261 section 9.1), with these header fields besides."""
+    return _hop_request("CANCEL", request, request.headers.get("To") or "", headers)
+
+
+def _hop_request(method: str, request: Request, to: str, more: Iterable[tuple[str, str]]) -> Request:
+    source = request.headers
+    headers = Headers((("Via", source.first("Via") or ""),))
+    headers.copy_lines(source, "Route", "From", "Call-ID")
+    headers.append("To", to)
+    headers.append("CSeq", f"{request.cseq.number} {method}")
+    headers.append("Max-Forwards", "70")
+    for name, value in more:
+        headers.append(name, value)
+    headers.append("Content-Length", "0")
+    return Request(method, request.uri, headers)
