@@ -16,10 +16,8 @@ from itertools import pairwise
 from typing import Self
 
 from imsalg.errors import BadSdp, UsageError
-from imsalg.sdp.attributes import Connection, Direction, fields, key_mgmt_protocol
-
-__all__ = ["MAX_LINE", "MAX_LINES", "MAX_MEDIA", "MAX_SIZE"]
-__all__ += ["Connection", "Document", "Line", "Media", "Origin", "Section"]
+from imsalg.sdp.attributes import Connection as Connection
+from imsalg.sdp.attributes import Direction, fields, key_mgmt_protocol
 
 MAX_SIZE = 64 * 1024  # bytes
 MAX_LINES = 2048
