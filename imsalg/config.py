@@ -1,7 +1,7 @@
 """The proxy's configuration: TOML, decoded into frozen structs. configs/proxy.toml is the commented example.
 
-A file is right as a whole or refused as a whole: an unknown key, a wrong type and a value out of its range are
-`ConfigError`s that name the file, the path in it, and the nearest right word.
+A file is right as a whole or refused as a whole: an unknown key, a wrong type and a value out of its range
+are `ConfigError`s that name the file, the path in it, and the nearest right word.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
+from agw.iq.connection import TlsAddress
+from agw.iq.connection import parse_address as parse_iq_address
 from imsalg.errors import BadMessage, UsageError
 from imsalg.policy.decide import Access, Rules
 from imsalg.policy.treatment import Mechanism
@@ -103,21 +105,18 @@ class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """
 
     iq: str
-    cert: str | None = None
-    key: str | None = None
-    ca: str | None = None
+    cert: str = ""
+    key: str = ""
+    ca: str = ""
     timeout: Seconds = 2.0
 
     def __post_init__(self) -> None:
-        match self.iq.partition(":"):
-            case ("unix", ":", path) if path:
-                return
-            case ("tls", ":", address):
-                parse_address(address, "iq: ")
-                if not (self.cert and self.key and self.ca):
-                    raise ValueError("iq: tls needs cert, key and ca")
-            case _:
-                raise ValueError(f'iq: expected "unix:PATH" or "tls:HOST:PORT", got {self.iq!r}')
+        try:
+            address = parse_iq_address(self.iq)
+        except ValueError as error:
+            raise ValueError(f"iq: {error}") from None
+        if isinstance(address, TlsAddress) and not (self.cert and self.key and self.ca):
+            raise ValueError("iq: tls needs cert, key and ca")
 
 
 class RegistrationConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -140,8 +139,9 @@ class CallConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is refused beyond. connections: TCP, both directions together; connection_idle: seconds of silence after
-    which one is closed; write_buffer: octets a slow peer may leave unread before its connection is closed."""
+    """What is refused beyond. connections: TCP, both directions together; connection_idle: seconds of silence
+    after which one is closed; write_buffer: octets a slow peer may leave unread before its connection is
+    closed."""
 
     calls: Count = 1000
     registrations: Count = 10_000
@@ -213,7 +213,7 @@ def parse_address(text: str, where: str = "") -> Address:
     return Address(found[1] or found[2], int(found[3]))
 
 
-# -- from TOML to structs, with errors that help ------------------------------------------------------------------
+# -- from TOML to structs, with errors that help -------------------------------------------------------------
 
 
 def _check_keys(tree: Any, kind: msgspec.inspect.Type, path: str) -> None:
@@ -251,9 +251,11 @@ def _read_listen_addresses(tree: dict[str, Any]) -> None:
         if isinstance(table, dict) and "listen" in table:
             address = parse_address(str(table["listen"]), f"{path}.listen: ")
             try:
-                ip_address(address.host)
+                usable = not ip_address(address.host).is_unspecified
             except ValueError:
-                raise ValueError(f"{path}.listen: expected a numeric address, got {address.host!r}") from None
+                usable = False
+            if not usable:  # it stands in Via, Path and Record-Route as well
+                raise ValueError(f"{path}.listen: expected one numeric address of ours, got {address.host!r}")
             table["listen"] = address
 
 

@@ -1,0 +1,43 @@
+"""imsalg check: is a configuration file right?"""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from pathlib import Path
+
+import click
+
+import agw.config
+import imsalg.config
+
+
+@click.command()
+@click.argument("path", metavar="FILE", type=click.Path())
+def command(path: str) -> None:
+    """Validate a proxy's or gateway's configuration FILE.
+
+    Exits with 0 and one line when it is right. Otherwise with 2 and what is wrong: where it stands in the
+    file, and the nearest right key or value.
+    """
+    try:
+        kind = _kind_of(path)
+        if kind == "gateway":
+            agw.config.load(path)
+        else:
+            imsalg.config.load_proxy(path)
+    except (agw.config.ConfigError, imsalg.config.ConfigError) as error:
+        click.echo(str(error), err=True)
+        sys.exit(2)
+    click.echo(f"{path}: right ({kind})")
+
+
+def _kind_of(path: str) -> str:
+    """Only the gateway has realms and listens on Iq. What cannot be read goes to the proxy's loader, which
+    says why."""
+    try:
+        tree = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "proxy"
+    proxy = tree.keys() & {"access", "core", "gateway", "policy", "registration", "call", "visited_network"}
+    return "gateway" if tree.keys() & {"iq", "realm", "grace"} and not proxy else "proxy"

@@ -1,0 +1,127 @@
+"""The proxy as a process: the core, the SIP shell around it, the connection to the gateway, the status
+socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import secrets
+import signal
+import time
+
+import msgspec
+
+from agw.iq.client import Client
+from agw.iq.connection import Certificates
+from agw.iq.messages import ErrorReply, Hello, Notice, Reply
+from imsalg.config import ProxyConfig
+from imsalg.core import Core
+from imsalg.transport.shell import Shell
+from imsalg.transport.tcp import TcpLimits
+
+FAREWELL = 2.0  # seconds for the BYEs and releases of a shutdown
+
+log = logging.getLogger(__name__)
+
+
+class Proxy:
+    """`start`, then `close`; both once. For a process of its own there is `serve`.
+
+    core: its registrations and calls, for those who run it in their own process.
+    """
+
+    def __init__(self, config: ProxyConfig) -> None:
+        self.core = Core(config, random.SystemRandom())
+        self._config = config
+        limits = config.limits
+        self._shell = Shell(
+            self.core,
+            [access.listen for access in config.access] + [config.core.listen],
+            tcp=TcpLimits(limits.connections, limits.connection_idle, limits.write_buffer),
+            also_drain=self._drain,
+        )
+        self._iq = Client(
+            config.gateway.iq,
+            name=config.name,
+            incarnation=secrets.token_hex(8),
+            claims=self.core.claims,
+            on_up=self._gateway_up,
+            on_down=self._gateway_down,
+            on_message=self._gateway_message,
+            certificates=Certificates(config.gateway.cert, config.gateway.key, config.gateway.ca),
+        )
+        self._iq_task: asyncio.Task[None] | None = None
+        self._status: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Raises OSError when an address or the status socket cannot be had."""
+        await self._shell.start()
+        if self._config.status.socket:
+            self._status = await asyncio.start_unix_server(self._tell_status, self._config.status.socket)
+        self._iq_task = asyncio.create_task(self._iq.run())
+        for access in self._config.access:
+            log.info("access %s on %s (UDP, TCP)", access.name, access.listen)
+        log.info("core on %s (UDP, TCP), next hop %s", self._config.core.listen, self._config.core.next_hop)
+
+    async def close(self) -> None:
+        """Ends every call, waits a moment for what that takes, and closes everything."""
+        self._shell.run(self.core.shutdown, time.monotonic())
+        until = time.monotonic() + FAREWELL
+        while self.core.status()["calls"] and time.monotonic() < until:
+            await asyncio.sleep(0.02)
+        if self._status:
+            self._status.close()
+            with contextlib.suppress(OSError):
+                os.unlink(self._config.status.socket)
+        await self._shell.close()
+        await self._iq.close()
+        if self._iq_task:
+            await self._iq_task
+
+    # -- the gateway -----------------------------------------------------------------------------------------
+
+    def _gateway_up(self, hello: Hello) -> None:
+        log.info("gateway %s is there, realms: %s", hello.name, " ".join(hello.realms))
+        self._shell.run(self.core.gateway_up, hello, time.monotonic())
+
+    def _gateway_down(self, reason: str) -> None:
+        log.warning("no gateway at %s: %s", self._config.gateway.iq, reason)
+        self._shell.run(self.core.gateway_down, time.monotonic())
+
+    def _gateway_message(self, message: Reply | ErrorReply | Notice) -> None:
+        self._shell.run(self.core.gateway_message, message, time.monotonic())
+
+    def _drain(self) -> None:
+        """What the core has for others than SIP: the gateway and the log. A command that cannot be sent is
+        answered by the core's own time limit."""
+        for request in self.core.iq_to_send():
+            self._iq.send(request)
+        while (note := self.core.next_note()) is not None:
+            log.log(note.level, "%s", note.text)
+
+    # -- status ----------------------------------------------------------------------------------------------
+
+    async def _tell_status(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        transport = {"connections": self._shell.connections, "drops": dict(self._shell.drops)}
+        writer.write(msgspec.json.encode({**self.core.status(), "transport": transport}))
+        with contextlib.suppress(OSError):
+            writer.close()
+            await writer.wait_closed()
+
+
+async def serve(config: ProxyConfig) -> None:
+    """Runs the proxy until SIGTERM or SIGINT. Raises OSError when an address cannot be had."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    proxy = Proxy(config)
+    await proxy.start()
+    log.info("ready")
+    try:
+        await stop.wait()
+    finally:
+        log.info("leaving")
+        await proxy.close()

@@ -1,0 +1,213 @@
+"""The asyncio shell around a machine without IO: the only place that reads its clock, sends its output, arms
+its timer.
+
+Whatever happens (a datagram, a message on a stream, the timer, word from the gateway) goes through `run`,
+which calls the machine and then drains it. A machine that raises costs what it was called with: it is logged
+with its traceback, counted in `drops["machine_error"]`, and everything else goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import ParamSpec, Protocol
+
+from imsalg.sip.endpoint import Flow, Transport
+from imsalg.sip.message import Request, Response
+from imsalg.sip.values import Address
+from imsalg.transport.resolver import ResolveError, Resolver, family_of, is_numeric
+from imsalg.transport.tcp import TcpConnections, TcpLimits
+from imsalg.transport.udp import Datagram, UdpListener
+
+ROUNDS = 16  # of output that causes output (a send that fails at once), before the loop gets its turn
+ERROR_PAUSE = 1.0  # seconds until a machine whose timer raised is asked again
+MAX_UNRESOLVED = 1024  # datagrams that wait for a name
+
+log = logging.getLogger(__name__)
+P = ParamSpec("P")
+
+
+class Machine(Protocol):
+    """What is driven. `now` is seconds of a clock that never jumps."""
+
+    def receive(self, data: bytes, flow: Flow, now: float) -> None:
+        """A datagram."""
+
+    def receive_message(self, message: Request | Response, flow: Flow, now: float) -> None:
+        """A message of a stream."""
+
+    def transport_failed(self, flow: Flow, now: float, error: str) -> None:
+        """Something sent to `flow` was not delivered."""
+
+    def expire(self, now: float) -> None: ...
+
+    def timeout(self) -> float | None:
+        """When `expire` is wanted."""
+
+    def to_send(self) -> Iterable[tuple[Flow, bytes]]: ...
+
+
+class Shell:
+    """Listens on each address with UDP and TCP alike.
+
+    also_drain: called after the machine's SIP output was sent; for output that is no SIP.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        listen: Sequence[Address],
+        *,
+        tcp: TcpLimits | None = None,
+        also_drain: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.drops: Counter[str] = Counter()
+        self._machine = machine
+        self._listen = listen
+        self._also_drain = also_drain
+        self._resolver = Resolver()
+        self._udp: dict[Address, UdpListener] = {}
+        self._tcp = TcpConnections(
+            self._receive_messages, self._failed, self.drops, tcp or TcpLimits(), self._resolver
+        )
+        self._sending: set[asyncio.Task[None]] = set()  # datagrams that wait for a name
+        self._timer: asyncio.TimerHandle | None = None
+        self._armed = 0.0  # when the timer fires
+        self._draining = False
+        self._closed = False
+
+    async def start(self) -> None:
+        """Raises OSError that names the address which cannot be had; nothing is left open then."""
+        for address in self._listen:
+            try:
+                self._udp[address] = UdpListener(
+                    address, partial(self._receive_datagrams, address), self.drops
+                )
+                await self._tcp.listen(address)
+            except OSError as error:
+                await self.close()
+                raise OSError(error.errno, f"cannot listen on {address}: {error.strerror or error}") from None
+        self._drain()
+
+    async def close(self) -> None:
+        """Sends what the machine still has, then closes everything. The machine is not called any more."""
+        self._drain()
+        self._closed = True
+        if self._timer:
+            self._timer.cancel()
+        for task in self._sending:
+            task.cancel()
+        await asyncio.gather(*self._sending, return_exceptions=True)
+        await self._tcp.close()
+        for listener in self._udp.values():
+            listener.close()
+        await self._resolver.close()
+
+    def run(self, method: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Calls one of the machine's methods, guarded, and drains."""
+        self._guarded(method, *args, **kwargs)
+        self._drain()
+
+    @property
+    def connections(self) -> int:
+        """TCP, both directions."""
+        return len(self._tcp)
+
+    # -- in --------------------------------------------------------------------------------------------------
+
+    def _receive_datagrams(self, local: Address, datagrams: list[Datagram]) -> None:
+        now = time.monotonic()
+        for data, remote in datagrams:
+            self._guarded(self._machine.receive, data, Flow(Transport.UDP, local, remote), now)
+        self._drain()
+
+    def _receive_messages(self, messages: list[Request | Response], flow: Flow) -> None:
+        now = time.monotonic()
+        for message in messages:
+            self._guarded(self._machine.receive_message, message, flow, now)
+        self._drain()
+
+    def _failed(self, flow: Flow, error: str) -> None:
+        self.run(self._machine.transport_failed, flow, time.monotonic(), error)
+
+    def _expire(self) -> None:
+        self._timer = None
+        well = self._guarded(self._machine.expire, time.monotonic())
+        self._drain(pause=0.0 if well else ERROR_PAUSE)
+
+    def _guarded(self, method: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> bool:
+        if self._closed:
+            return True
+        try:
+            method(*args, **kwargs)
+        except Exception:
+            self.drops["machine_error"] += 1
+            log.exception("dropped what made %s fail", getattr(method, "__qualname__", method))
+            return False
+        return True
+
+    # -- out -------------------------------------------------------------------------------------------------
+
+    def _drain(self, pause: float = 0.0) -> None:
+        if self._draining or self._closed:
+            return  # a send failed at once and told the machine: the loop below is still running
+        self._draining = True
+        try:
+            for _ in range(ROUNDS):
+                output = list(self._machine.to_send())
+                for flow, data in output:
+                    self._send(flow, data)
+                self._also_drain()
+                if not output:
+                    break
+            else:
+                asyncio.get_running_loop().call_soon(self._drain)
+        except Exception:
+            self.drops["machine_error"] += 1
+            log.exception("dropped output")
+        finally:
+            self._draining = False
+        self._arm(pause)
+
+    def _arm(self, pause: float) -> None:
+        """A timer that is armed for too early stays: it finds nothing due and is armed anew."""
+        when = self._machine.timeout()
+        if when is None or (self._timer and self._armed <= when):
+            return
+        if self._timer:
+            self._timer.cancel()
+        now = time.monotonic()
+        self._armed = max(when, now + pause)
+        self._timer = asyncio.get_running_loop().call_later(self._armed - now, self._expire)
+
+    def _send(self, flow: Flow, data: bytes) -> None:
+        if flow.transport is Transport.TCP:
+            self._tcp.send(flow, data)
+        elif is_numeric(flow.remote.host):
+            self._send_datagram(flow, flow.remote, data)
+        elif len(self._sending) < MAX_UNRESOLVED:
+            task = asyncio.create_task(self._resolve_and_send(flow, data))
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
+        else:
+            self.drops["udp_unresolved_full"] += 1
+
+    async def _resolve_and_send(self, flow: Flow, data: bytes) -> None:
+        try:
+            addresses = await self._resolver.addresses(flow.remote.host, family_of(flow.local.host))
+        except ResolveError as error:
+            self.drops["udp_unresolved"] += 1
+            self._failed(flow, str(error))
+        else:
+            self._send_datagram(flow, Address(addresses[0], flow.remote.port), data)
+
+    def _send_datagram(self, flow: Flow, remote: Address, data: bytes) -> None:
+        try:
+            self._udp[flow.local].send(data, remote)
+        except (OSError, KeyError) as error:
+            self.drops["udp_send_failed"] += 1
+            self._failed(flow, f"{type(error).__name__}: {error}")
