@@ -11,11 +11,13 @@ termination, stream), so that a leg that merely changes keeps what it has learnt
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from agw.iq.messages import Address, Event, Key, Mode, StreamStatistics, Transport
+from agw.context import Context, Termination
+from agw.iq.messages import Address, Event, Key, Mode, Stream, StreamStatistics, Transport
 
 
 class LegId(NamedTuple):
@@ -116,3 +118,53 @@ class Plane(Protocol):
     def close(self) -> None:
         """Close every leg."""
         ...
+
+
+def legs(context: Context) -> list[Leg]:
+    """The legs that realise a context."""
+    return [
+        _leg(context, termination, stream)
+        for termination in context.terminations.values()
+        for stream in termination.streams.values()
+    ]
+
+
+def _leg(context: Context, termination: Termination, stream: Stream) -> Leg:
+    local = termination.local(stream.id)
+    peer = None
+    if (pair := context.connected(stream.id)) and termination.name in pair:
+        peer = LegId(context.name, pair[pair[0] == termination.name], stream.id)
+    return Leg(
+        id=LegId(context.name, termination.name, stream.id),
+        local_rtp=local.rtp,
+        local_rtcp=local.rtcp,
+        transport=stream.transport,
+        remote=stream.remote and _canonical(stream.remote),
+        remote_rtcp=_remote_rtcp(stream),
+        rtcp_mux=stream.rtcp_mux,
+        local_key=stream.local_key,
+        remote_keys=stream.remote_keys,
+        mode=stream.mode,
+        latch=stream.latch,
+        source_filter=stream.source_filter,
+        inactivity=stream.inactivity,
+        peer=peer,
+    )
+
+
+def _remote_rtcp(stream: Stream) -> Address | None:
+    """RFC 5761 section 5.1.1 with rtcp_mux, else RFC 3605, else the next port (RFC 3550 section 11)."""
+    if stream.remote is None:
+        return None
+    if stream.rtcp_mux:
+        return _canonical(stream.remote)
+    if stream.remote_rtcp is not None:
+        return _canonical(stream.remote_rtcp)
+    if stream.remote.port == 65535:
+        return None  # there is no next port: this peer gets no RTCP
+    return _canonical(Address(stream.remote.host, stream.remote.port + 1))
+
+
+def _canonical(address: Address) -> Address:
+    """With the host as sockets print it, so that sources can be compared."""
+    return Address(str(ipaddress.ip_address(address.host)), address.port)

@@ -1,0 +1,183 @@
+"""The H.248 model as values: contexts join terminations, terminations have streams; and what must hold.
+
+Everything here is frozen. A command makes a new Context from the old one, which is either taken as a whole or
+forgotten, so nothing has to be undone. What a peer may ask for is checked here; ports are handed in.
+
+Choices where TS 23.334 leaves them open:
+- A protected stream has both keys before its mode is anything but inactive.
+- Several remote keys are told apart by MKIs, all of the same length and suite; our own packets carry no MKI.
+- Nothing is ever sent to an unspecified, multicast or broadcast address: hold is a mode, not an address.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from agw.errors import CommandError
+from agw.iq.messages import (
+    MAX_STREAMS,
+    MAX_TERMINATIONS,
+    Address,
+    ErrorCode,
+    Key,
+    LocalStream,
+    Mode,
+    Stream,
+    Transport,
+)
+
+MAX_STREAM_ID = 65535
+MAX_REMOTE_KEYS = 16
+MAX_MKI = 128  # bytes, RFC 4568 section 6.1
+MAX_INACTIVITY = 86400.0  # seconds
+
+
+class PortPair(NamedTuple):
+    realm: str
+    host: str
+    port: int  # the even one
+
+
+@dataclass(frozen=True, slots=True)
+class Termination:
+    """One side of a context. host: our address, one for all streams. ports: stream id -> the even port, with RTCP
+    on the next one; it has the same keys as `streams`."""
+
+    name: str
+    realm: str
+    host: str
+    ip6: bool
+    streams: Mapping[int, Stream]
+    ports: Mapping[int, int]
+
+    def local(self, id: int) -> LocalStream:
+        port = self.ports[id]
+        return LocalStream(id, Address(self.host, port), Address(self.host, port + 1))
+
+    def locals(self) -> tuple[LocalStream, ...]:
+        return tuple(self.local(id) for id in self.streams)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """owner: the controller that made it. terminations: in the order in which they were made."""
+
+    name: str
+    owner: str
+    terminations: Mapping[str, Termination]
+
+    def ports(self) -> set[PortPair]:
+        return {
+            PortPair(termination.realm, termination.host, port)
+            for termination in self.terminations.values()
+            for port in termination.ports.values()
+        }
+
+    def connected(self, stream: int) -> tuple[str, str] | None:
+        """The two terminations that this stream joins, in order; None if there are no two.
+
+        Two are always joined. Of three and more (an early dialog each) it is the first two whose mode is not
+        inactive: what a late branch sends is not heard, RTCP included.
+        """
+        having = [t for t in self.terminations.values() if stream in t.streams]
+        if len(having) > 2:
+            having = [t for t in having if t.streams[stream].mode is not Mode.INACTIVE]
+        return (having[0].name, having[1].name) if len(having) >= 2 else None
+
+
+def check_streams(streams: Iterable[Stream], *, ip6: bool) -> None:
+    """What must hold for each stream of a command. Raises CommandError."""
+    seen: set[int] = set()
+    for stream in streams:
+        try:
+            _check_stream(stream, ip6)
+        except ValueError as error:
+            raise CommandError(ErrorCode.INVALID, f"stream {stream.id}: {error}") from None
+        if stream.id in seen:
+            raise CommandError(ErrorCode.INVALID, f"stream {stream.id} is given twice")
+        seen.add(stream.id)
+
+
+def check_context(context: Context) -> None:
+    """What must hold when a request is done. Raises CommandError."""
+    if len(context.terminations) > MAX_TERMINATIONS:
+        raise CommandError(ErrorCode.OVERLOAD, f"more than {MAX_TERMINATIONS} terminations")
+    for termination in context.terminations.values():
+        if not termination.streams:
+            raise CommandError(ErrorCode.INVALID, f"termination {termination.name} is left without a stream")
+        if len(termination.streams) > MAX_STREAMS:
+            raise CommandError(ErrorCode.OVERLOAD, f"more than {MAX_STREAMS} streams in {termination.name}")
+    for id in {id for termination in context.terminations.values() for id in termination.streams}:
+        if pair := context.connected(id):
+            transparent = [context.terminations[name].streams[id].transport is Transport.UDP for name in pair]
+            if transparent[0] != transparent[1]:
+                raise CommandError(
+                    ErrorCode.UNSUPPORTED, f"stream {id}: a transparent side cannot be joined with RTP"
+                )
+
+
+def _check_stream(stream: Stream, ip6: bool) -> None:
+    if not 0 <= stream.id <= MAX_STREAM_ID:
+        raise ValueError("its id is out of range")
+    for address in (stream.remote, stream.remote_rtcp):
+        if address is not None:
+            _check_remote(address, ip6)
+    if stream.remote is None and stream.remote_rtcp is not None:
+        raise ValueError("remote_rtcp without remote")
+    if not (math.isfinite(stream.inactivity) and 0.0 <= stream.inactivity <= MAX_INACTIVITY):
+        raise ValueError("inactivity is out of range")
+    keys = stream.remote_keys if stream.local_key is None else (stream.local_key, *stream.remote_keys)
+    if stream.transport is not Transport.SRTP:
+        if keys:
+            raise ValueError(f"keys on {stream.transport.value}")
+        return
+    for key in keys:
+        _check_key(key)
+    if stream.local_key is not None and stream.local_key.mki:
+        raise ValueError("an MKI in local_key")
+    if len(stream.remote_keys) > 1:
+        _check_several(stream.remote_keys)
+    if stream.mode is not Mode.INACTIVE and (stream.local_key is None or not stream.remote_keys):
+        raise ValueError(f"mode {stream.mode.value} before both keys are known")
+
+
+def _check_remote(address: Address, ip6: bool) -> None:
+    try:
+        host = ipaddress.ip_address(address.host)
+    except ValueError:
+        raise ValueError("a remote host that is not numeric") from None
+    if host.version != (6 if ip6 else 4):
+        raise ValueError(f"an IPv{host.version} remote on the other family")
+    if isinstance(host, ipaddress.IPv6Address) and (host.scope_id or host.ipv4_mapped):
+        raise ValueError("a scoped or IPv4-mapped remote")
+    if host.is_unspecified or host.is_multicast or host == _BROADCAST:
+        raise ValueError("an unspecified, multicast or broadcast remote")
+    if not 0 < address.port < 65536:
+        raise ValueError("a remote port out of range")
+
+
+_BROADCAST = ipaddress.IPv4Address("255.255.255.255")
+
+
+def _check_key(key: Key) -> None:
+    if len(key.material) != key.suite.material_length:
+        raise ValueError(
+            f"a key of {len(key.material)} bytes; {key.suite.value} has {key.suite.material_length}"
+        )
+    if len(key.mki) > MAX_MKI:
+        raise ValueError(f"an MKI of more than {MAX_MKI} bytes")
+
+
+def _check_several(keys: tuple[Key, ...]) -> None:
+    if len(keys) > MAX_REMOTE_KEYS:
+        raise ValueError(f"more than {MAX_REMOTE_KEYS} remote keys")
+    if not keys[0].mki or len({len(key.mki) for key in keys}) != 1:
+        raise ValueError("several remote keys without MKIs of one length")
+    if len({key.mki for key in keys}) != len(keys):
+        raise ValueError("two remote keys with one MKI")
+    if len({key.suite for key in keys}) != 1:
+        raise ValueError("remote keys of several suites")
