@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any
@@ -49,6 +49,12 @@ class Networks:
         except ValueError:
             return False
         return any(address in network for network in self._networks)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Networks) and other._networks == self._networks
+
+    def __hash__(self) -> int:
+        return hash(self._networks)
 
     def __iter__(self) -> Iterator[IPv4Network | IPv6Network]:
         return iter(self._networks)
@@ -217,7 +223,7 @@ def parse_address(text: str, where: str = "") -> Address:
 
 
 def _check_keys(tree: Any, kind: msgspec.inspect.Type, path: str) -> None:
-    """Unknown keys, each with the nearest right one; msgspec alone would not tell it."""
+    """Unknown keys and words, with the nearest right one; msgspec alone would not tell it."""
     match kind:
         case msgspec.inspect.Metadata(type=inner):
             _check_keys(tree, inner, path)
@@ -232,9 +238,14 @@ def _check_keys(tree: Any, kind: msgspec.inspect.Type, path: str) -> None:
                     raise ValueError(f"{here}: unknown key{_nearest(key, known)}")
                 _check_keys(value, known[key], here)
         case msgspec.inspect.EnumType(cls=members) if isinstance(tree, str):
-            words = [str(member.value) for member in members]
-            if tree not in words:
-                raise ValueError(f"{path}: unknown value {tree!r}{_nearest(tree, words)}")
+            _check_word(tree, [str(member.value) for member in members], path)
+        case msgspec.inspect.LiteralType(values=words) if isinstance(tree, str):
+            _check_word(tree, [str(word) for word in words], path)
+
+
+def _check_word(word: str, known: Sequence[str], path: str) -> None:
+    if word not in known:
+        raise ValueError(f"{path}: unknown value {word!r}{_nearest(word, known)}")
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
