@@ -130,8 +130,8 @@ def status(decisions: Iterable[Decision]) -> int:
 
 def select(lines: Iterable[str], suites: Iterable[str]) -> Crypto | None:
     """The first a=crypto value, in its writer's order of preference (RFC 4568 section 5.1.1), that is valid,
-    of one of the suites, and without session parameters that weaken or change SRTP: TS 33.328 clause 5.3 wants
-    no null encryption, and SRTCP integrity always."""
+    of one of the suites, and without session parameters that weaken or change SRTP (TS 33.328 clause 5.3: no
+    null encryption, SRTCP integrity always)."""
     known = set(suites)
     for line in lines:
         try:
