@@ -198,7 +198,8 @@ class _Standing:
         self._watch(leg.inactivity if self.receives else 0.0)
 
     def has_ports_of(self, leg: Leg) -> bool:
-        return (self.leg.local_rtp, self.leg.local_rtcp) == (leg.local_rtp, leg.local_rtcp)
+        here = (self.leg.local_rtp, self.leg.local_rtcp)
+        return self.sockets is not None and here == (leg.local_rtp, leg.local_rtcp)
 
     def statistics(self) -> StreamStatistics:
         return StreamStatistics(
