@@ -1,7 +1,7 @@
 """What the Python Plane carries: calls with SRTP on the access side and RTP on the core side, on loopback.
 
 Run as `python tests/bench/pyrelay_load.py [--calls 100] [--seconds 20] [--suite NAME] [--json]`, at most 250
-calls. The Plane has one core, the load generator, in a process of its own, another. It prints; it does not judge.
+calls. The Plane has one core, the load generator, in a process of its own, another. It does not judge.
 """
 
 from __future__ import annotations
