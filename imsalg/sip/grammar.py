@@ -1,7 +1,8 @@
 """The few rules of RFC 3261 section 25 that everything else is cut with: tokens, quotes, lists, parameters.
 
-Text here is a header field value that is already unfolded: white space is SP and HTAB only. Every pattern
-is possessive or cannot fail late, so that each function is linear in its input: no message can make one slow.
+Text here is a header field value that is already unfolded: white space is SP and HTAB only. Patterns repeat
+single sets possessively, and no group around them matches in two ways: each function is linear in its input,
+so that no message can make one slow. (No group is possessive: wrong before CPython 3.11.5, gh-106052.)
 """
 
 from __future__ import annotations
@@ -12,18 +13,20 @@ import re
 from imsalg.errors import BadMessage
 
 Params = tuple[tuple[str, str | None], ...]
-"""Parameters in the order and spelling they came; a flag has the value None, a quoted value keeps its quotes."""
+"""Parameters in the order and spelling they came; the value of a flag is None, quotes stay."""
 
 LWS = " \t\r\n"
+URI_CHARS = r'[^<>"\x00-\x20\x7f]'  # wide: what stands for an address is passed on, not judged
 TOKEN = r"[A-Za-z0-9\-.!%*_+`'~]"
-QUOTED = r'"(?:[^"\\]++|\\.)*+"'
+QUOTED = r'"[^"\\]*+(?:\\.[^"\\]*+)*"'
 
 _TOKEN = re.compile(f"{TOKEN}+")
 _PARAM = re.compile(
-    rf'[ \t]*+;[ \t]*+({TOKEN}++)(?:[ \t]*+=[ \t]*+({QUOTED}|[^\x00-\x20\x7f;,"<>]++))?+[ \t]*+', re.DOTALL
+    rf'[ \t]*+;[ \t]*+({TOKEN}++)(?:[ \t]*+=[ \t]*+({QUOTED}|[^\x00-\x20\x7f;,"<>]++))?[ \t]*+', re.DOTALL
 )
-_COMMA = re.compile(r'"(?:[^"\\]++|\\.?)*+"?|<[^>]*+>?|(,)', re.DOTALL)  # an unclosed " or < runs to the end
-_HOST_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]++)\]|([A-Za-z0-9._\-]++))(?:[ \t]*+:[ \t]*+([0-9]++))?+")
+# An unclosed quote or bracket runs to the end, so that nothing is looked at twice.
+_COMMA = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*"?|<[^>]*+>?|(,)', re.DOTALL)
+_HOST_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]++)\]|([A-Za-z0-9._\-]++))(?:[ \t]*+:[ \t]*+([0-9]++))?")
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
 

@@ -1,7 +1,7 @@
 """Header fields that leave as they came: an ordered list of raw lines, each with the key it is looked up by.
 
 A line is kept as the text between two line ends, folds inside, and is only cut up when somebody asks for it.
-What is changed is written anew; every other line keeps its bytes: case, compact form, white space and folding.
+What is changed is written anew; every other line keeps its bytes: case, compact form, white space, folding.
 """
 
 from __future__ import annotations
@@ -90,13 +90,14 @@ class Headers:
 
     def first(self, name: str) -> str | None:
         """values(name)[0], or None."""
-        for value in self.lines(name):
-            for element in split_commas(value):
-                return element
+        key = _key(name)
+        for other, line in self._lines:
+            if other == key and (elements := split_commas(_value(line))):
+                return elements[0]
         return None
 
     def set(self, name: str, *values: str) -> None:
-        """One line for each value in place of all lines of that name, where the first of them stood or last."""
+        """One line for each value, in place of all lines of that name: where the first stood, else last."""
         key = _key(name)
         new = [(key, _line(name, value)) for value in values]
         at = self._index(key)
@@ -120,7 +121,7 @@ class Headers:
         self._lines = [line for line in self._lines if line[0] != key]
 
     def pop_value(self, name: str) -> str | None:
-        """Takes the first comma separated element of that name away and returns it; the others stay as written."""
+        """Takes the first comma separated element of that name away; the others stay as written."""
         key = _key(name)
         while (at := self._index(key)) is not None:
             written, _, text = self._lines[at][1].partition(":")
@@ -136,7 +137,7 @@ class Headers:
         return None
 
     def discard_token(self, name: str, token: str) -> bool:
-        """Takes an element (an option tag, in any case) out of every line of that name; no empty line is left.
+        """Takes an element (an option tag, in any case) out of every line of that name, and empty lines too.
 
         Returns whether it was there. Lines without it keep their bytes.
         """

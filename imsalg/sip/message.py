@@ -1,8 +1,8 @@
 """SIP messages (RFC 3261 section 7): bytes to Request or Response and back, and what nobody touched is kept.
 
 Parsing cuts the head into lines and checks the five header fields every element needs; the rest is looked at
-when asked for. Not kept: CRLFs before the start line, bytes behind Content-Length, and the case of "SIP/2.0" in
-the start line, which must be sent in upper case (RFC 3261 section 7.1).
+when asked for. Not kept: CRLFs before the start line, bytes behind Content-Length, and the case of "SIP/2.0"
+in the start line, which must be upper case (RFC 3261 section 7.1).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from imsalg.errors import BadMessage, UsageError
-from imsalg.sip.grammar import TOKEN, number
+from imsalg.sip.grammar import TOKEN, URI_CHARS, number
 from imsalg.sip.headers import Headers
 from imsalg.sip.values import CSeq, NameAddr, Via
 
@@ -127,8 +127,8 @@ class BadRequest(BadMessage):
 def parse_message(data: bytes) -> Request | Response:
     """One whole message, as a datagram carries it (RFC 3261 section 18.3).
 
-    Raises BadMessage with the status to answer; it is a BadRequest, which holds the request, if the message is
-    a request whose Via, From, To, Call-ID and CSeq can be read.
+    Raises BadMessage with the status to answer; it is a BadRequest, which holds the request, if that could be
+    read so far that its Via, From, To, Call-ID and CSeq are known.
     """
     if len(data) > MAX_MESSAGE:
         raise BadMessage("message too large", 513)
@@ -160,7 +160,7 @@ def make_response(
 
 # The steps of parse_message(), which stream.py takes one at a time.
 
-_REQUEST_LINE = re.compile(rf"({TOKEN}++) ([!#-;=?-~]++) SIP/([0-9]++\.[0-9]++)", re.ASCII | re.IGNORECASE)
+_REQUEST_LINE = re.compile(rf"({TOKEN}++) ({URI_CHARS}++) SIP/([0-9]++\.[0-9]++)", re.ASCII | re.IGNORECASE)
 _STATUS_LINE = re.compile(r"SIP/2\.0 ([1-6][0-9][0-9]) ([^\r\n\0]*+)", re.ASCII | re.IGNORECASE)
 _SINGLE = ("Call-ID", "CSeq", "From", "To", "Max-Forwards", "Content-Length", "Content-Type")
 
@@ -168,7 +168,7 @@ _SINGLE = ("Call-ID", "CSeq", "From", "To", "Max-Forwards", "Content-Length", "C
 def parse_head(head: bytes) -> Request | Response:
     """The start line and header fields, without the CRLFs behind them; raises as parse_message() does.
 
-    NUL is refused although RFC 3261 allows it behind a backslash (RFC 4475 section 3.1.1.2): elements behind us
+    NUL is refused although RFC 3261 allows it behind a backslash (RFC 4475 section 3.1.1.2): some elements
     cut strings at it. So is a CR or LF that ends no line: some take it for a line end.
     """
     text = head.decode("utf-8", "surrogateescape")

@@ -9,12 +9,11 @@ from imsalg.sip.message import MAX_MESSAGE, Request, Response, check, content_le
 class Stream:
     """The receiving side of one connection: feed() what was read, then next_message() until it is None.
 
-    next_message() raises BadMessage (a BadRequest, if it can be answered) in place of the message that is wrong.
-    If `broken` is then set, the end of that message is unknown, the connection must be closed, and every later
-    call raises the same again; otherwise the stream goes on behind the message.
+    next_message() raises BadMessage (a BadRequest, if it can be answered) in place of a message that is
+    wrong. If `broken` is then set, the end of that message is unknown: the connection must be closed, and
+    every later call raises the same again. Otherwise the stream goes on behind the message.
 
-    pongs: single CRLFs owed to the peer for its keep-alives (RFC 5626 section 3.5.1); whoever sends them resets
-    it.
+    pongs: single CRLFs owed to the peer for its keep-alives (RFC 5626 section 3.5.1); reset when sent.
     """
 
     def __init__(self) -> None:
@@ -27,8 +26,9 @@ class Stream:
         self._length = 0  # … of this many bytes
 
     def feed(self, data: bytes) -> None:
-        """Bytes as they were read; at most one read ahead of next_message() keeps the buffer bounded."""
-        self._buffer += data
+        """Bytes as they were read; the buffer is bounded if next_message() is asked after each read."""
+        if self.broken is None:
+            self._buffer += data
 
     def next_message(self) -> Request | Response | None:
         """The next whole message, None if more bytes are needed; raises as the class says."""

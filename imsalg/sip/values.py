@@ -15,6 +15,7 @@ from imsalg.errors import BadMessage
 from imsalg.sip.grammar import (
     QUOTED,
     TOKEN,
+    URI_CHARS,
     Params,
     find_param,
     format_host_port,
@@ -47,7 +48,7 @@ class _Parameterised:
     params: Params
 
     def param(self, name: str) -> str | None:
-        """The first parameter of that name (any case): its value as written, "" for a flag, None if absent."""
+        """The value of the first parameter of that name, as written; "" for a flag, None if absent."""
         return find_param(self.params, name)
 
 
@@ -186,11 +187,9 @@ class RAck:
 
 
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.\-]*+"
-_URI = re.compile(rf"({_SCHEME}):([!-~\x80-\U0010ffff]++)")
-_SIP_URI = re.compile(r'(?:([^@<>"]++)@)?+([^@;?<>"]++)((?:;[^;?@<>"]++)*+)(?:\?([^@<>"]++))?+')
-_NAME_ADDR = re.compile(
-    rf'[ \t]*+({QUOTED}|[^"<>,;:@]*+)[ \t]*+<({_SCHEME}:[^<>"\x00-\x20\x7f]++)>', re.DOTALL
-)
+_URI = re.compile(rf"({_SCHEME}):({URI_CHARS}++)")
+_SIP_URI = re.compile(r'(?:([^@<>"]++)@)?([^@;?<>"]++)((?:;[^;?@<>"]++)*)(?:\?([^@<>"]++))?')
+_NAME_ADDR = re.compile(rf'[ \t]*+({QUOTED}|[^"<>,;:@]*+)[ \t]*+<({_SCHEME}:{URI_CHARS}++)>', re.DOTALL)
 _ADDR_SPEC = re.compile(rf'[ \t]*+({_SCHEME}:[^<>",;?\x00-\x20\x7f]++)')
 _VIA = re.compile(
     rf"[ \t]*+SIP[ \t]*+/[ \t]*+2\.0[ \t]*+/[ \t]*+({TOKEN}++)[ \t]++([^;]++)", re.ASCII | re.IGNORECASE
