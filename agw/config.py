@@ -39,8 +39,8 @@ class Iq(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Realm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An IP realm. addresses: numeric. ports: first and last, both included. rest: seconds until a released pair
-    is used again."""
+    """An IP realm. addresses: numeric. ports: first and last, both included. rest: seconds until a released
+    pair is used again."""
 
     name: str
     addresses: tuple[str, ...] = ("127.0.0.1", "::1")
@@ -57,16 +57,14 @@ class Realm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 raise ValueError(f"addresses: {address} cannot be told to a peer")
         first, last = self.ports
         if not 1024 <= first < last <= 65535 or last - first - first % 2 < 1:
-            raise ValueError(
-                "ports: first and last from 1024 to 65535, with room for an even and the next port"
-            )
+            raise ValueError("ports: first and last, from 1024 to 65535, with an even port and the next")
         if not 0.0 <= self.rest <= 3600.0:
             raise ValueError("rest: 0 to 3600 seconds")
 
 
 class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """contexts: all controllers' together. srtp_failures: packets of one stream that may fail authentication in a
-    minute before the controller is told."""
+    """contexts: all controllers' together. srtp_failures: packets of one stream that may fail authentication
+    in a minute before the controller is told."""
 
     contexts: int = 10000
     srtp_failures: int = 100
@@ -77,7 +75,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """name: told to controllers. grace: seconds after which the contexts of a vanished controller are dropped."""
+    """name: told to controllers. grace: seconds until the contexts of a vanished controller are dropped."""
 
     name: str = "agw"
     grace: float = 30.0

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -44,8 +44,8 @@ class PortPair(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Termination:
-    """One side of a context. host: our address, one for all streams. ports: stream id -> the even port, with RTCP
-    on the next one; it has the same keys as `streams`."""
+    """One side of a context. host: our address, one for all streams. ports: stream id -> the even port, with
+    RTCP on the next one; it has the same keys as `streams`."""
 
     name: str
     realm: str
@@ -89,8 +89,10 @@ class Context:
         return (having[0].name, having[1].name) if len(having) >= 2 else None
 
 
-def check_streams(streams: Iterable[Stream], *, ip6: bool) -> None:
+def check_streams(streams: Sequence[Stream], *, ip6: bool) -> None:
     """What must hold for each stream of a command. Raises CommandError."""
+    if len(streams) > MAX_STREAMS:
+        raise CommandError(ErrorCode.OVERLOAD, f"more than {MAX_STREAMS} streams")
     seen: set[int] = set()
     for stream in streams:
         try:

@@ -28,18 +28,20 @@ from agw.ports import Realm
 
 
 class Draft:
-    """context: as it would be; None if there is none or nothing is left in it. command: index of the latest one.
+    """Of the context `name` for the controller `owner`, from what stands; ends with commit() or forget().
 
-    Ends with either commit() or forget().
+    before: as it stands; None if it is not there, or another controller's.
+    context: as it would be; None if nothing is left of it.
+    command: index of the one executed last.
     """
 
     def __init__(
-        self, realms: Mapping[str, Realm], before: Context | None, owner: str, name: str, now: float
+        self, realms: Mapping[str, Realm], standing: Context | None, owner: str, name: str, now: float
     ) -> None:
+        self._foreign = standing is not None and standing.owner != owner
+        self.before = None if self._foreign else standing
+        self.context = self.before
         self.command = 0
-        self._foreign = before is not None and before.owner != owner
-        self._before = None if self._foreign else before
-        self.context = self._before
         self._realms = realms
         self._owner = owner
         self._name = name
@@ -88,7 +90,7 @@ class Draft:
     def commit(self) -> None:
         """The draft has become true: what is no longer used rests."""
         after = self.context.ports() if self.context else set()
-        before = self._before.ports() if self._before else set()
+        before = self.before.ports() if self.before else set()
         self._give_back(self._drawn - after, (before - after) | self._spoilt)
 
     def forget(self) -> None:
@@ -107,14 +109,12 @@ class Draft:
             raise CommandError(ErrorCode.UNKNOWN_REALM, f"no realm {command.realm[:64]!r}")
         old = self._terminations().get(command.termination)
         if old is None:
-            if self._before and command.termination in self._before.terminations:
+            if self.before and command.termination in self.before.terminations:
                 raise CommandError(ErrorCode.INVALID, "reserved and released in one request")
             host = realm.choose(command.ip6, self._now)
             old = Termination(command.termination, realm.name, host, command.ip6, {}, {})
         elif (old.realm, old.ip6) != (command.realm, command.ip6):
-            raise CommandError(
-                ErrorCode.INVALID, f"{old.name} stands in realm {old.realm}, or with another IP"
-            )
+            raise CommandError(ErrorCode.INVALID, f"{old.name} stands elsewhere")
         self._set_streams(old, {}, command.streams)
 
     def _configure(self, command: ConfigureConnectionPoint) -> None:

@@ -1,12 +1,12 @@
 """Command to reply. Owns contexts and ports, drives a Plane, knows no socket and no clock.
 
-A request is executed in three steps. *Draft*: its commands turn the context, a frozen value, into another one.
-*Make it so*: the difference of their legs goes to the Plane; where a port turns out to be someone else's, another
-is drawn. *Commit*: the draft becomes the context, and the results are read off it. Until then nothing but the
-drawing of ports has happened, so an error leaves nothing behind.
+A request is executed in three steps. *Draft*: its commands turn the context, a frozen value, into another
+one. *Make it so*: the difference of their legs goes to the Plane; where a port turns out to be someone
+else's, another is drawn. *Commit*: the draft becomes the context, and the results are read off it. Until then
+nothing but the drawing of ports has happened, so an error leaves nothing behind.
 
-Commands say what shall be, so a repeated request changes nothing. A context belongs to the controller, by name,
-that first reserved in it; for others it does not exist, but for audit.
+Commands say what shall be, so a repeated request changes nothing. A context belongs to the controller, by
+name, that first reserved in it; for others it does not exist, but for audit.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Counts = dict[LegId, StreamStatistics]
 class Gateway:
     """execute(owner, request, now) gives the answer; owner: the controller's name.
 
-    greeted(owner, claims, now), gone(owner, now): a controller came and went. event(...): what the Plane tells.
+    greeted(owner, claims, now), gone(owner, now): a controller came, went. event(...): what the Plane tells.
     expire(now) at timeout(); next_notice() -> (controller, notice), to be drained after each of all these.
     """
 
@@ -65,13 +65,12 @@ class Gateway:
         self._notices: deque[tuple[str, Notice]] = deque()
 
     def execute(self, owner: str, request: Request, now: float) -> Reply | ErrorReply:
-        before = self._contexts.get(request.context)
-        draft = Draft(self._realms, before, owner, request.context, now)
+        draft = Draft(self._realms, self._contexts.get(request.context), owner, request.context, now)
         try:
             draft.execute(request.commands)
-            if before is None and draft.context is not None and len(self._contexts) >= self._max_contexts:
+            if draft.context and not draft.before and len(self._contexts) >= self._max_contexts:
                 raise CommandError(ErrorCode.OVERLOAD, f"more than {self._max_contexts} contexts")
-            counts = self._make_so(before, draft)
+            counts = self._make_so(draft)
         except CommandError as error:
             draft.forget()
             return ErrorReply(request.id, ErrorCode(error.code), error.text, draft.command)
@@ -79,8 +78,11 @@ class Gateway:
             draft.forget()
             raise
         draft.commit()
-        self._keep(request.context, draft.context)
-        results = [self._result(command, request, before, counts, now) for command in request.commands]
+        if draft.context is not None:
+            self._contexts[request.context] = draft.context
+        elif draft.before is not None:
+            del self._contexts[request.context]
+        results = [self._result(command, request.context, counts, now) for command in request.commands]
         return Reply(request.id, tuple(results))
 
     def greeted(self, owner: str, claims: tuple[str, ...], now: float) -> None:
@@ -122,8 +124,8 @@ class Gateway:
 
     # -- inside --
 
-    def _make_so(self, before: Context | None, draft: Draft) -> Counts:
-        standing = {leg.id: leg for leg in legs(before)} if before else {}
+    def _make_so(self, draft: Draft) -> Counts:
+        standing = {leg.id: leg for leg in legs(draft.before)} if draft.before else {}
         for _ in range(MAX_OPEN_ATTEMPTS):
             wanted = legs(draft.context) if draft.context else []
             if not (change := difference(standing, wanted)):
@@ -135,33 +137,26 @@ class Gateway:
                 draft.draw_again(error.legs)
         raise CommandError(ErrorCode.NO_PORTS, f"no port could be opened: {why}")
 
-    def _keep(self, name: str, context: Context | None) -> None:
-        if context is not None:
-            self._contexts[name] = context
-        else:
-            self._contexts.pop(name, None)
-
     def _drop(self, context: Context, now: float) -> None:
         self._plane.apply(Difference(removed=tuple(leg.id for leg in legs(context))))
         for realm, host, port in context.ports():
             self._realms[realm].release(host, port, now)
         del self._contexts[context.name]
 
-    def _result(
-        self, command: Command, request: Request, before: Context | None, counts: Counts, now: float
-    ) -> Result:
-        """All results tell of the state after the whole request."""
-        context = self._contexts.get(request.context)
+    def _result(self, command: Command, name: str, counts: Counts, now: float) -> Result:
+        """All results tell of the state after the whole request. name: the context's."""
+        context = self._contexts.get(name)
         match command:
             case ChangeThroughConnection():
                 return Done()
-            case ReleaseTermination(name):
-                gone = {id.termination for id in counts if name in (None, id.termination)}
-                return Released(
-                    {each: tuple(counts[id] for id in counts if id.termination == each) for each in gone}
-                )
+            case ReleaseTermination(termination=named):
+                released: dict[str, tuple[StreamStatistics, ...]] = {}
+                for id, count in counts.items():
+                    if named in (None, id.termination):
+                        released[id.termination] = (*released.get(id.termination, ()), count)
+                return Released(released)
             case AuditValue():
-                audited = [context] if context else [] if request.context else self._contexts.values()
+                audited = [context] if context else [] if name else self._contexts.values()
                 return Audited(
                     tuple(self._audit(each) for each in audited),
                     {realm.name: realm.counts(now) for realm in self._realms.values()},

@@ -1,0 +1,132 @@
+"""The gateway's process: the Gateway, a Plane and the Iq server on one loop, until a signal ends it.
+
+Here is the only place where the gateway meets the clock and the log. The log has one line for each event:
+what, who, on which context, and what of it; never a key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+import signal
+from collections.abc import Callable
+
+from agw.config import GatewayConfig
+from agw.flows import LegId
+from agw.gateway import Gateway
+from agw.iq.messages import AuditValue, Command, ErrorReply, Event, Hello, ReleaseTermination, Reply, Request
+from agw.iq.server import Server
+from agw.pyrelay import PythonPlane
+
+log = logging.getLogger("agw")
+
+
+async def serve(config: GatewayConfig, ready: Callable[[], None] = lambda: None) -> None:
+    """Runs until SIGTERM or SIGINT; ready() is called when controllers can connect.
+
+    Raises OSError or ssl.SSLError if it cannot listen.
+    """
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    signals = (signal.SIGTERM, signal.SIGINT)
+    plane = PythonPlane(config.limits.srtp_failures)
+    process = _Process(config, Gateway(config, plane, random.SystemRandom()))
+    plane.events = process.event
+    for each in signals:
+        loop.add_signal_handler(each, stop.set)
+    try:
+        await process.server.start(config.iq.listen, config.iq.certificates)
+        _line("listen", config.name, config.iq.listen, "realms " + ", ".join(r.name for r in config.realms))
+        ready()
+        await stop.wait()
+        _line("end", config.name)
+    finally:
+        for each in signals:
+            loop.remove_signal_handler(each)
+        await process.server.close()
+        plane.close()
+
+
+class _Process:
+    """Brings what the Iq server, the Plane and the clock tell to the gateway, and its notices to controllers."""
+
+    def __init__(self, config: GatewayConfig, gateway: Gateway) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._gateway = gateway
+        self._timer: asyncio.TimerHandle | None = None
+        self.server = Server(
+            name=config.name,
+            incarnation=secrets.token_hex(8),
+            realms=tuple(realm.name for realm in config.realms),
+            on_up=self._up,
+            on_request=self._request,
+            on_down=self._down,
+        )
+
+    def event(self, leg: LegId, event: Event, detail: str) -> None:
+        self._gateway.event(leg, event, detail, self._loop.time())
+        self._drain()
+
+    def _up(self, hello: Hello) -> None:
+        _line(
+            "up",
+            hello.name,
+            "",
+            f"incarnation {hello.incarnation[:16]!r}, claims {len(hello.claims)} contexts",
+        )
+        self._gateway.greeted(hello.name, hello.claims, self._loop.time())
+        self._drain()
+
+    def _request(self, controller: str, request: Request) -> Reply | ErrorReply:
+        answer = self._gateway.execute(controller, request, self._loop.time())
+        self._drain()
+        said = ", ".join(_brief(command) for command in request.commands)
+        if isinstance(answer, ErrorReply):
+            _line("refused", controller, request.context, f"{said}: {answer.code.value}: {answer.text}")
+        elif any(not isinstance(command, AuditValue) for command in request.commands):
+            _line("done", controller, request.context, said)
+        return answer
+
+    def _down(self, controller: str, reason: str) -> None:
+        _line("down", controller, "", reason)
+        self._gateway.gone(controller, self._loop.time())
+        self._drain()
+
+    def _drain(self) -> None:
+        while told := self._gateway.next_notice():
+            controller, notice = told
+            _line(
+                "notice",
+                controller,
+                notice.context,
+                f"{notice.event.value} {notice.termination} {notice.detail}",
+            )
+            self.server.notify(controller, notice)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if (at := self._gateway.timeout()) is not None:
+            self._timer = self._loop.call_at(at, self._expire)
+
+    def _expire(self) -> None:
+        self._gateway.expire(self._loop.time())
+        _line("expired", "", "", "contexts of vanished controllers are dropped")
+        self._drain()
+
+
+def _brief(command: Command) -> str:
+    match command:
+        case AuditValue():
+            return "audit"
+        case ReleaseTermination(None):
+            return "release all"
+        case _:
+            name = type(command).__struct_config__.tag
+            return f"{name} {command.termination}"
+
+
+def _line(what: str, who: str, context: str = "", text: str = "") -> None:
+    # A context's name may be anything until it has been accepted; the log stays one line.
+    log.info("%-8s %-12s %-20s %s", what, who, ascii(context)[1:-1][:64], ascii(text)[1:-1][:400])
