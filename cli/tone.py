@@ -1,7 +1,8 @@
 """A tone as a WAV file, and the recognition of it in another: how a test hears that audio arrived.
 
-Sixteen-bit mono PCM only, as the softphone plays and records. Recognition is Goertzel's filter, which asks of one
-frequency what a Fourier transform would ask of all: a window counts as the tone when nearly all of its energy is there.
+Sixteen-bit mono PCM only, as the softphone plays and records. Recognition is Goertzel's filter, which asks of
+one frequency what a Fourier transform would ask of all: a window counts as the tone when nearly all of its
+energy is there.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ QUIETEST = 300.0  # the least root mean square (of 32,768) of a window that coun
 
 
 def write_tone(path: Path, hz: int, seconds: int = 1, rate: int = RATE) -> None:
-    """Write a sine at half of full scale. Whole hertz and whole seconds, so that a player may loop it without a click."""
+    """Write a sine at half of full scale: whole hertz and seconds, so that it loops without a click."""
     step = 2 * math.pi * hz / rate
     write_wav(path, [round(16384 * math.sin(step * i)) for i in range(seconds * rate)], rate)
 
 
 def tone_seconds(path: Path, hz: float) -> float:
-    """How many seconds of the WAV file are this tone; 0.0 for silence, noise or any other tone. Raises as read_wav."""
+    """How many seconds of the WAV file are this tone; 0.0 for silence or any other sound. Raises as read_wav."""
     samples, rate = read_wav(path)
     return tone_seconds_in(samples, hz, rate)
 
@@ -39,7 +40,7 @@ def tone_seconds_in(samples: Sequence[int], hz: float, rate: int = RATE) -> floa
 
 
 def energy_share(samples: Sequence[int], hz: float, rate: int = RATE) -> float:
-    """The share of the samples' energy that stands at this frequency: 1.0 for a pure tone, about 2/n for n of noise."""
+    """The share of the samples' energy at this frequency: 1.0 for a pure tone, about 2/n for n of noise."""
     energy = sum(sample * sample for sample in samples)
     if not energy:
         return 0.0
@@ -52,7 +53,7 @@ def energy_share(samples: Sequence[int], hz: float, rate: int = RATE) -> float:
 
 
 def read_wav(path: Path) -> tuple[array[int], int]:
-    """The samples and their rate. Raises ValueError on anything but 16-bit mono PCM, OSError on an unreadable file."""
+    """The samples and their rate. Raises ValueError on anything but 16-bit mono PCM, OSError as open does."""
     try:
         with wave.open(str(path), "rb") as file:
             if file.getnchannels() != 1 or file.getsampwidth() != 2:

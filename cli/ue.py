@@ -30,42 +30,81 @@ SUITES = (
 @click.command(name="ue")
 @click.option("--user", required=True, help="User part of the public identity.")
 @click.option("--domain", default="ims.test", show_default=True, help="Home domain.")
-@click.option("--registrar", metavar="URI", help="The P-CSCF, as sip:HOST:PORT. Without it: straight to the peer.")
+@click.option(
+    "--registrar", metavar="URI", help="The P-CSCF, as sip:HOST:PORT. Without it: straight to the peer."
+)
 @click.option("--no-register", is_flag=True, help="Send calls through --registrar without registering there.")
 @click.option("--transport", type=click.Choice(["udp", "tcp"]), default="udp", show_default=True)
 @click.option("--address", help="Own address; by default the one that reaches the registrar or the peer.")
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Own SIP port; 0: any.", show_default=True)
-@click.option("--rtp-port", type=click.IntRange(1024, 65534), default=4000, show_default=True,
-              help="First port tried for RTP.")  # fmt: skip
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=0, help="Own SIP port; 0: any.", show_default=True
+)
+@click.option(
+    "--rtp-port",
+    type=click.IntRange(1024, 65534),
+    default=4000,
+    show_default=True,
+    help="First port tried for RTP.",
+)
 @click.option("--password", envvar="IMSALG_UE_PASSWORD", show_envvar=True, help="For digest authentication.")
 @click.option("--e2ae/--no-e2ae", help="Indicate sdes-srtp;mediasec and ask for it with a=3ge2ae:requested.")
-@click.option("--srtp", type=click.Choice(["none", "optional", "mandatory"]),
-              help="RTP/AVP, RTP/AVP with a=crypto, or RTP/SAVP; by default mandatory with --e2ae, else none.")  # fmt: skip
-@click.option("--suite", "suites", multiple=True, type=click.Choice(SUITES), help="Offer only these, in this order.")
+@click.option(
+    "--srtp",
+    type=click.Choice(["none", "optional", "mandatory"]),
+    help="RTP/AVP, RTP/AVP with a=crypto, or RTP/SAVP; by default mandatory with --e2ae, else none.",
+)
+@click.option(
+    "--suite", "suites", multiple=True, type=click.Choice(SUITES), help="Offer only these, in this order."
+)
 @click.option("--call", metavar="URI", help="Call this, and leave when the call has ended.")
 @click.option("--answer/--no-answer", default=True, help="Answer calls, or let them ring.", show_default=True)
-@click.option("--answer-code", type=click.IntRange(200, 699), default=200, show_default=True,
-              help="Final response to calls.")  # fmt: skip
-@click.option("--play", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Play this WAV, in a loop.")
+@click.option(
+    "--answer-code",
+    type=click.IntRange(200, 699),
+    default=200,
+    show_default=True,
+    help="Final response to calls.",
+)
+@click.option(
+    "--play", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Play this WAV, in a loop."
+)
 @click.option("--tone", type=click.IntRange(50, 3400), metavar="HZ", help="Play a tone instead.")
-@click.option("--record", type=click.Path(dir_okay=False, path_type=Path), help="Record the latest call to this WAV.")
+@click.option(
+    "--record", type=click.Path(dir_okay=False, path_type=Path), help="Record the latest call to this WAV."
+)
 @click.option("--duration", type=float, metavar="S", help="Hang up this long after the answer.")
-@click.option("--hold-after", type=float, metavar="S", help="Hold this long after the answer, resume as long after.")
+@click.option(
+    "--hold-after", type=float, metavar="S", help="Hold this long after the answer, resume as long after."
+)
 @click.option("--for", "lifetime", type=float, metavar="S", help="Leave after this long in any case.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
-@click.option("--log-level", type=click.IntRange(0, 6), default=0, show_default=True,
-              help="PJSIP's own log, on standard error; 4 and more show whole SIP messages WITH their keys.")  # fmt: skip
+@click.option(
+    "--log-level",
+    type=click.IntRange(0, 6),
+    default=0,
+    show_default=True,
+    help="PJSIP's own log, on standard error; without keys; from 4 on with whole SIP messages.",
+)
 def command(
-    registrar: str | None, no_register: bool, address: str | None, srtp: str | None, e2ae: bool,
-    call: str | None, play: Path | None, tone: int | None, lifetime: float | None, as_json: bool, **rest: Any,
-) -> None:  # fmt: skip
+    registrar: str | None,
+    no_register: bool,
+    address: str | None,
+    srtp: str | None,
+    e2ae: bool,
+    call: str | None,
+    play: Path | None,
+    tone: int | None,
+    lifetime: float | None,
+    as_json: bool,
+    **rest: Any,
+) -> None:
     """A softphone (PJSUA2): registers, calls, answers, plays and records.
 
     Prints one line per event. Exit code 0 when the registration and the call that were asked for succeeded.
     Ctrl-C or SIGTERM hang up and unregister first.
     """
     try:
-        from cli.softphone import Settings, Softphone, Srtp
+        from cli.softphone import Error, Settings, Softphone, Srtp
     except ImportError as error:
         raise click.ClickException(f"the softphone needs the package pjsua2-python ({error})") from None
     if play and tone:
@@ -87,13 +126,16 @@ def command(
         signal.signal(number, lambda number, _: stopped.append(number))
     deadline = float("inf") if lifetime is None else time.monotonic() + lifetime
     events = keep_stdout(quiet=settings.log_level == 0)
-    with Softphone(settings, lambda event: print_event(events, event, as_json)) as phone:
-        succeeded = run(phone, call, lambda: bool(stopped) or time.monotonic() >= deadline)
+    try:
+        with Softphone(settings, lambda event: print_event(events, event, as_json)) as phone:
+            succeeded = run(phone, call, lambda: bool(stopped) or time.monotonic() >= deadline)
+    except Error as error:
+        raise click.ClickException(f"{error.title}: {error.reason}") from None
     sys.exit(0 if succeeded else 1)
 
 
 def run(phone: Softphone, call: str | None, over: Callable[[], bool]) -> bool:
-    """Register if that is asked, then place the call or wait for calls; whether all that was asked succeeded."""
+    """Register if asked, then place the call or wait for calls; whether all that was asked succeeded."""
     if phone.registers:
         phone.poll_until(lambda: phone.registration is not None or over())
         if phone.registration != 200:

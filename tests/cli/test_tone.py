@@ -53,7 +53,9 @@ def test_a_tone_at_another_sampling_rate(tmp_path: Path) -> None:
     assert tone_seconds(tmp_path / "tone.wav", 440) == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("content", [b"", b"RIFF", b"not a WAV file at all, but long enough to look at twice"])
+@pytest.mark.parametrize(
+    "content", [b"", b"RIFF", b"not a WAV file at all, but long enough to look at twice"]
+)
 def test_what_is_no_wav_file_is_a_value_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bad.wav").write_bytes(content)
     with pytest.raises(ValueError, match="not a WAV file"):

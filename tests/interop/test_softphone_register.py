@@ -45,7 +45,9 @@ class Registrar:
             kept = "".join(re.findall(r"(?m)^(?:Via|From|Call-ID|CSeq):.*\n", text))
             to = header(text, "To")[0]
             contact = f"Contact: {header(text, 'Contact')[0]};expires={expires(text)}\r\n"
-            answer = f"SIP/2.0 {status} -\r\n{kept}To: {to};tag=r\r\n{contact}{lines}Content-Length: 0\r\n\r\n"
+            answer = (
+                f"SIP/2.0 {status} -\r\n{kept}To: {to};tag=r\r\n{contact}{lines}Content-Length: 0\r\n\r\n"
+            )
             self._socket.sendto(answer.encode(), peer)
 
 

@@ -131,7 +131,9 @@ def test_sdes_keys_are_read_from_sip() -> None:
     line = b"a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:" + b"A" * 40
     lines = b"SIP/2.0 200 OK\r\n\r\n" + line + b"|2^31|1:4\r\n" + line.replace(b"A" * 40, b"B" * 40) + b"\r\n"
     keys = sdes_keys([Packet(A, B, lines), Packet(A, B, lines)])
-    assert [(source, suite, len(key)) for source, suite, key in keys] == [(A, "AES_CM_128_HMAC_SHA1_80", 30)] * 2
+    assert [(source, suite, len(key)) for source, suite, key in keys] == [
+        (A, "AES_CM_128_HMAC_SHA1_80", 30)
+    ] * 2
 
 
 def test_what_is_no_udp_is_none() -> None:

@@ -1,7 +1,7 @@
 """What really went over the wire: loopback packets caught in memory, and what can be proved about them.
 
-The capture is a raw AF_PACKET socket on `lo` (root only). Nothing here uses the code under test: SDP lines are read
-with a regular expression, PCMU is decoded from its formula, SRTP is authenticated by a pylibsrtp session of its own.
+The capture is a raw AF_PACKET socket on `lo` (root only). Nothing here uses the code under test: SDP lines are
+read with a regular expression, PCMU is decoded from its formula, SRTP is authenticated by a pylibsrtp session.
 """
 
 from __future__ import annotations
@@ -129,7 +129,9 @@ def classify(payload: bytes) -> Kind:
             return Kind.OTHER
 
 
-def between(packets: Iterable[Packet], source: int | None, destination: int | None, kind: Kind) -> list[Packet]:
+def between(
+    packets: Iterable[Packet], source: int | None, destination: int | None, kind: Kind
+) -> list[Packet]:
     """The packets of this kind from one port to another; None is any port."""
     return [
         packet
@@ -141,7 +143,7 @@ def between(packets: Iterable[Packet], source: int | None, destination: int | No
 
 
 def audio(payloads: Iterable[bytes]) -> array[int]:
-    """Linear samples of RTP payloads taken for PCMU, by sequence number, one SSRC (the first) and no duplicates.
+    """Linear samples of RTP payloads taken for PCMU, by sequence number, of the first SSRC only.
 
     Of SRTP this gives what an eavesdropper would hear: noise.
     """
@@ -164,7 +166,7 @@ def tone_in(payloads: Iterable[bytes], hz: float) -> float:
 
 
 def tone_share(payloads: Iterable[bytes], hz: float) -> float:
-    """How much of the energy of these payloads, taken for PCMU, is at the tone: near 1.0 for RTP, near 0.0 for SRTP."""
+    """The share of these payloads' energy, taken for PCMU, at the tone: near 1.0 for RTP, near 0.0 for SRTP."""
     return energy_share(audio(payloads), hz)
 
 
@@ -184,21 +186,19 @@ def unprotect(packets: Sequence[Packet], suite: str, key: bytes) -> tuple[list[b
 
 
 def policy(suite: str, key: bytes) -> pylibsrtp.Policy:
-    """A libsrtp policy for whatever comes in. AES_256_CM, which pylibsrtp has no name for, is written into its struct."""
+    """A libsrtp policy for whatever comes in. AES_256_CM has no name in pylibsrtp; its struct is written."""
     profile, key_length = _SUITES[suite]
-    made = pylibsrtp.Policy(
-        key=key, ssrc_type=pylibsrtp.Policy.SSRC_ANY_INBOUND, srtp_profile=profile
-    )
+    made = pylibsrtp.Policy(key=key, ssrc_type=pylibsrtp.Policy.SSRC_ANY_INBOUND, srtp_profile=profile)
     made.window_size = 1024
     if key_length == 46:
-        # srtp_crypto_policy_t: cipher AES_ICM_256, key and salt, HMAC_SHA1, its key, tag, confidentiality and authentication
+        # srtp_crypto_policy_t: AES_ICM_256, key and salt, HMAC_SHA1, its key, tag, encrypt and authenticate
         for half, tag in ((made._policy.rtp, int(suite[-2:]) // 8), (made._policy.rtcp, 10)):
             ffi.buffer(ffi.addressof(half))[:24] = struct.pack("=6i", 5, 46, 3, 20, tag, 3)
     return made
 
 
 def sdes_keys(packets: Iterable[Packet]) -> list[tuple[tuple[str, int], str, bytes]]:
-    """All `a=crypto` lines seen in SIP over UDP: (who sent the message, suite, key and salt), each once, in order."""
+    """All `a=crypto` lines seen in SIP over UDP: (sender, suite, key and salt), each once, in order."""
     seen: dict[tuple[tuple[str, int], str, bytes], None] = {}
     for packet in packets:
         for suite, key in re.findall(rb"(?m)^a=crypto:\d+ (\w+) inline:([A-Za-z0-9+/=]+)", packet.payload):
@@ -214,7 +214,7 @@ def _header_length(payload: bytes) -> int:
 
 
 def _mu_law(byte: int) -> int:
-    # ITU-T G.711 table 2a: a sign, three bits of exponent, four of mantissa, all inverted; bias 33, scaled to 16 bits
+    # ITU-T G.711 table 2a: sign, three bits of exponent, four of mantissa, inverted; bias 33, scaled to 16 bits
     byte ^= 0xFF
     magnitude = (((byte & 15) << 3) + 0x84 << (byte >> 4 & 7)) - 0x84
     return -magnitude if byte & 0x80 else magnitude
