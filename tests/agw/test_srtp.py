@@ -1,5 +1,5 @@
-"""SRTP against three others: the vectors of the RFCs, a second implementation from their text, and pylibsrtp's
-own `Session` where it has the suite."""
+"""SRTP against three others: the vectors of the RFCs, a second implementation from their text, and the
+`Session` of pylibsrtp where it has the suite."""
 
 from __future__ import annotations
 

@@ -1,0 +1,791 @@
+"""The Python Plane between real sockets on loopback.
+
+A packet on loopback is in the receiver's socket when sendto returns. So `Rig.settle` turns the loop until
+every packet that was sent has had its outcome, and only the inactivity timer's tests wait for time to pass.
+Packets keep their order on one socket; where it matters between two, `settle` stands between them.
+Every test ends with the sums: one outcome for each packet, as many sent as received, no socket left open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import itertools
+import os
+import random
+import socket
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from functools import wraps
+from typing import Any
+
+import pytest
+import uvloop
+
+from agw.errors import UsageError
+from agw.flows import Difference, Leg, LegId, OpenError, difference
+from agw.iq.messages import Address, Event, Key, Mode, StreamStatistics, Suite, Transport
+from agw.pyrelay import PythonPlane
+from agw.srtp import MAX_PACKET, Protector, SrtpError, Unprotector
+
+LOOPBACK, ELSEWHERE = "127.0.0.1", "127.0.0.2"
+PORTS = 33600 + 100 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+RNG = random.Random(3550)
+RTP, SRTP, UDP = Transport.RTP, Transport.SRTP, Transport.UDP
+
+
+class Peer:
+    """A UE or its peer: two sockets, and SRTP if its leg has it."""
+
+    def __init__(self, rig: Rig, leg: Leg, host: str = LOOPBACK) -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.rig, self.leg = rig, leg
+        self.sockets = [socket.socket(family, socket.SOCK_DGRAM) for _ in range(2)]
+        for sock in self.sockets:
+            sock.bind((host, 0))
+            sock.setblocking(False)
+        self.addresses = [Address(*sock.getsockname()[:2]) for sock in self.sockets]
+        self.key_to(leg)
+        rig.peers.append(self)
+
+    def key_to(self, leg: Leg) -> None:
+        self.protector = Protector(leg.remote_keys[0]) if leg.remote_keys else None
+        self.unprotector = Unprotector([leg.local_key]) if leg.local_key else None
+
+    def send(self, packet: bytes, rtcp: bool = False, channel: int | None = None) -> bytes:
+        """Protected if the leg is. channel: the port, if not the usual one. Gives what went over the wire."""
+        if self.protector:
+            packet = self.protector.protect(packet, rtcp)
+        self.send_raw(packet, rtcp and not self.leg.rtcp_mux if channel is None else channel)
+        return packet
+
+    def send_raw(self, packet: bytes, channel: int = 0) -> None:
+        there = (self.leg.local_rtp, self.leg.local_rtcp)[channel]
+        self.sockets[channel].sendto(packet, (there.host, there.port))
+        self.rig.sent += 1
+
+    def take_raw(self, channel: int = 0) -> list[bytes]:
+        packets = []
+        while True:
+            try:
+                packets.append(self.sockets[channel].recv(4096))
+            except BlockingIOError:
+                return packets
+
+    def take(self, rtcp: bool = False) -> list[bytes]:
+        """What has come, unprotected if the leg is protected."""
+        packets = self.take_raw(1 if rtcp and not self.leg.rtcp_mux else 0)
+        return [self.unprotector.unprotect(p, rtcp) for p in packets] if self.unprotector else packets
+
+
+class Rig:
+    """A Plane with two connected legs, `a` and `b`, and a peer at each."""
+
+    def __init__(self) -> None:
+        self.plane = PythonPlane(srtp_failures=5)
+        self.told: list[tuple[str, Event]] = []
+        self.applying = False
+        self.plane.events = self.hear
+        self.peers: list[Peer] = []
+        self.sent = 0
+        self.standing: dict[LegId, Leg] = {}
+        self.gone: list[StreamStatistics] = []
+        self.ports = itertools.count(PORTS, 2)
+
+    def hear(self, id: LegId, event: Event, detail: str) -> None:
+        assert not self.applying
+        self.told.append((id.termination, event))
+
+    def leg(self, name: str, transport: Transport = RTP, host: str = LOOPBACK, **fields: Any) -> Leg:
+        port = next(self.ports)
+        if transport is SRTP:
+            fields = {"local_key": key_of(), "remote_keys": (key_of(),), **fields}
+        return Leg(
+            LegId("c", name, 1),
+            Address(host, port),
+            Address(host, port + 1),
+            transport,
+            mode=Mode.SENDRECV,
+            **fields,
+        )
+
+    def connect(self, a: Leg, b: Leg, host: str = LOOPBACK) -> tuple[Peer, Peer]:
+        """Two legs joined, that know where their peers are."""
+        first, second = Peer(self, a, host), Peer(self, b, host)
+        for peer, other in ((first, b), (second, a)):
+            remote, remote_rtcp = peer.addresses
+            if peer.leg.rtcp_mux:
+                remote_rtcp = remote
+            peer.leg = replace(peer.leg, remote=remote, remote_rtcp=remote_rtcp, peer=other.id)
+        self.want(first.leg, second.leg)
+        return first, second
+
+    def change(self, peer: Peer, /, **fields: Any) -> None:
+        peer.leg = replace(peer.leg, **fields)
+        self.want(*(peer.leg if leg.id == peer.leg.id else leg for leg in self.standing.values()))
+
+    def want(self, *legs: Leg) -> dict[LegId, StreamStatistics]:
+        self.applying = True
+        try:
+            gone = self.plane.apply(difference(self.standing, legs))
+        finally:
+            self.applying = False
+        self.standing = {leg.id: leg for leg in legs}
+        self.gone += gone.values()
+        return gone
+
+    def counts(self) -> list[StreamStatistics]:
+        return self.gone + [self.plane.statistics(id) for id in self.standing]
+
+    def outcomes(self) -> int:
+        return sum(counts.received + sum(counts.dropped.values()) for counts in self.counts())
+
+    def dropped(self, peer: Peer) -> dict[str, int]:
+        return self.plane.statistics(peer.leg.id).dropped
+
+    async def settle(self) -> None:
+        async with asyncio.timeout(5):
+            while self.outcomes() < self.sent:
+                await asyncio.sleep(0)
+
+    async def hears(self, name: str, event: Event) -> None:
+        async with asyncio.timeout(5):
+            while (name, event) not in self.told:
+                await asyncio.sleep(0.005)
+
+
+def played(scenario: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Make a test of a coroutine whose first argument is a Rig."""
+
+    async def play(params: dict[str, Any]) -> None:
+        open_before = len(os.listdir("/proc/self/fd"))
+        rig = Rig()
+        try:
+            await scenario(rig, **params)
+            await rig.settle()
+            assert rig.outcomes() == rig.sent
+            assert sum(counts.sent for counts in rig.counts()) == sum(
+                counts.received for counts in rig.counts()
+            )
+        finally:
+            rig.plane.close()
+            for peer in rig.peers:
+                for sock in peer.sockets:
+                    sock.close()
+        assert len(os.listdir("/proc/self/fd")) == open_before
+
+    @wraps(scenario)
+    def test(**params: Any) -> None:
+        uvloop.run(play(params))
+
+    parameters = list(inspect.signature(scenario).parameters.values())[1:]
+    test.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return test
+
+
+def key_of(suite: Suite = Suite.AES_CM_128_HMAC_SHA1_80, mki: bytes = b"") -> Key:
+    return Key(suite, RNG.randbytes(suite.material_length), mki)
+
+
+def rtp(sequence: int, ssrc: int = 7, payload: bytes = b"\xab" * 160) -> bytes:
+    return b"\x80\x00" + sequence.to_bytes(2, "big") + bytes(4) + ssrc.to_bytes(4, "big") + payload
+
+
+def rtcp(ssrc: int = 7, kind: int = 200) -> bytes:
+    return bytes([0x80, kind, 0, 6]) + ssrc.to_bytes(4, "big") + b"\xab" * 20
+
+
+# -- what passes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suite", Suite)
+@played
+async def test_every_suite_against_rtp_in_both_directions(rig: Rig, suite: Suite) -> None:
+    a, b = rig.connect(
+        rig.leg("a", SRTP, local_key=key_of(suite), remote_keys=(key_of(suite),)), rig.leg("b")
+    )
+    for sequence in range(20):
+        for sender, receiver in ((a, b), (b, a)):
+            sender.send(rtp(sequence))
+            sender.send(rtcp(), rtcp=True)
+            await rig.settle()
+            assert receiver.take() == [rtp(sequence)]
+            assert receiver.take(rtcp=True) == [rtcp()]
+
+
+@played
+async def test_two_protected_sides_have_nothing_in_common_p13(rig: Rig) -> None:
+    legs = [
+        rig.leg(name, SRTP, local_key=key_of(suite), remote_keys=(key_of(suite),))
+        for name, suite in (("a", Suite.AEAD_AES_256_GCM), ("b", Suite.AES_CM_128_HMAC_SHA1_32))
+    ]
+    a, b = rig.connect(*legs)
+    a.send(rtp(1))
+    b.send(rtp(2))
+    await rig.settle()
+    assert (a.take(), b.take()) == ([rtp(2)], [rtp(1)])
+
+
+@pytest.mark.parametrize(("mux_a", "mux_b"), list(itertools.product((False, True), repeat=2)))
+@played
+async def test_rtcp_flows_whichever_side_muxes_p34(rig: Rig, mux_a: bool, mux_b: bool) -> None:
+    a, b = rig.connect(rig.leg("a", SRTP, rtcp_mux=mux_a), rig.leg("b", rtcp_mux=mux_b))
+    for kind in (192, 200, 205, 206, 223):
+        for sender, receiver in ((a, b), (b, a)):
+            sender.send(rtcp(kind=kind), rtcp=True)
+            await rig.settle()
+            assert receiver.take(rtcp=True) == [rtcp(kind=kind)]
+
+
+@played
+async def test_a_muxing_side_may_send_rtcp_to_the_rtcp_port_too(rig: Rig) -> None:
+    a, b = rig.connect(rig.leg("a", SRTP, rtcp_mux=True), rig.leg("b"))
+    a.send(rtcp(), rtcp=True, channel=1)
+    await rig.settle()
+    assert b.take(rtcp=True) == [rtcp()]
+
+
+@played
+async def test_ports_that_are_apart_are_not_demultiplexed(rig: Rig) -> None:
+    a, b = rig.connect(rig.leg("a"), rig.leg("b"))
+    marked = b"\x80\xc8" + rtp(1)[2:]  # payload type 72 with the marker
+    a.send_raw(marked)
+    a.send_raw(rtp(2), channel=1)
+    await rig.settle()
+    assert b.take() == [marked]
+    assert rig.dropped(a) == {"not_rtp": 1}
+
+
+@played
+async def test_transparent_legs_forward_both_ports_as_they_are(rig: Rig) -> None:
+    a, b = rig.connect(rig.leg("a", UDP), rig.leg("b", UDP))
+    packets = [b"", b"\x00", b"\x16\xfe\xfd", rtp(1), rtcp(), b"\xff" * MAX_PACKET]
+    for channel in (0, 1):
+        for packet in packets:
+            a.send_raw(packet, channel)
+            b.send_raw(packet, channel)
+        await rig.settle()
+        assert a.take_raw(channel) == b.take_raw(channel) == packets
+
+
+@played
+async def test_packets_leave_from_the_port_of_their_leg(rig: Rig) -> None:
+    a, b = rig.connect(rig.leg("a"), rig.leg("b"))
+    a.send(rtp(1))
+    a.send(rtcp(), rtcp=True)
+    await rig.settle()
+    for sock, local in zip(b.sockets, (b.leg.local_rtp, b.leg.local_rtcp), strict=True):
+        assert sock.recvfrom(4096)[1] == (local.host, local.port)
+
+
+@played
+async def test_ipv6_on_one_side(rig: Rig) -> None:
+    a = Peer(rig, rig.leg("a", SRTP, host="::1"), "::1")
+    b = Peer(rig, rig.leg("b"))
+    # The address written otherwise than the socket tells it is the same address.
+    remote = Address("0:0:0:0:0:0:0:1", a.addresses[0].port)
+    a.leg = replace(a.leg, remote=remote, remote_rtcp=a.addresses[1], source_filter=True, peer=b.leg.id)
+    b.leg = replace(b.leg, remote=b.addresses[0], remote_rtcp=b.addresses[1], peer=a.leg.id)
+    rig.want(a.leg, b.leg)
+    a.send(rtp(1))
+    b.send(rtp(2))
+    await rig.settle()
+    assert (a.take(), b.take()) == ([rtp(2)], [rtp(1)])
+
+
+@played
+async def test_several_sources_new_ones_and_jumps_are_carried_p15(rig: Rig) -> None:
+    a, b = rig.connect(rig.leg("a", SRTP), rig.leg("b"))
+    packets = [rtp(sequence, ssrc) for sequence in (1, 2, 20000, 20001, 50000) for ssrc in (1, 2, 3)]
+    packets += [rtp(9, 4), rtp(49990, 1)]  # a new source; a late packet
+    for sender, receiver in ((a, b), (b, a)):
+        for packet in packets:
+            sender.send(packet)
+        await rig.settle()
+        assert receiver.take() == packets
+
+
+@played
+async def test_the_mki_selects_the_key_p16(rig: Rig) -> None:
+    keys = (key_of(mki=b"\x01"), key_of(mki=b"\x02"))
+    a, b = rig.connect(rig.leg("a", SRTP, remote_keys=keys), rig.leg("b"))
+    for key in keys:
+        protected = Protector(key).protect(rtp(1), False)
+        for mki in (key.mki, b"\x09"):
+            a.send_raw(protected[:-10] + mki + protected[-10:])
+    await rig.settle()
+    assert b.take() == [rtp(1)] * 2
+    assert rig.dropped(a) == {"wrong_mki": 2}
+
+
+# -- what does not ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("mode_a", "mode_b"), list(itertools.product(Mode, repeat=2)))
+@played
+async def test_the_modes_are_gates_for_media_and_not_for_rtcp_p35(
+    rig: Rig, mode_a: Mode, mode_b: Mode
+) -> None:
+    a, b = rig.connect(rig.leg("a", SRTP), rig.leg("b"))
+    rig.change(a, mode=mode_a)
+    rig.change(b, mode=mode_b)
+    for sender, receiver in ((a, b), (b, a)):
+        passes = sender.leg.mode.receives and receiver.leg.mode.sends
+        sender.send(rtp(1))
+        sender.send(rtcp(), rtcp=True)
+        await rig.settle()
+        assert receiver.take() == ([rtp(1)] if passes else [])
+        assert receiver.take(rtcp=True) == [rtcp()]
+        assert rig.dropped(sender) == ({} if passes else {"gated": 1})
+
+
+@pytest.mark.parametrize("transport", [RTP, SRTP])
+@played
+async def test_what_is_no_rtp_is_dropped(rig: Rig, transport: Transport) -> None:
+    a, b = rig.connect(rig.leg("a", transport, rtcp_mux=True), rig.leg("b"))
+    noise = [
+        b"",
+        b"\x80",
+        rtp(1)[:11],
+        rtcp()[:7],
+        b"\x00\x01" + bytes(18),
+        b"\x16\xfe\xfd" + bytes(40),
+        b"\xc0" * 40,
+    ]
+    for packet in noise:
+        a.send_raw(packet, 0)
+        a.send_raw(packet, 1)
+    await rig.settle()
+    assert rig.dropped(a) == {"not_rtp": 2 * len(noise)}
+    assert b.take() == b.take(rtcp=True) == []
+
+
+@played
+async def test_a_leg_that_is_not_ready_drops_for_a_reason(rig: Rig) -> None:
+    a, b = Peer(rig, rig.leg("a", SRTP)), Peer(rig, rig.leg("b"))
+    rig.want(a.leg, b.leg)
+    a.send(rtp(1))
+    await rig.settle()
+    assert rig.dropped(a) == {"no_peer": 1}
+    rig.change(a, peer=b.leg.id)
+    rig.change(b, peer=a.leg.id)
+    a.send(rtp(2))
+    b.send(rtp(3))
+    await rig.settle()
+    assert rig.dropped(a) == {"no_peer": 1, "no_remote": 1}
+    assert rig.dropped(b) == {"no_remote": 1}
+    rig.change(a, remote=a.addresses[0], local_key=None, remote_keys=())
+    rig.change(b, remote=b.addresses[0])
+    a.send(rtp(4))
+    b.send(rtp(5))
+    await rig.settle()
+    assert rig.dropped(a) == {"no_peer": 1, "no_remote": 1, "no_key": 1}
+    assert rig.dropped(b) == {"no_remote": 1, "no_key": 1}
+
+
+@played
+async def test_forged_repeated_and_oversized_packets_are_told_apart(rig: Rig) -> None:
+    a, b = rig.connect(rig.leg("a", SRTP), rig.leg("b"))
+    protected = a.send(rtp(1))
+    a.send_raw(protected)  # replayed
+    assert a.protector
+    fresh = a.protector.protect(rtp(2), False)
+    a.send_raw(fresh[:-1] + bytes([fresh[-1] ^ 1]))  # changed
+    a.send_raw(rtp(3))  # in the clear
+    a.send_raw(fresh[:20])
+    a.send_raw(bytes([0x80]) * (MAX_PACKET + 1))
+    a.send_raw(bytes([0x80]) * 20000)
+    b.send(rtp(1, payload=bytes(MAX_PACKET - 12)))  # fits, but not with its tag
+    b.send(rtp(2))
+    b.send(rtp(2))
+    await rig.settle()
+    assert b.take() == [rtp(1)]
+    assert rig.dropped(a) == {"replayed": 1, "auth_failed": 2, "malformed": 1, "too_long": 2}
+    assert rig.dropped(b) == {"replayed": 1}
+
+
+@played
+async def test_a_remote_that_cannot_be_reached_is_a_drop(rig: Rig) -> None:
+    a, b = rig.connect(rig.leg("a"), rig.leg("b"))
+    rig.change(b, remote=Address("255.255.255.255", 9))
+    a.send(rtp(1))
+    await rig.settle()
+    assert rig.dropped(a) == {"send_failed": 1}
+
+
+@played
+async def test_the_source_filter_goes_by_the_signalled_host(rig: Rig) -> None:
+    a, b = rig.connect(rig.leg("a", source_filter=True), rig.leg("b"))
+    same_host, other_host = Peer(rig, a.leg), Peer(rig, a.leg, ELSEWHERE)
+    for number, peer in enumerate((a, same_host, other_host)):
+        peer.send(rtp(number))
+        peer.send(rtcp(number), rtcp=True)
+    await rig.settle()
+    assert b.take() == [rtp(0), rtp(1)]
+    assert b.take(rtcp=True) == [rtcp(0), rtcp(1)]
+    assert rig.dropped(a) == {"wrong_source": 2}
+
+
+@pytest.mark.parametrize("transport", [RTP, SRTP, UDP])
+@played
+async def test_noise_has_one_outcome_each(rig: Rig, transport: Transport) -> None:
+    other = UDP if transport is UDP else RTP
+    a, b = rig.connect(rig.leg("a", transport, rtcp_mux=True, latch=True), rig.leg("b", other, latch=True))
+    for _ in range(500):
+        begin = bytes(
+            [RNG.choice((0x80, 0x90, 0xBF, RNG.getrandbits(8))), RNG.choice((0, 200, RNG.getrandbits(8)))]
+        )
+        a.send_raw(begin + RNG.randbytes(RNG.randrange(60)), RNG.getrandbits(1))
+        b.send_raw(begin + RNG.randbytes(RNG.randrange(60)), RNG.getrandbits(1))
+        await rig.settle()
+    if transport is SRTP:
+        assert rig.plane.statistics(a.leg.id).received == 0
+
+
+# -- where the peer is -----------------------------------------------------------------------------
+
+
+@played
+async def test_an_srtp_leg_follows_authentic_packets_only_p15(rig: Rig) -> None:
+    a, b = rig.connect(rig.leg("a", SRTP, latch=True, source_filter=True), rig.leg("b"))
+    moved, stranger = Peer(rig, a.leg, ELSEWHERE), Peer(rig, a.leg, ELSEWHERE)
+    moved.protector, moved.unprotector = a.protector, a.unprotector
+    stranger.send_raw(rtp(1))
+    stranger.protector = Protector(key_of())
+    stranger.send(rtp(2))
+    stranger.send(rtcp(), rtcp=True)
+    await rig.settle()
+    b.send(rtp(10))
+    await rig.settle()
+    assert a.take() == [rtp(10)]  # as signalled: nothing authentic has come
+    heard = moved.send(rtp(3))
+    await rig.settle()
+    b.send(rtp(11))
+    b.send(rtcp(11), rtcp=True)
+    await rig.settle()
+    assert moved.take() == [rtp(11)]
+    assert a.take(rtcp=True) == [rtcp(11)]  # RTCP is latched by RTCP
+    moved.send(rtcp(12), rtcp=True)
+    await rig.settle()
+    b.send(rtcp(13), rtcp=True)
+    await rig.settle()
+    assert moved.take(rtcp=True) == [rtcp(13)]
+    a.send(rtp(4))  # back again
+    stranger.send_raw(heard)  # authentic once, and now a replay
+    await rig.settle()
+    b.send(rtp(12))
+    await rig.settle()
+    assert a.take() == [rtp(12)]
+    assert stranger.take_raw() == []
+    assert rig.dropped(a) == {"auth_failed": 3, "replayed": 1}
+
+
+@played
+async def test_with_mux_one_authentic_packet_latches_both_p15(rig: Rig) -> None:
+    a, b = rig.connect(rig.leg("a", SRTP, latch=True, rtcp_mux=True), rig.leg("b"))
+    moved = Peer(rig, a.leg, ELSEWHERE)
+    moved.protector, moved.unprotector = a.protector, a.unprotector
+    moved.send(rtcp(1), rtcp=True)
+    await rig.settle()
+    b.send(rtp(1))
+    await rig.settle()
+    b.send(rtcp(2), rtcp=True)
+    await rig.settle()
+    media, control = moved.take_raw()
+    assert moved.unprotector
+    assert moved.unprotector.unprotect(media, False) == rtp(1)
+    assert moved.unprotector.unprotect(control, True) == rtcp(2)
+
+
+@pytest.mark.parametrize("source_filter", [False, True])
+@played
+async def test_an_rtp_leg_believes_the_first_packet_only_p15(rig: Rig, source_filter: bool) -> None:
+    a, b = rig.connect(rig.leg("a", latch=True, source_filter=source_filter), rig.leg("b"))
+    behind_nat, stranger = Peer(rig, a.leg), Peer(rig, a.leg, ELSEWHERE)
+    behind_nat.send_raw(b"\x00\x01 no RTP")  # nothing is learnt from this
+    behind_nat.send(rtp(1))
+    stranger.send(rtp(2))
+    await rig.settle()
+    b.send(rtp(3))
+    await rig.settle()
+    assert behind_nat.take() == [rtp(3)]
+    assert b.take() == ([rtp(1)] if source_filter else [rtp(1), rtp(2)])
+    assert rig.dropped(a) == {"not_rtp": 1, **({"wrong_source": 1} if source_filter else {})}
+
+
+@played
+async def test_without_latch_packets_do_not_move_the_remote(rig: Rig) -> None:
+    a, b = rig.connect(rig.leg("a", SRTP), rig.leg("b"))
+    other = Peer(rig, a.leg)
+    other.protector = a.protector
+    other.send(rtp(1))
+    await rig.settle()
+    b.send(rtp(2))
+    await rig.settle()
+    assert b.take() == [rtp(1)]
+    assert a.take() == [rtp(2)]
+
+
+@played
+async def test_a_latched_address_stays_until_another_is_signalled(rig: Rig) -> None:
+    a, b = rig.connect(rig.leg("a", latch=True), rig.leg("b"))
+    moved = Peer(rig, a.leg)
+
+    async def reached() -> list[str]:
+        await rig.settle()
+        b.send(rtp(1))
+        await rig.settle()
+        return [name for name, peer in (("a", a), ("moved", moved)) if peer.take()]
+
+    moved.send(rtp(1))
+    assert await reached() == ["moved"]
+    for fields in ({"mode": Mode.SENDONLY}, {"mode": Mode.SENDRECV, "inactivity": 60.0}, {"rtcp_mux": True}):
+        rig.change(a, **fields)
+        assert await reached() == ["moved"]
+    rig.change(a, latch=False)
+    assert await reached() == ["a"]
+    rig.change(a, latch=True)
+    assert await reached() == ["a"]
+    moved.send(rtp(2))
+    assert await reached() == ["moved"]
+    rig.change(a, remote=None)
+    assert await reached() == []
+    rig.change(a, remote=a.addresses[0])
+    assert await reached() == ["a"]
+
+
+@played
+async def test_a_leg_that_was_told_no_remote_learns_it(rig: Rig) -> None:
+    a, b = rig.connect(rig.leg("a", SRTP, latch=True), rig.leg("b"))
+    rig.change(a, remote=None, remote_rtcp=None)
+    b.send(rtp(1))
+    await rig.settle()
+    a.send(rtp(2))
+    await rig.settle()
+    b.send(rtp(3))
+    await rig.settle()
+    assert a.take() == [rtp(3)]
+    assert rig.dropped(b) == {"no_remote": 1}
+
+
+# -- changes ---------------------------------------------------------------------------------------
+
+
+@played
+async def test_a_key_change_loses_nothing_p14(rig: Rig) -> None:
+    a, b = rig.connect(rig.leg("a", SRTP), rig.leg("b"))
+    a.send(rtp(1))
+    await rig.settle()
+    a.leg = replace(a.leg, remote_keys=(key_of(Suite.AEAD_AES_128_GCM),))
+    rig.change(a)
+    a.send(rtp(2))  # under way when the key changed
+    old = a.protector
+    a.key_to(a.leg)
+    a.send(rtp(3))
+    await rig.settle()
+    assert b.take() == [rtp(1), rtp(2), rtp(3)]
+    assert old
+    a.send_raw(old.protect(rtp(4), False))
+    await rig.settle()
+    assert rig.dropped(a) == {"auth_failed": 1}
+
+
+@played
+async def test_contexts_survive_hold_and_refresh_p14_p35(rig: Rig) -> None:
+    a, b = rig.connect(rig.leg("a", SRTP), rig.leg("b"))
+    protected = a.send(rtp(0xFFFF))
+    b.send(rtp(0xFFFF))
+    for mode in (Mode.SENDONLY, Mode.INACTIVE, Mode.SENDRECV):
+        rig.change(a, mode=mode)
+        await rig.settle()
+    a.send(rtp(0))  # the roll-over counters go on
+    b.send(rtp(0))
+    a.send_raw(protected)
+    await rig.settle()
+    assert a.take() == [rtp(0xFFFF), rtp(0)]
+    assert b.take()[-1] == rtp(0)
+    assert rig.dropped(a)["replayed"] == 1
+
+
+@played
+async def test_a_leg_moves_from_one_early_dialog_to_another_p26(rig: Rig) -> None:
+    a, b = rig.connect(rig.leg("a", SRTP), rig.leg("b"))
+    c = Peer(rig, rig.leg("c"))
+    c.leg = replace(c.leg, remote=c.addresses[0], remote_rtcp=c.addresses[1])
+    rig.want(a.leg, b.leg, c.leg)
+    a.send(rtp(1))
+    c.send(rtp(100))
+    await rig.settle()
+    a.leg, b.leg, c.leg = (
+        replace(a.leg, peer=c.leg.id), replace(b.leg, peer=None), replace(c.leg, peer=a.leg.id),
+    )  # fmt: skip
+    rig.want(a.leg, b.leg, c.leg)
+    a.send(rtp(2))
+    b.send(rtp(3))
+    c.send(rtp(4))
+    await rig.settle()
+    assert (a.take(), b.take(), c.take()) == ([rtp(4)], [rtp(1)], [rtp(2)])
+    assert rig.dropped(b) == rig.dropped(c) == {"no_peer": 1}
+
+
+@played
+async def test_counts_are_given_when_a_leg_goes_and_its_peer_stays(rig: Rig) -> None:
+    a, b = rig.connect(rig.leg("a", SRTP), rig.leg("b"))
+    a.send(rtp(1))
+    b.send(rtp(1))
+    b.send(rtp(2))
+    a.send_raw(rtp(2))
+    await rig.settle()
+    assert rig.want(replace(a.leg, peer=None)) == {
+        b.leg.id: StreamStatistics(1, received=2, sent=1, received_octets=344, sent_octets=172, dropped={})
+    }
+    assert rig.plane.statistics(a.leg.id) == StreamStatistics(
+        1, received=1, sent=2, received_octets=182, sent_octets=364, dropped={"auth_failed": 1}
+    )
+    a.send(rtp(3))
+    await rig.settle()
+    assert rig.dropped(a) == {"auth_failed": 1, "no_peer": 1}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as again:
+        again.bind((b.leg.local_rtp.host, b.leg.local_rtp.port))
+
+
+@played
+async def test_a_leg_gets_other_ports_and_keeps_its_counts(rig: Rig) -> None:
+    a, b = rig.connect(rig.leg("a"), rig.leg("b"))
+    a.send(rtp(1))
+    await rig.settle()
+    fresh = rig.leg("a")
+    rig.change(a, local_rtp=fresh.local_rtp, local_rtcp=fresh.local_rtcp)
+    a.send(rtp(2))
+    await rig.settle()
+    assert b.take() == [rtp(1), rtp(2)]
+    assert rig.plane.statistics(a.leg.id).received == 2
+
+
+@played
+async def test_a_taken_port_is_named_and_nothing_has_happened(rig: Rig) -> None:
+    a, b = rig.connect(rig.leg("a"), rig.leg("b"))
+    good, bad = rig.leg("good"), rig.leg("bad")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind((bad.local_rtcp.host, bad.local_rtcp.port))
+        with pytest.raises(OpenError) as failed:
+            rig.plane.apply(Difference((b.leg.id,), (replace(a.leg, mode=Mode.INACTIVE), good, bad)))
+    assert failed.value.legs == (bad.id,)
+    a.send(rtp(1))
+    await rig.settle()
+    assert b.take() == [rtp(1)]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as again:
+        again.bind((good.local_rtp.host, good.local_rtp.port))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"remote": Address("peer.example", 5000)},
+        {"remote": Address("::1", 5000)},
+        {"transport": SRTP, "local_key": Key(Suite.AEAD_AES_128_GCM, b"short")},
+        {"transport": SRTP, "remote_keys": (Key(Suite.AEAD_AES_128_GCM, b"short"),)},
+    ],
+)
+@played
+async def test_what_the_caller_gets_wrong_changes_nothing(rig: Rig, wrong: dict[str, Any]) -> None:
+    a, b = rig.connect(rig.leg("a"), rig.leg("b"))
+    with pytest.raises(UsageError):
+        rig.plane.apply(Difference((b.leg.id,), (replace(a.leg, **wrong), rig.leg("c"))))
+    a.send(rtp(1))
+    await rig.settle()
+    assert b.take() == [rtp(1)]
+
+
+# -- what is told ----------------------------------------------------------------------------------
+
+
+@played
+async def test_the_first_authentic_media_are_told_once(rig: Rig) -> None:
+    a, b = rig.connect(rig.leg("a", SRTP), rig.leg("b"))
+    a.send_raw(rtp(1))
+    a.send(rtcp(), rtcp=True)
+    await rig.settle()
+    assert rig.told == []
+    for sequence in (2, 3):
+        a.send(rtp(sequence))
+    b.send(rtp(1))
+    await rig.settle()
+    assert Counter(rig.told) == {("a", Event.MEDIA_FIRST): 1, ("b", Event.MEDIA_FIRST): 1}
+
+
+@played
+async def test_failed_authentications_are_told_above_the_limit_and_once(rig: Rig) -> None:
+    a, _ = rig.connect(rig.leg("a", SRTP), rig.leg("b"))
+    replayed = a.send(rtp(0))
+    for _ in range(20):
+        a.send_raw(replayed)  # no sign of a wrong key
+    for sequence in range(5):
+        a.send_raw(rtp(sequence))
+    await rig.settle()
+    assert ("a", Event.SRTP_FAILURES) not in rig.told
+    for sequence in range(50):
+        a.send_raw(rtp(sequence))
+    await rig.settle()
+    assert rig.told.count(("a", Event.SRTP_FAILURES)) == 1
+
+
+@played
+async def test_silence_is_told_once_until_media_return(rig: Rig) -> None:
+    a, b = rig.connect(rig.leg("a", SRTP, inactivity=0.03), rig.leg("b"))
+    await rig.hears("a", Event.MEDIA_INACTIVE)  # also when none ever came
+    await asyncio.sleep(0.1)
+    assert rig.told == [("a", Event.MEDIA_INACTIVE)]
+    a.send(rtcp(), rtcp=True)  # no media
+    a.send_raw(rtp(1))  # not authentic
+    await rig.settle()
+    await asyncio.sleep(0.1)
+    assert rig.told == [("a", Event.MEDIA_INACTIVE)]
+    rig.told.clear()
+    a.send(rtp(1))
+    await rig.settle()
+    assert rig.told == [("a", Event.MEDIA_FIRST)]
+    await rig.hears("a", Event.MEDIA_INACTIVE)
+    assert b.take() == [rtp(1)]
+
+
+@played
+async def test_media_keep_the_timer_from_running_out(rig: Rig) -> None:
+    a, _ = rig.connect(rig.leg("a", inactivity=0.5), rig.leg("b"))
+    for sequence in range(60):
+        a.send(rtp(sequence))
+        await asyncio.sleep(0.01)
+        assert rig.plane.idle(a.leg.id) < 0.4
+    assert rig.told == [("a", Event.MEDIA_FIRST)]
+
+
+@played
+async def test_the_timer_is_parked_on_hold_and_starts_anew_p35(rig: Rig) -> None:
+    a, _ = rig.connect(rig.leg("a", inactivity=0.05), rig.leg("b"))
+    for mode in (Mode.SENDONLY, Mode.INACTIVE):
+        rig.change(a, mode=mode)
+        await asyncio.sleep(0.15)
+        assert rig.told == []
+    rig.change(a, mode=Mode.SENDRECV)
+    assert rig.told == []
+    await rig.hears("a", Event.MEDIA_INACTIVE)
+
+
+@played
+async def test_a_leg_that_is_gone_tells_nothing(rig: Rig) -> None:
+    rig.connect(rig.leg("a", inactivity=0.03), rig.leg("b", inactivity=0.03))
+    rig.want()
+    await asyncio.sleep(0.1)
+    assert rig.told == []
+
+
+@played
+async def test_srtp_on_the_wire_is_not_the_media(rig: Rig) -> None:
+    a, b = rig.connect(rig.leg("a", SRTP), rig.leg("b"))
+    b.send(rtp(1))
+    await rig.settle()
+    (wire,) = a.take_raw()
+    assert b"\xab\xab\xab" not in wire
+    with pytest.raises(SrtpError):
+        Unprotector([key_of()]).unprotect(wire, False)
