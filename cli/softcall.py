@@ -1,4 +1,4 @@
-"""One call of the softphone, around pjsua2.Call: answers, sounds, holds and ends it, and tells what happens."""
+"""One call of the softphone, around pjsua2.Call: answers, sounds, holds and ends it, and tells of it."""
 
 from __future__ import annotations
 

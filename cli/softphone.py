@@ -1,14 +1,15 @@
 """A UE that nobody here wrote: a thin coat around PJSUA2, with what TS 24.229 adds for media security.
 
 Everything happens in the thread that calls `poll`: PJSUA2 has no worker threads here, its callbacks arrive
-inside `libHandleEvents`, and they only take note; what would change or destroy the object they came from waits
-for the loop. The sound device is the null device, which keeps time without hardware, so the audio is real.
+inside `libHandleEvents`, and they only take note; what would change or destroy the object they came from
+waits for the loop. The sound device is the null device, which keeps time without hardware: the audio is real.
 
-PJSIP answers a 401 by itself and with the headers of the refused REGISTER, but what Security-Verify must say is
-known only after that 401 (RFC 3329 section 2.3.1). With e2ae, therefore, the first REGISTER goes out without
-credentials; its 401 gives the Security-Verify that the next REGISTER, its digest answer and all refreshes carry.
-That is one REGISTER and one 401 more than a stack of its own would need. Where the first REGISTER is accepted
-without a challenge, Security-Verify is said in INVITE only: PJSIP fixes a registration's headers at its start.
+PJSIP answers a 401 by itself and with the headers of the refused REGISTER, but what Security-Verify must say
+is known only after that 401 (RFC 3329 section 2.3.1). With e2ae, therefore, the first REGISTER goes out
+without credentials; its 401 gives the Security-Verify that the next REGISTER, its digest answer and all
+refreshes carry. That is one REGISTER and one 401 more than a stack made for it would need. Where the first
+REGISTER is accepted without a challenge, Security-Verify is said in INVITE only: PJSIP fixes the headers of a
+registration when it begins.
 
 The wheel (pjsua2-python 2.15.1) knows SDES with the AES-CM suites, IPv4, and at most four calls.
 """
@@ -51,7 +52,7 @@ class Srtp(IntEnum):
 class Settings:
     """What a softphone is and does.
 
-    registrar: the P-CSCF as a SIP URI, also the outbound proxy; None means that calls go straight to the peer.
+    registrar: the P-CSCF as a SIP URI, also the outbound proxy; None means straight to the peer.
     tone: hertz, played in place of the file `play`. record: written anew by each call.
     duration, hold_after: seconds after the answer; a held call is resumed after as many seconds again.
     """
@@ -273,12 +274,12 @@ class _Account(pj.Account):  # type: ignore[misc]
 
 
 def redacted(text: str) -> str:
-    """A piece of PJSIP's log without the keys of SRTP: those of SDP, and those its SRTP transport tells of."""
+    """A piece of PJSIP's log without the keys of SRTP: those of SDP, and those it tells of by itself."""
     return re.sub(r"(inline:|key=)[\w+/=]+", r"\1<redacted>", text)
 
 
 def media_mechanisms(message: str) -> tuple[str, ...]:
-    """The Security-Server entries of a message that carry `mediasec` (TS 24.229 clause 7.2A.7), as they came."""
+    """The Security-Server entries of a message with `mediasec` (TS 24.229 clause 7.2A.7), as they came."""
     lines = re.findall(r"(?im)^Security-Server[ \t]*:(.*)$", message)
     entries = (entry.strip() for line in lines for entry in line.split(","))
     return tuple(e for e in entries if any(p.strip().lower() == "mediasec" for p in e.split(";")[1:]))

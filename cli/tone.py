@@ -27,7 +27,7 @@ def write_tone(path: Path, hz: int, seconds: int = 1, rate: int = RATE) -> None:
 
 
 def tone_seconds(path: Path, hz: float) -> float:
-    """How many seconds of the WAV file are this tone; 0.0 for silence or any other sound. Raises as read_wav."""
+    """How many seconds of the WAV file are this tone; 0.0 for any other sound. Raises as read_wav."""
     samples, rate = read_wav(path)
     return tone_seconds_in(samples, hz, rate)
 

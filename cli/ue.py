@@ -111,10 +111,13 @@ def command(
         raise click.UsageError("--play and --tone exclude each other")
     if no_register and not registrar:
         raise click.UsageError("--no-register needs --registrar")
+    address = address or own_address(registrar or call)
+    if ":" in address:
+        raise click.UsageError("this build of PJSIP has IPv4 only")
     settings = Settings(
         registrar=registrar,
         register=not no_register,
-        address=address or own_address(registrar or call),
+        address=address,
         srtp=Srtp[(srtp or ("mandatory" if e2ae else "none")).upper()],
         e2ae=e2ae,
         play=play,

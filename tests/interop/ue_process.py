@@ -1,4 +1,4 @@
-"""`imsalg ue` as a process under test: its events as they come, its exit code, what it wrote on standard error."""
+"""`imsalg ue` as a process under test: its events as they come, its exit code, its log."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Ue:
         self.events: list[dict[str, Any]] = []
         self.log = ""
         self._quiet = quiet
-        self._errors = tempfile.TemporaryFile("w+")
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (as long-lived as the process)
         self._process = subprocess.Popen(
             [*UE, "--json", *map(str, options)], stdout=subprocess.PIPE, stderr=self._errors, text=True
         )

@@ -1,7 +1,7 @@
 """What really went over the wire: loopback packets caught in memory, and what can be proved about them.
 
-The capture is a raw AF_PACKET socket on `lo` (root only). Nothing here uses the code under test: SDP lines are
-read with a regular expression, PCMU is decoded from its formula, SRTP is authenticated by a pylibsrtp session.
+The capture is a raw AF_PACKET socket on `lo` (root only). Nothing here uses the code under test: SDP lines
+are read with a regular expression, PCMU is decoded from its formula, SRTP is authenticated by pylibsrtp.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def tone_in(payloads: Iterable[bytes], hz: float) -> float:
 
 
 def tone_share(payloads: Iterable[bytes], hz: float) -> float:
-    """The share of these payloads' energy, taken for PCMU, at the tone: near 1.0 for RTP, near 0.0 for SRTP."""
+    """The share of these payloads' energy, taken for PCMU, at the tone: near 1.0 for RTP, 0.0 for SRTP."""
     return energy_share(audio(payloads), hz)
 
 
@@ -214,7 +214,7 @@ def _header_length(payload: bytes) -> int:
 
 
 def _mu_law(byte: int) -> int:
-    # ITU-T G.711 table 2a: sign, three bits of exponent, four of mantissa, inverted; bias 33, scaled to 16 bits
+    # ITU-T G.711 table 2a: sign, 3 bits of exponent, 4 of mantissa, all inverted; scaled to 16 bits
     byte ^= 0xFF
     magnitude = (((byte & 15) << 3) + 0x84 << (byte >> 4 & 7)) - 0x84
     return -magnitude if byte & 0x80 else magnitude
