@@ -40,6 +40,13 @@ def family_of(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
+async def system_lookup(host: str, family: socket.AddressFamily) -> tuple[str, ...]:
+    """Raises OSError, and UnicodeError for what can be no name."""
+    loop = asyncio.get_running_loop()
+    infos = await loop.getaddrinfo(host, None, family=family, type=socket.SOCK_DGRAM)
+    return tuple(dict.fromkeys(str(info[4][0]) for info in infos))
+
+
 class Resolver:
     def __init__(self) -> None:
         self._answers: dict[Key, tuple[float, tuple[str, ...]]] = {}  # until when, addresses; () is a failure
@@ -73,10 +80,7 @@ class Resolver:
         host, family = key
         try:
             async with asyncio.timeout(LOOKUP_LIMIT):
-                infos = await asyncio.get_running_loop().getaddrinfo(
-                    host, None, family=family, type=socket.SOCK_DGRAM
-                )
-            found = tuple(dict.fromkeys(str(info[4][0]) for info in infos))
+                found = await system_lookup(host, family)
         except (OSError, UnicodeError, TimeoutError):
             found = ()
         finally:

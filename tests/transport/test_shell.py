@@ -1,0 +1,502 @@
+"""The shell around an Endpoint over real loopback sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import random
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import uvloop
+
+from imsalg.sip.endpoint import (
+    Endpoint,
+    Flow,
+    RequestReceived,
+    ResponseReceived,
+    TransactionFailed,
+    Transport,
+)
+from imsalg.sip.message import Request, make_response, parse_message
+from imsalg.sip.values import Address
+from imsalg.transport import resolver
+from imsalg.transport.shell import Shell
+from imsalg.transport.tcp import TcpLimits
+
+ports = itertools.count(36000)
+
+
+class Echo(Endpoint):
+    """Answers every request with 200 and keeps what else happens. An OPTIONS for sip:crash makes it raise."""
+
+    def __init__(self) -> None:
+        super().__init__(random.Random(1))
+        self.responses: list[ResponseReceived] = []
+        self.failures: list[TransactionFailed] = []
+        self.requests: list[RequestReceived] = []
+        self.answer = True
+
+    def receive_message(self, message: Any, flow: Flow, now: float) -> None:
+        super().receive_message(message, flow, now)
+        self.act(now)
+
+    def expire(self, now: float) -> None:
+        super().expire(now)
+        self.act(now)
+
+    def transport_failed(self, flow: Flow, now: float, error: str) -> None:
+        super().transport_failed(flow, now, error)
+        self.act(now)
+
+    def act(self, now: float) -> None:
+        while (event := self.next_event()) is not None:
+            match event:
+                case RequestReceived(transaction, request, _):
+                    if request.uri == "sip:crash":
+                        raise ZeroDivisionError("a bug")
+                    self.requests.append(event)
+                    if self.answer:
+                        self.respond(transaction, make_response(request, 200, to_tag="t"), now)
+                case ResponseReceived():
+                    self.responses.append(event)
+                case TransactionFailed():
+                    self.failures.append(event)
+
+
+class Site:
+    """An Echo in its Shell."""
+
+    def __init__(self, host: str = "127.0.0.1", tcp: TcpLimits | None = None) -> None:
+        self.machine = Echo()
+        self.address = Address(host, next(ports))
+        self.shell = Shell(self.machine, [self.address], tcp=tcp)
+
+    async def __aenter__(self) -> Site:
+        await self.shell.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.shell.close()
+
+    def flow(self, remote: Address, transport: Transport = Transport.UDP) -> Flow:
+        return Flow(transport, self.address, remote)
+
+    def request(self, flow: Flow, body: bytes = b"") -> None:
+        message = parse_message(options())
+        assert isinstance(message, Request)
+        message.headers.remove("Via")
+        message.set_body(body, "text/plain" if body else None)
+        self.shell.run(self.machine.request, message, flow, time.monotonic())
+
+
+serial = itertools.count()
+
+
+def options(uri: str = "sip:x@example", via: str = "TCP 127.0.0.1:9") -> bytes:
+    n = next(serial)
+    return (
+        f"OPTIONS {uri} SIP/2.0\r\nVia: SIP/2.0/{via};branch=z9hG4bK{n};rport\r\nMax-Forwards: 70\r\n"
+        f"From: <sip:a@example>;tag={n}\r\nTo: <sip:x@example>\r\nCall-ID: {n}@example\r\nCSeq: 1 OPTIONS\r\n"
+        "Content-Length: 0\r\n\r\n"
+    ).encode()
+
+
+def looped(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    def run() -> None:
+        uvloop.run(asyncio.wait_for(test(), 20))
+
+    run.__name__ = test.__name__
+    run.__doc__ = test.__doc__
+    return run
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """A real peer is waited for."""
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+@contextlib.asynccontextmanager
+async def connected(address: Address) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection(address.host, address.port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+async def read_message(reader: asyncio.StreamReader) -> bytes:
+    return await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+
+
+# -- UDP
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_request_over_udp_is_answered_to_its_source(host: str) -> None:
+    @looped
+    async def run() -> None:
+        async with Site(host) as one, Site(host) as two:
+            one.request(one.flow(two.address))
+            await until(lambda: one.machine.responses)
+            assert two.machine.requests[0].flow == two.flow(one.address)
+            assert one.machine.responses[0].response.status == 200
+
+    run()
+
+
+@looped
+async def test_many_datagrams_at_once_are_all_answered() -> None:
+    async with Site() as site:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * 1024 * 1024)
+            peer.bind(("127.0.0.1", next(ports)))
+            peer.setblocking(False)
+            for _ in range(200):
+                peer.sendto(options(via="UDP 127.0.0.1:9"), site.address)
+            loop = asyncio.get_running_loop()
+            answers = [await loop.sock_recv(peer, 65535) for _ in range(200)]
+        assert all(answer.startswith(b"SIP/2.0 200 OK") for answer in answers)
+
+
+@looped
+async def test_what_is_no_sip_harms_nobody() -> None:
+    async with Site() as site, Site() as other:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+            for junk in (b"", b"\0", b"\r\n\r\n", b"junk", random.Random(0).randbytes(60000)):
+                peer.sendto(junk, site.address)
+        other.request(other.flow(site.address))
+        await until(lambda: other.machine.responses)
+        assert site.shell.drops["machine_error"] == 0
+
+
+@looped
+async def test_a_datagram_that_cannot_be_sent_fails_its_transaction_at_once() -> None:
+    async with Site() as site:
+        site.request(site.flow(Address("::1", next(ports))))
+        assert [failure.cause for failure in site.machine.failures] == ["transport"]
+        assert site.machine.counts()["timers"] == 0
+
+
+@looped
+async def test_a_bug_in_the_machine_costs_one_message_and_no_more() -> None:
+    async with Site() as site, Site() as other:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+            peer.sendto(options("sip:crash", "UDP 127.0.0.1:9"), site.address)
+        other.request(other.flow(site.address))
+        await until(lambda: other.machine.responses)
+        assert site.shell.drops["machine_error"] == 1
+
+
+def test_the_bug_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    test_a_bug_in_the_machine_costs_one_message_and_no_more()
+    records = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(records) == 1
+    assert "ZeroDivisionError: a bug" in (records[0].exc_text or "")
+
+
+@looped
+async def test_the_timer_retransmits_and_stops() -> None:
+    async with Site() as site:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+            peer.bind(("127.0.0.1", next(ports)))
+            peer.setblocking(False)
+            site.request(site.flow(Address(*peer.getsockname())))
+            loop = asyncio.get_running_loop()
+            first = await loop.sock_recv(peer, 65535)
+            again = await asyncio.wait_for(loop.sock_recv(peer, 65535), 2)
+        assert again == first
+
+
+def test_a_timer_that_raises_is_asked_again_only_after_a_pause() -> None:
+    class Broken(Echo):
+        asked = 0
+
+        def timeout(self) -> float | None:
+            return 0.0
+
+        def expire(self, now: float) -> None:
+            self.asked += 1
+            raise ZeroDivisionError
+
+    @looped
+    async def run() -> None:
+        machine = Broken()
+        site = Shell(machine, [Address("127.0.0.1", next(ports))])
+        await site.start()
+        await asyncio.sleep(0.1)
+        assert machine.asked == 1
+        await site.close()
+
+    run()
+
+
+@looped
+async def test_an_address_in_use_is_named_and_nothing_stays_open() -> None:
+    async with Site() as site:
+        free = Address("127.0.0.1", next(ports))
+        with pytest.raises(OSError, match=f"cannot listen on {site.address}"):
+            await Shell(Echo(), [free, site.address]).start()
+        again = Shell(Echo(), [free])
+        await again.start()
+        await again.close()
+
+
+# -- TCP
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_requests_over_tcp_share_one_connection_in_both_directions(host: str) -> None:
+    @looped
+    async def run() -> None:
+        async with Site(host) as one, Site(host) as two:
+            for _ in range(3):
+                one.request(one.flow(two.address, Transport.TCP))
+            await until(lambda: len(one.machine.responses) == 3)
+            accepted = two.machine.requests[0].flow
+            assert {received.flow for received in two.machine.requests} == {accepted}
+            two.request(accepted)  # back over the connection that was accepted
+            await until(lambda: two.machine.responses)
+            assert one.machine.requests[0].flow == one.flow(two.address, Transport.TCP)
+            assert one.shell.connections == two.shell.connections == 1
+
+    run()
+
+
+@looped
+async def test_a_long_request_goes_over_tcp_by_itself() -> None:
+    async with Site() as one, Site() as two:
+        one.request(one.flow(two.address), b"x" * 2000)
+        await until(lambda: one.machine.responses)
+        assert two.machine.requests[0].flow.transport is Transport.TCP
+
+
+@looped
+async def test_a_long_request_falls_back_to_udp_where_nobody_listens_on_tcp() -> None:
+    async with Site() as one:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+            peer.bind(("127.0.0.1", next(ports)))
+            peer.setblocking(False)
+            one.request(one.flow(Address(*peer.getsockname())), b"x" * 2000)
+            data = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(peer, 65535), 5)
+        assert b"Via: SIP/2.0/UDP" in data
+        assert one.shell.drops["tcp_connect_failed"] == 1
+
+
+@looped
+async def test_messages_are_found_however_the_stream_was_cut() -> None:
+    async with Site() as site, connected(site.address) as (reader, writer):
+        for byte in options():
+            writer.write(bytes([byte]))
+            await asyncio.sleep(0)
+        assert (await read_message(reader)).startswith(b"SIP/2.0 200")
+        writer.write(options() + options() + options()[:50])
+        assert (await read_message(reader)).startswith(b"SIP/2.0 200")
+        assert (await read_message(reader)).startswith(b"SIP/2.0 200")
+
+
+@looped
+async def test_a_keep_alive_is_answered_with_one_crlf() -> None:
+    async with Site() as site, connected(site.address) as (reader, writer):
+        writer.write(b"\r\n\r\n")
+        assert await asyncio.wait_for(reader.readexactly(2), 5) == b"\r\n"
+        writer.write(options())
+        assert (await read_message(reader)).startswith(b"SIP/2.0 200")
+
+
+@looped
+async def test_a_bad_request_is_answered_and_the_stream_goes_on() -> None:
+    async with Site() as site, connected(site.address) as (reader, writer):
+        writer.write(options().replace(b"1 OPTIONS", b"1 INFO") + options())
+        assert (await read_message(reader)).startswith(b"SIP/2.0 400")
+        assert (await read_message(reader)).startswith(b"SIP/2.0 200")
+
+
+@looped
+async def test_a_stream_that_cannot_be_framed_is_closed() -> None:
+    async with Site() as site, connected(site.address) as (reader, writer):
+        writer.write(options().replace(b"Content-Length: 0\r\n", b"") + options())
+        await asyncio.wait_for(reader.read(), 5)  # to its end
+        await until(lambda: site.shell.connections == 0)
+        assert not site.machine.requests
+        assert site.shell.drops["tcp_bad_message"] == 1
+
+
+@looped
+async def test_a_connection_that_nobody_accepts_fails_the_transaction() -> None:
+    async with Site() as site:
+        for _ in range(3):  # they wait for one attempt
+            site.request(site.flow(Address("127.0.0.1", next(ports)), Transport.TCP))
+        await until(lambda: len(site.machine.failures) == 3)
+        assert site.shell.connections == 0
+        assert {failure.cause for failure in site.machine.failures} == {"transport"}
+
+
+@looped
+async def test_a_response_whose_connection_is_gone_opens_one_to_the_via() -> None:
+    """RFC 3261 section 18.2.2: the endpoint knows where to, once the shell has told it that the flow is gone."""
+    async with Site() as site, Site() as client:
+        site.machine.answer = False
+        invite = options(via=f"TCP {client.address}").replace(b"OPTIONS", b"INVITE")
+        async with connected(site.address) as (_, writer):
+            writer.write(invite)
+            await until(lambda: site.machine.requests)
+        await until(lambda: site.shell.connections == 0)
+        transaction = site.machine.requests[0].transaction
+        response = make_response(transaction.request, 200, to_tag="t")
+        site.shell.run(site.machine.respond, transaction, response, time.monotonic())
+        await until(lambda: client.machine.drops["response-unmatched"])  # it arrived
+
+
+@looped
+async def test_a_silent_connection_is_closed_and_a_busy_one_stays() -> None:
+    async with (
+        Site(tcp=TcpLimits(idle=0.2)) as site,
+        connected(site.address) as (silent, _),
+        connected(site.address) as (reader, writer),
+    ):
+        closed = asyncio.ensure_future(silent.read())
+        while not closed.done():
+            writer.write(options())
+            assert (await read_message(reader)).startswith(b"SIP/2.0 200")
+            await asyncio.sleep(0.02)
+        assert site.shell.drops["tcp_idle_closed"] == 1
+        assert site.shell.connections == 1
+
+
+@looped
+async def test_a_peer_that_does_not_read_is_cut_off() -> None:
+    async with Site(tcp=TcpLimits(write_buffer=100_000)) as site:
+        with socket.socket() as server:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            server.bind(("127.0.0.1", next(ports)))
+            server.listen()
+            flow = site.flow(Address(*server.getsockname()), Transport.TCP)
+            while not site.shell.drops["tcp_peer_too_slow"]:
+                site.request(flow, b"x" * 50_000)
+                await asyncio.sleep(0.001)
+        await until(lambda: site.machine.failures)
+        await until(lambda: site.machine.counts()["timers"] == 0)
+        assert site.shell.connections == 0
+
+
+@looped
+async def test_connections_over_the_limit_are_refused_in_both_directions() -> None:
+    async with Site(tcp=TcpLimits(connections=2)) as site, Site() as other:
+        async with connected(site.address) as (one, writer), connected(site.address):
+            writer.write(options())
+            await read_message(one)
+            async with connected(site.address) as (third, _):
+                with contextlib.suppress(ConnectionResetError):
+                    assert await asyncio.wait_for(third.read(), 5) == b""
+            site.request(site.flow(other.address, Transport.TCP))
+            assert [failure.cause for failure in site.machine.failures] == ["transport"]
+            assert site.shell.drops["tcp_connections_full"] == 2
+        await until(lambda: site.shell.connections == 0)
+        site.request(site.flow(other.address, Transport.TCP))
+        await until(lambda: site.machine.responses)
+
+
+# -- names
+
+
+@pytest.fixture
+def lookups(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was asked; `edge.example` is known, first at an address where nobody is."""
+    asked: list[str] = []
+
+    async def lookup(host: str, family: socket.AddressFamily) -> tuple[str, ...]:
+        asked.append(host)
+        await asyncio.sleep(0.01)
+        if host != "edge.example" or family != socket.AF_INET:
+            raise socket.gaierror(socket.EAI_NONAME, "unknown name")
+        return ("127.0.0.2", "127.0.0.1")
+
+    monkeypatch.setattr(resolver, "system_lookup", lookup)
+    return asked
+
+
+def test_a_name_is_looked_up_once_and_each_address_is_tried(lookups: list[str]) -> None:
+    @looped
+    async def run() -> None:
+        async with Site() as one, Site() as two:
+            for _ in range(3):
+                one.request(one.flow(Address("edge.example", two.address.port), Transport.TCP))
+            await until(lambda: len(one.machine.responses) == 3)
+            one.request(one.flow(Address("EDGE.example.", two.address.port), Transport.TCP))
+            await until(lambda: len(one.machine.responses) == 4)
+            assert one.shell.connections == 1
+            two.request(two.machine.requests[0].flow)
+            await until(lambda: one.machine.requests)
+            # What arrives is told with the numeric address, whatever was asked for.
+            assert one.machine.requests[0].flow == one.flow(two.address, Transport.TCP)
+
+    run()
+    assert lookups == ["edge.example"]
+
+
+def test_a_name_over_udp(lookups: list[str]) -> None:
+    @looped
+    async def run() -> None:
+        async with Site() as one, Site("127.0.0.2") as two:
+            one.request(one.flow(Address("edge.example", two.address.port)))
+            await until(lambda: one.machine.responses)
+
+    run()
+
+
+@pytest.mark.parametrize("transport", list(Transport))
+def test_an_unknown_name_fails_and_is_remembered_as_unknown(lookups: list[str], transport: Transport) -> None:
+    @looped
+    async def run() -> None:
+        async with Site() as site:
+            for count in (1, 2):
+                site.request(site.flow(Address("nowhere.example", 5060), transport))
+                await until(lambda count=count: len(site.machine.failures) == count)
+
+    run()
+    assert lookups == ["nowhere.example"]
+
+
+def test_a_name_without_an_address_of_our_family_fails(lookups: list[str]) -> None:
+    @looped
+    async def run() -> None:
+        async with Site("::1") as site:
+            site.request(site.flow(Address("edge.example", 5060)))
+            await until(lambda: site.machine.failures)
+
+    run()
+
+
+def test_answers_are_forgotten_in_time_and_in_number(
+    lookups: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(resolver, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(resolver, "MAX_NAMES", 2)
+
+    async def run() -> None:
+        names = resolver.Resolver()
+        for _ in range(2):
+            assert await names.addresses("edge.example", socket.AF_INET) == ("127.0.0.2", "127.0.0.1")
+        assert len(lookups) == 1
+        clock[0] += resolver.KEEP
+        await names.addresses("edge.example", socket.AF_INET)
+        assert len(lookups) == 2
+        for name in ("a.example", "b.example"):
+            with pytest.raises(resolver.ResolveError, match=f"{name} has no IPv4 address"):
+                await names.addresses(name, socket.AF_INET)
+        await names.addresses("edge.example", socket.AF_INET)
+        assert len(lookups) == 5
+
+    asyncio.run(run())
