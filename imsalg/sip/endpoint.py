@@ -130,7 +130,7 @@ class Endpoint:
             self.receive_message(message, flow, now)
 
     def receive_message(self, message: Request | Response, flow: Flow, now: float) -> None:
-        """A message out of parse_message() or a Stream, which is the endpoint's from then on. Never raises."""
+        """A message out of parse_message() or a Stream, now the endpoint's. Never raises."""
         if isinstance(message, Response):
             self._receive_response(message, now)
         elif message.method == "ACK":
@@ -406,11 +406,11 @@ class Endpoint:
         wanted = tx.machine.timers.get(tx.state, ())
         for timer in [timer for timer in tx.timers if timer not in wanted]:
             self._timers.cancel(tx.timers.pop(timer))
+        if tx.state is State.TERMINATED:
+            self._close(tx)
         for timer in wanted:
             if timer not in tx.timers:
                 self._start(tx, timer, now)
-        if tx.state is State.TERMINATED:
-            self._close(tx)
 
     def _start(self, tx: Transaction, timer: Timer, now: float) -> None:
         after = delay(timer, tx.state, tx.fired, reliable=tx.to.transport.reliable, t1=self._t1)
