@@ -50,7 +50,7 @@ async def serve(config: GatewayConfig, ready: Callable[[], None] = lambda: None)
 
 
 class _Process:
-    """Brings what the Iq server, the Plane and the clock tell to the gateway, and its notices to controllers."""
+    """Brings to the gateway what the Iq server, the Plane and the clock tell, and its notices to controllers."""
 
     def __init__(self, config: GatewayConfig, gateway: Gateway) -> None:
         self._loop = asyncio.get_running_loop()
@@ -70,12 +70,8 @@ class _Process:
         self._drain()
 
     def _up(self, hello: Hello) -> None:
-        _line(
-            "up",
-            hello.name,
-            "",
-            f"incarnation {hello.incarnation[:16]!r}, claims {len(hello.claims)} contexts",
-        )
+        text = f"incarnation {hello.incarnation[:16]}, claims {len(hello.claims)}"
+        _line("up", hello.name, "", text)
         self._gateway.greeted(hello.name, hello.claims, self._loop.time())
         self._drain()
 
@@ -97,12 +93,8 @@ class _Process:
     def _drain(self) -> None:
         while told := self._gateway.next_notice():
             controller, notice = told
-            _line(
-                "notice",
-                controller,
-                notice.context,
-                f"{notice.event.value} {notice.termination} {notice.detail}",
-            )
+            text = f"{notice.event.value} {notice.termination} {notice.stream} {notice.detail}"
+            _line("notice", controller, notice.context, text)
             self.server.notify(controller, notice)
         if self._timer is not None:
             self._timer.cancel()
