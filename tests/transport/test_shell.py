@@ -344,7 +344,7 @@ async def test_a_connection_that_nobody_accepts_fails_the_transaction() -> None:
 
 @looped
 async def test_a_response_whose_connection_is_gone_opens_one_to_the_via() -> None:
-    """RFC 3261 section 18.2.2: the endpoint knows where to, once the shell has told it that the flow is gone."""
+    """RFC 3261 section 18.2.2: the endpoint knows where, once it is told that the flow is gone."""
     async with Site() as site, Site() as client:
         site.machine.answer = False
         invite = options(via=f"TCP {client.address}").replace(b"OPTIONS", b"INVITE")
