@@ -50,7 +50,7 @@ async def serve(config: GatewayConfig, ready: Callable[[], None] = lambda: None)
 
 
 class _Process:
-    """Brings to the gateway what the Iq server, the Plane and the clock tell, and its notices to controllers."""
+    """Brings to the gateway what Iq, the Plane and the clock tell, and its notices to controllers."""
 
     def __init__(self, config: GatewayConfig, gateway: Gateway) -> None:
         self._loop = asyncio.get_running_loop()
