@@ -15,6 +15,8 @@ from imsalg.errors import BadMessage
 Params = tuple[tuple[str, str | None], ...]
 """Parameters in the order and spelling they came; the value of a flag is None, quotes stay."""
 
+MAX_PARAMS = 128  # on one value; bounds what the caches of values.py can be made to hold
+
 LWS = " \t\r\n"
 URI_CHARS = r'[^<>"\x00-\x20\x7f]'  # wide: what stands for an address is passed on, not judged
 TOKEN = r"[A-Za-z0-9\-.!%*_+`'~]"
@@ -74,6 +76,8 @@ def parse_params(text: str) -> Params:
         match = _PARAM.match(text, at)
         if match is None:
             raise BadMessage("malformed parameters")
+        if len(params) == MAX_PARAMS:
+            raise BadMessage("too many parameters")
         params.append((match[1], match[2]))
         at = match.end()
     return tuple(params)

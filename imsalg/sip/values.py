@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from imsalg.errors import BadMessage
 from imsalg.sip.grammar import (
+    MAX_PARAMS,
     QUOTED,
     TOKEN,
     URI_CHARS,
@@ -198,7 +199,7 @@ _CSEQ = re.compile(rf"([0-9]++)[ \t]++({TOKEN}++)")
 _RACK = re.compile(rf"([0-9]++)[ \t]++([0-9]++)[ \t]++({TOKEN}++)")
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=512)
 def _parse_uri(text: str) -> Uri:
     match = _URI.fullmatch(text)
     if match is None:
@@ -212,6 +213,8 @@ def _parse_uri(text: str) -> Uri:
     user, host_port, tail, headers = sip.groups()
     host, port = split_host_port(host_port)
     params: list[tuple[str, str | None]] = []
+    if tail.count(";") > MAX_PARAMS:
+        raise BadMessage("too many SIP URI parameters")
     for part in tail.split(";")[1:]:
         name, equals, value = part.partition("=")
         if not name:
@@ -220,7 +223,7 @@ def _parse_uri(text: str) -> Uri:
     return Uri(scheme, user, host, port, tuple(params), headers or "")
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=512)
 def _parse_name_addr(text: str) -> NameAddr:
     match = _NAME_ADDR.match(text)
     if match is not None:
@@ -233,7 +236,7 @@ def _parse_name_addr(text: str) -> NameAddr:
     return NameAddr("", match[1], parse_params(text[match.end() :].strip(" \t")))
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=512)
 def _parse_via(text: str) -> Via:
     match = _VIA.match(text)
     if match is None:

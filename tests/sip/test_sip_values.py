@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from imsalg.errors import BadMessage
+from imsalg.sip.grammar import MAX_PARAMS
 from imsalg.sip.values import Address, CSeq, NameAddr, RAck, Uri, Via
 
 
@@ -76,6 +77,13 @@ def test_the_scheme_has_no_case_and_parameters_are_found_in_any() -> None:
     assert (uri.param("transport"), uri.param("LR"), uri.param("x")) == ("TCP", "", None)
 
 
+def test_the_number_of_parameters_is_bounded() -> None:
+    for kind, text in ((Uri, "sip:h"), (NameAddr, "<sip:h>"), (NameAddr, "sip:h"), (Via, "SIP/2.0/UDP h")):
+        assert len(kind.parse(text + ";p" * MAX_PARAMS).params) == MAX_PARAMS
+        with pytest.raises(BadMessage):
+            kind.parse(text + ";p" * (MAX_PARAMS + 1))
+
+
 def test_with_params_replaces_those_of_the_same_name() -> None:
     uri = Uri.parse("sip:h;a=1;B=2").with_params(("b", "3"), ("lr", None))
     assert str(uri) == "sip:h;a=1;b=3;lr"
@@ -88,6 +96,7 @@ def test_with_params_replaces_those_of_the_same_name() -> None:
         ("sip:a@h;tag=x", NameAddr("", "sip:a@h", (("tag", "x"),)), "<sip:a@h>;tag=x"),
         ("sip:a@h ; tag = x", NameAddr("", "sip:a@h", (("tag", "x"),)), "<sip:a@h>;tag=x"),
         ("<sip:a@h;lr>;tag=x", NameAddr("", "sip:a@h;lr", (("tag", "x"),)), "<sip:a@h;lr>;tag=x"),
+        ("caller<sip:h>;tag=3", NameAddr("caller", "sip:h", (("tag", "3"),)), '"caller" <sip:h>;tag=3'),
         ("Mr. Watson <tel:1>", NameAddr("Mr. Watson", "tel:1"), '"Mr. Watson" <tel:1>'),
         ('"a \\\\\\"b\\", <c>" <sip:h>;x', NameAddr('a \\"b", <c>', "sip:h", (("x", None),)),
          '"a \\\\\\"b\\", <c>" <sip:h>;x'),
