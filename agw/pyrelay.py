@@ -73,6 +73,8 @@ class PythonPlane:
             else:
                 standing.change(leg, means, opened.get(leg.id))
         for leg in difference.wanted:
+            self._legs[leg.id].disconnect()
+        for leg in difference.wanted:
             self._connect(self._legs[leg.id])
         return counts
 
@@ -106,21 +108,15 @@ class PythonPlane:
 
     def _remove(self, id: LegId) -> StreamStatistics:
         standing = self._legs.pop(id)
+        standing.disconnect()
         standing.close()
-        if standing.peer is not None:
-            standing.peer.peer = None
         return standing.statistics()
 
     def _connect(self, standing: _Standing) -> None:
         """Legs are connected when each names the other."""
         peer = self._legs.get(standing.leg.peer) if standing.leg.peer else None
-        if peer is not None and peer.leg.peer != standing.leg.id:
-            peer = None
-        if standing.peer is not None and standing.peer is not peer:
-            standing.peer.peer = None
-        standing.peer = peer
-        if peer is not None:
-            peer.peer = standing
+        if peer is not None and peer.leg.peer == standing.leg.id:
+            standing.peer, peer.peer = peer, standing
 
 
 class _Means(NamedTuple):
@@ -211,6 +207,11 @@ class _Standing:
             dropped={str(cause): count for cause, count in self.dropped.items()},
         )
 
+    def disconnect(self) -> None:
+        if self.peer is not None:
+            self.peer.peer = None
+            self.peer = None
+
     def close(self) -> None:
         self._watch(0.0)
         self._close_sockets()
@@ -236,18 +237,10 @@ class _Standing:
         if length > MAX_PACKET:
             return Drop.TOO_LONG
         if self._rtp:
-            # RFC 7983 section 7: 128 to 191 begin RTP and RTCP. RFC 5761 section 4: RTCP has types from 192
-            # to 223; where the ports are apart these are an RTP payload type with the marker bit.
-            if length < 8 or not 128 <= packet[0] <= 191:
+            kind = _is_rtcp(packet, channel, self.muxed)
+            if kind is None:
                 return Drop.NOT_RTP
-            rtcp = 192 <= packet[1] <= 223
-            if channel:
-                if not rtcp:
-                    return Drop.NOT_RTP
-            elif not self.muxed:
-                rtcp = False
-            if not rtcp and length < 12:
-                return Drop.NOT_RTP
+            rtcp = kind
         else:
             rtcp = channel == 1
         whereabouts = self.whereabouts[channel]
@@ -351,6 +344,18 @@ class _Standing:
             self._plane.loop.remove_reader(sock)
             sock.close()
         self.sockets = None
+
+
+def _is_rtcp(packet: bytes, channel: int, muxed: bool) -> bool | None:
+    """None: neither RTP nor RTCP, or RTP on the RTCP port."""
+    length = len(packet)
+    if length < 8 or not 128 <= packet[0] <= 191:  # RFC 7983 section 7
+        return None
+    # RFC 5761 section 4: RTCP has types from 192 to 223. Where the ports are apart, such an octet on the RTP
+    # port is a payload type with the marker bit.
+    if 192 <= packet[1] <= 223 and (muxed or channel == 1):
+        return True
+    return False if length >= 12 and channel == 0 else None
 
 
 # -- sockets ---------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ Every test ends with the sums: one outcome for each packet, as many sent as rece
 from __future__ import annotations
 
 import asyncio
+import errno
 import inspect
 import itertools
 import os
@@ -216,11 +217,11 @@ async def test_every_suite_against_rtp_in_both_directions(rig: Rig, suite: Suite
 
 @played
 async def test_two_protected_sides_have_nothing_in_common_p13(rig: Rig) -> None:
-    legs = [
-        rig.leg(name, SRTP, local_key=key_of(suite), remote_keys=(key_of(suite),))
-        for name, suite in (("a", Suite.AEAD_AES_256_GCM), ("b", Suite.AES_CM_128_HMAC_SHA1_32))
-    ]
-    a, b = rig.connect(*legs)
+    gcm, short = Suite.AEAD_AES_256_GCM, Suite.AES_CM_128_HMAC_SHA1_32
+    a, b = rig.connect(
+        rig.leg("a", SRTP, local_key=key_of(gcm), remote_keys=(key_of(gcm),)),
+        rig.leg("b", SRTP, local_key=key_of(short), remote_keys=(key_of(short),)),
+    )
     a.send(rtp(1))
     b.send(rtp(2))
     await rig.settle()
@@ -629,6 +630,26 @@ async def test_a_leg_moves_from_one_early_dialog_to_another_p26(rig: Rig) -> Non
     assert rig.dropped(b) == rig.dropped(c) == {"no_peer": 1}
 
 
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
+@played
+async def test_two_pairs_change_partners_in_one_step(rig: Rig, order: tuple[int, ...]) -> None:
+    peers = [Peer(rig, rig.leg(name)) for name in "abcd"]
+
+    def pair(*partners: int) -> None:
+        for peer, partner in zip(peers, partners, strict=True):
+            remote, remote_rtcp = peer.addresses
+            other = peers[partner].leg.id
+            peer.leg = replace(peer.leg, remote=remote, remote_rtcp=remote_rtcp, peer=other)
+        rig.want(*(peers[n].leg for n in order))
+
+    pair(1, 0, 3, 2)
+    pair(2, 3, 0, 1)
+    for n, peer in enumerate(peers):
+        peer.send(rtp(n))
+    await rig.settle()
+    assert [peer.take() for peer in peers] == [[rtp(2)], [rtp(3)], [rtp(0)], [rtp(1)]]
+
+
 @played
 async def test_counts_are_given_when_a_leg_goes_and_its_peer_stays(rig: Rig) -> None:
     a, b = rig.connect(rig.leg("a", SRTP), rig.leg("b"))
@@ -696,6 +717,24 @@ async def test_what_the_caller_gets_wrong_changes_nothing(rig: Rig, wrong: dict[
     a.send(rtp(1))
     await rig.settle()
     assert b.take() == [rtp(1)]
+
+
+@played
+async def test_a_leg_whose_sockets_broke_is_told_and_can_be_opened_again(rig: Rig) -> None:
+    class Broken:
+        def recvfrom(self, size: int) -> None:
+            raise OSError(errno.ENETDOWN, "the network is down")
+
+    a, b = rig.connect(rig.leg("a"), rig.leg("b"))
+    rig.plane._legs[a.leg.id]._read(Broken(), 0)  # type: ignore[arg-type]
+    assert rig.told == [("a", Event.CONTEXT_LOST)]
+    b.send(rtp(1))
+    await rig.settle()
+    assert rig.dropped(b) == {"no_remote": 1}
+    rig.change(a, inactivity=60.0)
+    a.send(rtp(2))
+    await rig.settle()
+    assert b.take() == [rtp(2)]
 
 
 # -- what is told ----------------------------------------------------------------------------------

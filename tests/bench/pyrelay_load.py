@@ -64,7 +64,7 @@ async def measure(calls: int, seconds: float, suite: Suite) -> dict[str, object]
     load = await loop.run_in_executor(None, ours.recv)
     cpu, wall = time.process_time() - cpu, time.monotonic() - wall
     generator.join()
-    dropped = {}
+    dropped: dict[str, int] = {}
     forwarded = 0
     for call in range(calls):
         for side in ("access", "core"):
@@ -182,11 +182,12 @@ def generate(report: Connection, core: int, seconds: float, keys: list[tuple[Key
 
 
 def table(result: dict[str, object]) -> str:
-    rows = [("direction", "sent", "received", "bad", "lost")]
     directions = result["directions"]
     assert isinstance(directions, list)
-    rows += [tuple(str(value) for value in row.values()) for row in directions]
-    lines = [f"{r[0]:<16}{r[1]:>10}{r[2]:>10}{r[3]:>8}{r[4]:>8}" for r in rows]
+    rows = [list(directions[0]), *(list(row.values()) for row in directions)]
+    lines = [
+        f"{name:<16}{sent:>10}{received:>10}{bad:>8}{lost:>8}" for name, sent, received, bad, lost in rows
+    ]
     lines.append("")
     for name in ("calls", "seconds", "suite", "cores", "forwarded", "dropped"):
         lines.append(f"{name:<20}{result[name]}")
