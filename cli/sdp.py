@@ -65,7 +65,7 @@ def command(
     as_json: bool,
     sdp: BinaryIO,
 ) -> None:
-    """Show what becomes of an SDP offer, read from a file or from standard input: for each m-line the treatment
+    """Show what becomes of an SDP offer from a file or from standard input: for each m-line the treatment
     and the reason with its clause, and the SDP that would leave. Its addresses and keys are placeholders."""
     rules = _rules(config)
     try:

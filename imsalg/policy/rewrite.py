@@ -284,7 +284,9 @@ def _mux(media: Media, asked: Media) -> None:
     """RTCP is multiplexed if the offerer asked for it, whatever the other side does (trap P34)."""
     if not asked.has("rtcp-mux"):
         media.remove_attributes("rtcp-mux")
-    elif not media.has("rtcp-mux"):
+        return
+    media.remove_attributes("rtcp")  # RFC 5761 section 5.1.3: the RTP port it is
+    if not media.has("rtcp-mux"):
         media.add_attribute("rtcp-mux")
 
 

@@ -1,0 +1,348 @@
+"""What the golden files do not show: answers that cannot be accepted, addresses of two families, and that
+nothing is lost, leaked or half rewritten of whatever is put together from parts of SDP."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imsalg.errors import BadSdp, UsageError
+from imsalg.policy.decide import Access, Decision, Direction, Rules, decide
+from imsalg.policy.rewrite import AnswerLine, Local, answer, check_answer, offer
+from imsalg.policy.treatment import Mechanism, Treatment
+from imsalg.sdp.attributes import Crypto, InlineKey
+from imsalg.sdp.document import Document, Media, Origin
+
+UE, CORE = Direction.ORIGINATING, Direction.TERMINATING
+RULES = Rules()
+SDES = frozenset({Mechanism.SDES_SRTP})
+THEIRS = "AES_CM_128_HMAC_SHA1_80 inline:d0RmdmcmVCspeEc3QGZiNWpVLFJhQX1cfHAwJSoj"
+OURS = Origin("-", "1", 1, "IN", "IP4", "198.51.100.1")
+HEAD = ["v=0", "o=alice 1 1 IN IP4 192.0.2.10", "s=-"]
+
+
+def sdp(*lines: str, ending: str = "\r\n") -> Document:
+    return Document("".join(f"{line}{ending}" for line in lines).encode())
+
+
+def locals_(count: int, addrtype: str = "IP4") -> dict[int, Local]:
+    address = "2001:db8::2" if addrtype == "IP6" else "198.51.100.2"
+    return {index: Local(addrtype, address, 30000 + 4 * index, 30001 + 4 * index) for index in range(count)}
+
+
+def own(*suites: str) -> tuple[Crypto, ...]:
+    return tuple(Crypto(tag, suite, (InlineKey(bytes(30)),)) for tag, suite in enumerate(suites, 1))
+
+
+def decided(document: Document, direction: Direction, rules: Rules = RULES) -> tuple[Decision, ...]:
+    return decide(document, direction, SDES, Access.SIP, rules)
+
+
+# -- answers of a UE that was offered e2ae SDES ---------------------------------------------------------
+
+OFFERED = own("AES_CM_128_HMAC_SHA1_80", "AES_CM_128_HMAC_SHA1_32")
+
+
+def answered(*media: str, rules: Rules = RULES, lines: tuple[Crypto, ...] = OFFERED) -> AnswerLine:
+    came = sdp(*HEAD, "c=IN IP4 192.0.2.20", "t=0 0", "m=audio 4000 RTP/AVP 0")
+    decisions = decided(came, CORE)
+    sent = offer(came, decisions, CORE, locals_(1), {0: lines}, OURS)
+    back = sdp(*HEAD, "c=IN IP4 192.0.2.10", "t=0 0", *media)
+    [line] = check_answer(sent, back, decisions, {0: lines}, rules)
+    return line
+
+
+def test_the_line_the_ue_chose_is_found_by_tag_and_suite() -> None:
+    line = answered("m=audio 4000 RTP/SAVP 0", f"a=crypto:2 {THEIRS.replace('_80', '_32')}")
+    assert line.accepted
+    assert line.own is OFFERED[1]
+    assert line.crypto is not None
+    assert line.crypto.tag == 2
+    assert line.decision.active
+
+
+def test_a_wrong_tag_with_one_line_of_its_suite_is_accepted_p12() -> None:
+    line = answered("m=audio 4000 RTP/SAVP 0", f"a=crypto:2 {THEIRS}")
+    assert line.accepted
+    assert line.own is OFFERED[0]
+    assert "tag 2 answered for 1" in line.reason
+
+
+def test_a_wrong_tag_that_could_mean_two_lines_is_not_accepted_p12() -> None:
+    twice = own("AES_CM_128_HMAC_SHA1_80", "AES_CM_128_HMAC_SHA1_80")
+    assert not answered("m=audio 4000 RTP/SAVP 0", f"a=crypto:3 {THEIRS}", lines=twice).accepted
+
+
+@pytest.mark.parametrize(
+    "media",
+    [
+        ["m=audio 4000 RTP/SAVP 0"],
+        ["m=audio 4000 RTP/SAVP 0", "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:c2hvcnQ="],
+        ["m=audio 4000 RTP/SAVP 0", f"a=crypto:1 {THEIRS} UNENCRYPTED_SRTCP"],
+        ["m=audio 4000 RTP/SAVP 0", "a=crypto:1 AEAD_AES_128_GCM inline:" + "A" * 38 + "=="],
+        ["m=audio 4000 RTP/AVP 0"],
+        ["m=audio 4000 RTP/AVP 0", f"a=crypto:1 {THEIRS}"],
+        ["m=audio 4000 UDP/TLS/RTP/SAVP 0", f"a=crypto:1 {THEIRS}"],
+    ],
+)
+def test_an_answer_without_acceptable_crypto_is_not_accepted_p17(media: list[str]) -> None:
+    line = answered(*media)
+    assert not line.accepted
+    assert line.crypto is None
+    assert "e2ae offered" in line.reason
+
+
+def test_a_plain_answer_is_plain_by_switch() -> None:
+    line = answered("m=audio 4000 RTP/AVP 0", rules=Rules(answer_without_crypto="plain"))
+    assert line.accepted
+    assert line.decision.treatment is Treatment.PLAIN
+    assert not answered("m=audio 4000 RTP/SAVP 0", rules=Rules(answer_without_crypto="plain")).accepted
+
+
+def test_a_declined_line_is_accepted_and_inactive() -> None:
+    line = answered("m=audio 0 RTP/SAVP 0")
+    assert line.accepted
+    assert not line.decision.active
+
+
+@pytest.mark.parametrize(
+    "media",
+    [
+        [],
+        ["m=audio 4000 RTP/AVP 0", "m=video 4002 RTP/AVP 96"],
+        ["m=video 4000 RTP/SAVP 0", f"a=crypto:1 {THEIRS}"],
+    ],
+)
+def test_an_answer_with_other_m_lines_is_bad_sdp_p32(media: list[str]) -> None:
+    with pytest.raises(BadSdp):
+        answered(*media)
+
+
+def test_a_line_that_was_refused_stays_so_whatever_is_answered() -> None:
+    came = sdp(*HEAD, "c=IN IP4 192.0.2.10", "t=0 0", "m=audio 4000 RTP/SAVP 0", "a=3ge2ae:requested")
+    decisions = decided(came, UE)
+    sent = offer(came, decisions, UE, {}, {}, OURS)
+    back = sdp(*HEAD, "c=IN IP4 192.0.2.20", "t=0 0", "m=audio 4000 RTP/SAVP 0", f"a=crypto:1 {THEIRS}")
+    [line] = check_answer(sent, back, decisions, {})
+    assert not line.decision.active
+    returned = answer(back, came, decisions, UE, {}, {}, OURS)
+    assert returned.media[0].port == 0
+    assert not returned.media[0].has("crypto")
+
+
+# -- addresses, RTCP, hold ------------------------------------------------------------------------------
+
+
+def plain(*lines: str, addrtype: str = "IP4", local: Local | None = None) -> Document:
+    came = sdp(*HEAD, *lines)
+    mapping = {0: local} if local else locals_(len(came.media), addrtype)
+    return offer(came, decided(came, UE), UE, mapping, {}, replace(OURS, addrtype=addrtype))
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["c=IN IP4 192.0.2.10", "t=0 0", "m=audio 4000 RTP/AVP 0"],
+        ["t=0 0", "m=audio 4000 RTP/AVP 0", "c=IN IP4 192.0.2.10"],
+        [
+            "c=IN IP4 192.0.2.1",
+            "t=0 0",
+            "m=audio 4000 RTP/AVP 0",
+            "c=IN IP4 192.0.2.10",
+            "c=IN IP4 192.0.2.11",
+        ],
+    ],
+)
+def test_the_family_of_the_other_side_may_differ(lines: list[str]) -> None:
+    out = plain(*lines, addrtype="IP6")
+    assert str(out.connection_of(out.media[0])) == "IN IP6 2001:db8::2"
+    assert b"192.0.2" not in bytes(out)
+
+
+def test_rtcp_that_is_not_the_next_port_is_said_p34() -> None:
+    out = plain(
+        "c=IN IP4 192.0.2.10", "t=0 0", "m=audio 4000/2 RTP/AVP 0", local=Local("IP4", "1.2.3.4", 7000, 9000)
+    )
+    assert out.media[0].attributes("rtcp") == ["9000"]
+    assert (out.media[0].port, out.media[0].port_count) == (7000, 1)
+
+
+def test_rtcp_mux_only_is_not_asked_of_the_other_side_p34() -> None:
+    out = plain("c=IN IP4 192.0.2.10", "t=0 0", "m=audio 4000 RTP/AVP 0", "a=rtcp-mux", "a=rtcp-mux-only")
+    assert out.media[0].has("rtcp-mux")
+    assert not out.media[0].has("rtcp-mux-only")
+
+
+@pytest.mark.parametrize(
+    ("direction", "held"),
+    [("sendrecv", "sendonly"), ("recvonly", "inactive"), ("sendonly", "sendonly"), ("inactive", "inactive")],
+)
+def test_hold_by_address_becomes_a_direction_p35(direction: str, held: str) -> None:
+    at_media = plain("t=0 0", "m=audio 4000 RTP/AVP 0", "c=IN IP4 0.0.0.0", f"a={direction}")
+    at_session = plain("c=IN IP6 ::", "t=0 0", f"a={direction}", "m=audio 4000 RTP/AVP 0")
+    for out in (at_media, at_session):
+        assert out.direction_of(out.media[0]) == held
+        assert str(out.connection_of(out.media[0])) == "IN IP4 198.51.100.2"
+
+
+def test_an_untouched_line_keeps_the_session_address_and_key_it_needs() -> None:
+    out = plain(
+        *("c=IN IP4 192.0.2.10", "t=0 0", "a=fingerprint:SHA-256 11", "a=ice-ufrag:abcd"),
+        *("m=audio 4000 RTP/AVP 0", "m=application 4002 UDP/DTLS/SCTP webrtc-datachannel"),
+    )
+    assert str(out.session.connection) == "IN IP4 192.0.2.10"
+    assert out.session.has("fingerprint")
+    assert out.session.has("ice-ufrag")
+    assert str(out.media[0].connection) == "IN IP4 198.51.100.2"
+    assert (
+        out.media[1].lines
+        == sdp(*HEAD, "t=0 0", "m=application 4002 UDP/DTLS/SCTP webrtc-datachannel").media[0].lines
+    )
+
+
+def test_capability_negotiation_passes_whole_where_all_is_end_to_end_p21() -> None:
+    lines = [
+        "c=IN IP4 192.0.2.10",
+        "t=0 0",
+        "a=tcap:1 RTP/AVP",
+        "m=audio 4000 RTP/SAVP 0",
+        f"a=crypto:1 {THEIRS}",
+    ]
+    out = plain(*lines, "a=pcfg:1 t=1")
+    assert out.session.has("tcap")
+    assert out.media[0].has("pcfg")
+    out = plain(*lines, "a=pcfg:1 t=1", "m=audio 4002 RTP/AVP 0")
+    assert not out.session.has("tcap")
+    assert not out.media[0].has("pcfg")
+
+
+def test_what_the_caller_forgot_is_the_callers_error() -> None:
+    came = sdp(*HEAD, "c=IN IP4 192.0.2.20", "t=0 0", "m=audio 4000 RTP/AVP 0")
+    decisions = decided(came, CORE)
+    with pytest.raises(UsageError):
+        offer(came, (), CORE, locals_(1), {0: OFFERED}, OURS)
+    with pytest.raises(UsageError):
+        offer(came, decisions, CORE, {}, {0: OFFERED}, OURS)
+    with pytest.raises(UsageError):
+        offer(came, decisions, CORE, locals_(1), {}, OURS)
+
+
+# -- whatever is put together ---------------------------------------------------------------------------
+
+PROTOS = ["RTP/AVP", "RTP/AVPF", "RTP/SAVP", "RTP/SAVPF", "UDP/TLS/RTP/SAVPF", "TCP/MSRP", "TCP/TLS/MSRP"]
+PROTOS += ["UDP/DTLS/SCTP", "udptl", "x/new"]
+ATTRIBUTES = [
+    *(
+        "a=crypto:1 " + THEIRS,
+        "a=crypto:2 rubbish",
+        "a=3ge2ae:requested",
+        "a=3ge2ae:applied",
+        "a=fingerprint:SHA-256 1",
+    ),
+    *("a=setup:actpass", "a=tls-id:abc", "a=key-mgmt:mikey AAAA", "a=rtcp:9 IN IP4 192.0.2.10", "a=rtcp-mux"),
+    *(
+        "a=candidate:1 1 UDP 1 192.0.2.10 9 typ host",
+        "a=ice-ufrag:abcd",
+        "a=sendonly",
+        "a=ptime:20",
+        "k=clear:secret",
+    ),
+    *("a=acap:1 crypto:1 " + THEIRS, "a=pcfg:1 a=1", "a=x-unknown", "b=AS:64", "a=group:BUNDLE 0 1"),
+]
+CONNECTIONS = ["c=IN IP4 192.0.2.10", "c=IN IP4 0.0.0.0", "c=IN IP6 2001:db8::10"]
+attributes = st.lists(st.sampled_from(ATTRIBUTES), max_size=6)
+media = st.builds(
+    lambda port, proto, connection, lines: [f"m=audio {port} {proto} 0", *connection, *lines],
+    st.sampled_from([0, 4000]),
+    st.sampled_from(PROTOS),
+    st.lists(st.sampled_from(CONNECTIONS), max_size=1),
+    attributes,
+)
+documents = st.builds(
+    lambda connection, lines, sections: sdp(*HEAD, connection, "t=0 0", *lines, *itertools.chain(*sections)),
+    st.sampled_from(CONNECTIONS),
+    attributes,
+    st.lists(media, max_size=4),
+)
+rules = st.builds(
+    Rules,
+    unknown_media=st.sampled_from(["pass", "refuse"]),
+    e2ae_unregistered=st.sampled_from(["reject", "grant"]),
+    best_effort_srtp=st.booleans(),
+)
+registered = st.sampled_from([SDES, frozenset()])
+
+
+@given(documents, documents, st.sampled_from(Direction), registered, rules)
+def test_nothing_is_lost_leaked_or_half_rewritten(
+    came: Document, other: Document, direction: Direction, registered: frozenset[Mechanism], rules: Rules
+) -> None:
+    before = bytes(came)
+    decisions = decide(came, direction, registered, Access.SIP, rules)
+    count = len(decisions)
+    lines = own(*rules.suites)
+    out = offer(came, decisions, direction, locals_(count), dict.fromkeys(range(count), lines), OURS)
+    assert bytes(came) == before
+    _is_sound(came, out, decisions, to_ue=direction is CORE)
+
+    other.media = [*other.media, *came.copy().media][:count]
+    before = bytes(other)
+    cryptos = {i: (replace(d.crypto, keys=lines[0].keys),) for i, d in enumerate(decisions) if d.crypto}
+    back = answer(other, came, decisions, direction, locals_(count), cryptos, OURS)
+    assert bytes(other) == before
+    for here, there, decision in zip(came.media, back.media, decisions, strict=True):
+        ours = decision.treatment in (Treatment.PLAIN, Treatment.E2AE_SDES) and decision.anchored
+        if ours or decision.treatment is Treatment.REFUSED:
+            assert there.proto == here.proto
+        if decision.treatment is Treatment.REFUSED or not decision.active:
+            assert there.port == 0
+        if there.port and ours:
+            assert there.has("rtcp-mux") == here.has("rtcp-mux")
+            assert len(there.attributes("crypto")) == (
+                decision.treatment is Treatment.E2AE_SDES and direction is UE
+            )
+        assert not there.has("3ge2ae")
+
+
+def _is_sound(came: Document, out: Document, decisions: tuple[Decision, ...], to_ue: bool) -> None:
+    assert Document(bytes(out)).origin == OURS
+    assert not out.session.has("3ge2ae")
+    assert len(out.media) == len(came.media)
+    for was, now, decision in zip(came.media, out.media, decisions, strict=True):
+        assert now.kind == was.kind
+        assert now.formats == was.formats
+        assert now.proto == decision.proto_out
+        applied = to_ue and decision.treatment is Treatment.E2AE_SDES and decision.active
+        assert now.attributes("3ge2ae") == (["applied"] if applied else [])
+        assert now.attributes("x-unknown") == was.attributes("x-unknown")
+        assert now.bandwidths == was.bandwidths
+        match decision:
+            case Decision(treatment=Treatment.REFUSED) | Decision(active=False):
+                assert now.port == 0
+                _has_no_secret(now)
+            case Decision(anchored=False):
+                kept = [line for line in was.lines if line.name not in ("3ge2ae", "acap", "pcfg")]
+                assert [line for line in now.lines if line.name not in ("acap", "pcfg")] == kept
+            case Decision(treatment=Treatment.E2E):
+                for name in ("crypto", "key-mgmt", "fingerprint", "setup", "tls-id", "rtcp-mux"):
+                    assert now.attributes(name) == was.attributes(name)
+            case Decision(treatment=Treatment.PLAIN):
+                _has_no_secret(now)
+            case _:
+                assert THEIRS not in str(now.attributes("crypto"))
+                assert bool(now.attributes("crypto")) == to_ue
+        if decision.active and decision.anchored:
+            assert now.port >= 30000
+            assert str(out.connection_of(now)) == "IN IP4 198.51.100.2"
+            assert not now.has("candidate")
+            assert not now.has("ice-ufrag")
+
+
+def _has_no_secret(media: Media) -> None:
+    for name in ("crypto", "key-mgmt", "fingerprint", "acap"):
+        assert not media.has(name)
+    assert not any(line.type == "k" for line in media.lines)
