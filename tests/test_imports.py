@@ -43,10 +43,12 @@ WORLDLY = (
     "imsalg.store",
     "imsalg.transport",
 )
-WORLD = (
-    "asyncio concurrent datetime multiprocessing os random secrets select selectors signal socket socketserver "
-    "ssl subprocess threading time uuid uvloop"
-).split()
+WORLD = {
+    *("asyncio", "select", "selectors", "socket", "socketserver", "ssl", "uvloop"),
+    *("concurrent", "multiprocessing", "os", "signal", "subprocess", "threading"),
+    *("datetime", "time"),
+    *("random", "secrets", "uuid"),
+}
 
 
 def within(module: str, part: str) -> bool:
@@ -92,8 +94,22 @@ def test_a_module_imports_what_its_part_may(module: str) -> None:
 def test_sockets_clocks_and_randomness_stay_where_they_live(module: str) -> None:
     if any(within(module, part) for part in WORLDLY):
         return
-    worldly = [name for name in imports(SOURCES[module]) if name.split(".")[0] in WORLD]
+    tree = ast.parse(SOURCES[module].read_text(encoding="utf-8"))
+    worldly = {name for name in imports(SOURCES[module]) if name.split(".")[0] in WORLD}
+    if any(isinstance(node, ast.ImportFrom) and only_the_type(node) for node in ast.walk(tree)):
+        made = [
+            node
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and "Random" in ast.unparse(node.func)
+        ]
+        assert not made, f"{module} makes a Random of its own"
+        worldly.discard("random")
     assert not worldly, f"{module} imports {worldly}"
+
+
+def only_the_type(node: ast.ImportFrom) -> bool:
+    """`from random import Random`, for the annotation of an `rng` argument."""
+    return node.module == "random" and [name.name for name in node.names] == ["Random"]
 
 
 def test_the_native_loop_has_one_importer_and_the_gateway_is_handed_its_plane() -> None:
