@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 Sockaddr = tuple[Any, ...]  # as the socket module has it: (host, port), and two more with IPv6
 
@@ -15,38 +15,37 @@ class Whereabouts:
     latching: a packet that passed every check is to be shown to `learn`.
     """
 
-    __slots__ = ("_signalled", "allowed", "latching", "target")
+    __slots__ = ("_authentic", "_filtered", "_signalled", "allowed", "latching", "target")
 
     def __init__(self) -> None:
         self.target: Sockaddr | None = None
         self.allowed: str | None = None
         self.latching = False
-        self._signalled = _Signalled(None, False, False, False)
+        self._authentic = False
+        self._filtered = False
+        self._signalled: tuple[Sockaddr | None, bool, bool] = (None, False, False)
 
     def signal(self, remote: Sockaddr | None, latch: bool, source_filter: bool, authentic: bool) -> None:
-        """Go by what is signalled. What was learnt stays if the same was signalled before.
+        """Go by what is signalled. What was learnt stays while only the filter is another.
 
         authentic: packets shown to `learn` are authentic.
         """
-        signalled = _Signalled(remote, latch, source_filter, authentic)
-        if signalled == self._signalled:
-            return
-        self._signalled = signalled
-        self.target = remote
-        self.allowed = remote[0] if remote and source_filter and not latch else None
-        self.latching = latch
+        if self._signalled != (remote, latch, authentic):
+            self._signalled = (remote, latch, authentic)
+            self._authentic = authentic
+            self.target = remote
+            self.latching = latch
+        self._filtered = source_filter
+        self._filter()
 
     def learn(self, source: Sockaddr) -> None:
         """Send to where this packet came from. Where packets are not authentic only the first is believed."""
         self.target = source
-        if not self._signalled.authentic:
+        if not self._authentic:
             self.latching = False
-            if self._signalled.source_filter:
-                self.allowed = source[0]
+            self._filter()
 
-
-class _Signalled(NamedTuple):
-    remote: Sockaddr | None
-    latch: bool
-    source_filter: bool
-    authentic: bool
+    def _filter(self) -> None:
+        """Only from where we send to, once that cannot move."""
+        known = self._filtered and not self.latching
+        self.allowed = self.target[0] if known and self.target else None

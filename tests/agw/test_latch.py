@@ -53,6 +53,15 @@ def test_the_same_signal_forgets_nothing_and_another_everything() -> None:
     assert (whereabouts.target, whereabouts.allowed, whereabouts.latching) == (SECOND, None, True)
 
 
+def test_a_filter_that_comes_later_goes_by_what_was_learnt() -> None:
+    whereabouts = signalled(latch=True, source_filter=False, authentic=False)
+    hear(whereabouts, FIRST)
+    whereabouts.signal(SIGNALLED, True, True, False)
+    assert (whereabouts.target, whereabouts.allowed) == (FIRST, FIRST[0])
+    whereabouts.signal(SIGNALLED, True, False, False)
+    assert (whereabouts.target, whereabouts.allowed) == (FIRST, None)
+
+
 def test_nothing_signalled_is_nowhere_to_send() -> None:
     whereabouts = Whereabouts()
     assert (whereabouts.target, whereabouts.allowed, whereabouts.latching) == (None, None, False)
