@@ -113,7 +113,7 @@ def answer(
                 _mux(media, asked)
                 if decision.treatment is Treatment.E2AE_SDES and direction is Direction.ORIGINATING:
                     own = _given(cryptos, index)  # TS 33.328 clause 7.2.1 step 8
-                    _protect(media, own[:1], applied=rules.echo_applied)
+                    _protect(media, own, applied=rules.echo_applied)
     return out
 
 

@@ -1,8 +1,8 @@
 """Every row of the decision tables (TS 33.328 clauses 7.2 and 7.3), each direction, offer and answer.
 
 A golden file has a head and two sections, `--- offer` and `--- answer`. A section shows two documents,
-the one that came and the one that leaves: "- " marks a line that only came, "+ " one that only leaves. What is
-not marked has passed unchanged, so the changes are seen at a glance. The head:
+the one that came and the one that leaves: "- " marks a line that only came, "+ " one that only leaves. What
+is not marked has passed unchanged, so the changes are seen at a glance. The head:
 
     direction, registered, access, rules (JSON), status   as in `decide`; by default none, sip, {}, 200
     running     treatments in force before, as this is a re-offer
