@@ -1,8 +1,8 @@
 """What a call wants of the gateway, and what has to be asked for it.
 
-A call has one context. The negotiations of its dialogs say which streams each termination shall have; `plan` compares
-that with what the gateway has acknowledged and gives the commands that lie between, none if nothing changed. So a
-refresh asks nothing, and a repeated answer costs nothing (trap P30).
+A call has one context. The negotiations of its dialogs say which streams each termination shall have; `plan`
+compares that with what the gateway has acknowledged and gives the commands that lie between, none if nothing
+changed. So a refresh asks nothing, and a repeated answer costs nothing (trap P30).
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """Where in a SIP message the session description is: the body, or one part of a multipart body (RFC 5621).
 
-A description that is overlooked would pass with its keys and addresses unchanged, so what cannot be read is refused.
-"""
+A description that is overlooked would pass with its keys and addresses unchanged, so what cannot be read is
+refused."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 from imsalg.errors import PeerError
 from imsalg.sip.message import Request, Response
@@ -17,7 +18,8 @@ _BOUNDARY = re.compile(r';\s*boundary\s*=\s*(?:"([^"]{1,70})"|([^\s;"]{1,70}))',
 _PART_TYPE = re.compile(rb"(?:^|\r?\n)content-type[ \t]*:([^\r\n]*)", re.IGNORECASE)
 
 _ENCODED = re.compile(
-    rb"(?:^|\r?\n)content-(?:encoding[ \t]*:|transfer-encoding[ \t]*:(?![ \t]*(?:7bit|8bit|binary)))", re.IGNORECASE
+    rb"(?:^|\r?\n)content-(?:encoding[ \t]*:|transfer-encoding[ \t]*:(?![ \t]*(?:7bit|8bit|binary)))",
+    re.IGNORECASE,
 )
 
 
@@ -35,8 +37,8 @@ class Found:
 
 
 def find_sdp(message: Request | Response) -> Found | None:
-    """The description a message carries; None if it has none. Raises PeerError 415 for an encoded body, 400 for a
-    multipart one that is broken, and for one with two descriptions."""
+    """The description a message carries; None if it has none. Raises PeerError 415 for an encoded body, 400
+    for a multipart one that is broken, and for one with two descriptions."""
     content_type = message.headers.get("Content-Type")
     if not message.body or content_type is None:
         return None
@@ -63,7 +65,7 @@ def _in_parts(body: bytes, boundary: bytes) -> Found | None:
     if len(marks) < 2:
         raise PeerError("a multipart body without its parts", 400)
     result: Found | None = None
-    for (_, start), (end, _) in zip(marks, marks[1:], strict=False):
+    for (_, start), (end, _) in pairwise(marks):
         part = body[start:end]
         blank = re.search(rb"\r?\n\r?\n", part)
         if blank is None:

@@ -108,6 +108,7 @@ class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Where the gateway is: "unix:PATH", or "tls:HOST:PORT" with cert, key and ca (PEM files).
 
     timeout: seconds a command may take before the call that waits for it is given up.
+    grace: seconds the connection may be away before the calls it carries are ended.
     """
 
     iq: str
@@ -115,6 +116,7 @@ class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     key: str = ""
     ca: str = ""
     timeout: Seconds = 2.0
+    grace: Seconds = 5.0
 
     def __post_init__(self) -> None:
         try:
@@ -151,10 +153,17 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     calls: Count = 1000
     registrations: Count = 10_000
-    transactions: Count = 20_000
+    transactions: Count = 100_000
     connections: Count = 1000
     connection_idle: Seconds = 600.0
     write_buffer: Count = 1024 * 1024
+
+
+class SipConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """t1: seconds, the round-trip estimate that all transaction timers are multiples of (RFC 3261 section
+    17.1.1.1)."""
+
+    t1: Annotated[float, Meta(ge=0.01, le=5.0)] = 0.5
 
 
 class StatusConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -172,6 +181,7 @@ class ProxyConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     access: Annotated[tuple[AccessConfig, ...], Meta(min_length=1, max_length=16)]
     core: CoreConfig
     gateway: GatewayConfig
+    sip: SipConfig = SipConfig()
     policy: Rules = Rules()
     registration: RegistrationConfig = RegistrationConfig()
     call: CallConfig = CallConfig()

@@ -5,17 +5,18 @@ An exchange takes two steps of two halves each:
     offer(side, body)  -> what the gateway shall have;  when it has:  offered()  -> the SDP for the other side
     answer(side, body) -> what the gateway shall have;  when it has:  answered() -> the SDP for the offerer
 
-An offer only adds what the other side needs to be named an address. Addresses, keys and gates change when the answer
-completes the exchange (RFC 4568 section 7.1.4: refused offers leave the old parameters), so `rollback` is cheap.
+An offer only adds what the other side needs to be named an address. Addresses, keys and gates change when the
+answer completes the exchange (RFC 4568 section 7.1.4: refused offers leave the old parameters), so `rollback`
+is cheap.
 
-Each side has one termination: the answerer's is shared by all early dialogs of an INVITE, for all of them got the
-same offer; the offerer's is one for each early dialog (`fork`), with an address and a key of its own (traps P13, P26).
-"""
+Each side has one termination: the answerer's is shared by all early dialogs of an INVITE, for all of them got
+the same offer; the offerer's is one for each early dialog (`fork`), with an address and a key of its own
+(traps P13, P26)."""
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -56,7 +57,8 @@ class Terms:
 
 @dataclass(slots=True)
 class Origins:
-    """Our o= line towards one side: the version rises by one when, and only when, the SDP changed (trap P31)."""
+    """Our o= line towards one side: the version rises by one when, and only when, the SDP changed (trap
+    P31)."""
 
     session_id: str
     version: int
@@ -83,12 +85,11 @@ class Exchange:
     own: dict[int, tuple[Crypto, ...]]  # our lines in the offer to the UE, by m-line
     sent: bytes = b""  # the offer as we passed it on
     answer: Document | None = None
-    lines: tuple[AnswerLine, ...] = ()
 
 
 @dataclass(slots=True)
 class Negotiation:
-    """The media session of one dialog. `agreed` is the last completed exchange, `pending` the one under way."""
+    """The media session of one dialog: what was agreed, and the exchange under way."""
 
     anchor: Anchor
     terms: Terms
@@ -100,21 +101,26 @@ class Negotiation:
     streams: dict[Side, dict[int, Stream]] = field(default_factory=dict)  # as agreed
     families: dict[Side, bool] = field(default_factory=dict)
     pending: Exchange | None = None
-    muted: bool = False  # another early dialog's media are heard
+    latest: Exchange | None = None  # the last completed
 
     @classmethod
-    def start(cls, anchor: Anchor, terms: Terms, rng: Random, ip6: Mapping[Side, bool]) -> Negotiation:
-        """ip6: the family each side's signalling uses, in which it is offered addresses."""
+    def start(
+        cls, anchor: Anchor, terms: Terms, rng: Random, ip6: Mapping[Side, bool], number: int = 0
+    ) -> Negotiation:
+        """ip6: the family each side's signalling uses, in which it is offered addresses. number: sets its
+        terminations apart from those of other dialogs of the call."""
         origins = {side: Origins(str(rng.getrandbits(53)), 1, terms.hosts[side]) for side in Side}
-        return cls(anchor, terms, rng, {side: side.value for side in Side}, origins, families=dict(ip6))
+        names = {side: _name(side, number) for side in Side}
+        return cls(anchor, terms, rng, names, origins, families=dict(ip6))
 
     def fork(self, number: int) -> Negotiation:
-        """The same for another early dialog of the same INVITE: the offer is shared, the answer is its own."""
+        """The same for another early dialog of the same INVITE: the offer is shared, the answer is its
+        own."""
         exchange = self.pending
         if exchange is None:
             raise UsageError("only a pending offer can be forked")
         names = dict(self.names)
-        names[exchange.side] = f"{exchange.side.value}.{number}"
+        names[exchange.side] = _name(exchange.side, number)
         return replace(
             self,
             names=names,
@@ -125,13 +131,14 @@ class Negotiation:
             keys={},
             streams={},
             families=dict(self.families),
-            pending=replace(exchange, answer=None, lines=()),
+            pending=replace(exchange),
         )
 
-    # -- offer ----------------------------------------------------------------------------------------------------
+    # -- offer
 
     def offer(self, side: Side, body: bytes) -> Wanted:
-        """Take an offer from one side. Raises BadSdp with the status to refuse it with; nothing has changed then."""
+        """Take an offer from one side. Raises BadSdp with the status to refuse it with; nothing has changed
+        then."""
         document = Document(body)
         direction = Direction.ORIGINATING if side is Side.ACCESS else Direction.TERMINATING
         decisions = decide(
@@ -170,7 +177,7 @@ class Negotiation:
         )
         return exchange.sent
 
-    # -- answer ---------------------------------------------------------------------------------------------------
+    # -- answer
 
     def answer(self, side: Side, body: bytes) -> Wanted:
         """Take the answer. Raises BadSdp if it cannot be served: the exchange has failed then."""
@@ -178,21 +185,24 @@ class Negotiation:
         if side is exchange.side:
             raise UsageError("an answer from the side that offered")
         answer = Document(body)
-        lines = rewrite.check_answer(Document(exchange.sent), answer, exchange.decisions, exchange.own)
+        lines = rewrite.check_answer(
+            Document(exchange.sent), answer, exchange.decisions, exchange.own, self.terms.rules
+        )
         for line, media in zip(lines, answer.media, strict=True):
             if media.port and not line.accepted:
                 raise BadSdp(line.reason)
-        exchange.answer, exchange.lines = answer, lines
+        exchange.answer = answer
+        exchange.decisions = tuple(line.decision for line in lines)
         keys: dict[int, Crypto] = {}
         streams: dict[Side, dict[int, Stream]] = {Side.ACCESS: {}, Side.CORE: {}}
-        for index, (media, decision, line) in enumerate(
-            zip(answer.media, exchange.decisions, lines, strict=True)
-        ):
-            if not (decision.active and decision.anchored and media.port and line.accepted):
+        for index, line in enumerate(lines):
+            if not (line.decision.active and line.decision.anchored):
                 continue
             theirs = self._key_lines(index, exchange, line, keys)
             for here in Side:
-                streams[here][index + 1] = self._stream(index, here, exchange, answer, theirs, keys.get(index))
+                streams[here][index + 1] = self._stream(
+                    index, here, exchange, answer, theirs, keys.get(index)
+                )
         self.keys = keys
         self.streams = streams
         family = exchange.offer.connection_of(exchange.offer.media[0]) if exchange.offer.media else None
@@ -217,21 +227,25 @@ class Negotiation:
                 self._locals(exchange.side),
                 own,
                 origin,
+                self.terms.rules,
             ),
         )
-        self.decisions = tuple(
-            replace(decision, active=decision.active and media.port != 0)
-            for decision, media in zip(exchange.decisions, answer.media, strict=True)
-        )
-        self.pending = None
+        self.decisions = exchange.decisions
+        self.latest, self.pending = exchange, None
         return body
+
+    def reopen(self, offer: Document) -> None:
+        """Expect another answer to an offer that has one, if nothing was agreed on since: an early answer may
+        be followed by the callee's own."""
+        if self.latest is not None and self.latest.offer is offer:
+            self.pending = replace(self.latest, answer=None)
 
     def rollback(self) -> Wanted:
         """The pending offer was refused: the media are as they were (trap P29)."""
         self.pending = None
         return self.wanted()
 
-    # -- what the gateway shall have ------------------------------------------------------------------------------
+    # -- what the gateway shall have
 
     def wanted(self) -> Wanted:
         """The terminations of this dialog as agreed."""
@@ -242,7 +256,9 @@ class Negotiation:
 
     def _locals(self, side: Side) -> dict[int, Local]:
         return {
-            id - 1: Local("IP6" if ":" in local.rtp.host else "IP4", local.rtp.host, local.rtp.port, local.rtcp.port)
+            id - 1: Local(
+                "IP6" if ":" in local.rtp.host else "IP4", local.rtp.host, local.rtp.port, local.rtcp.port
+            )
             for id, local in self.anchor.local(self.names[side]).items()
         }
 
@@ -283,15 +299,14 @@ class Negotiation:
             inactivity=self.terms.inactivity if mode is Mode.SENDRECV else 0.0,
         )
 
-    # -- keys -----------------------------------------------------------------------------------------------------
+    # -- keys
 
     def _own_lines(self, index: int) -> tuple[Crypto, ...]:
-        """Our lines in an offer to the UE: the one in use, or a fresh one for each suite we like (trap P14)."""
+        """Our lines in an offer to the UE: the one in use, or a fresh one for each suite we like (trap
+        P14)."""
         if index in self.keys:
             return (self.keys[index],)
-        return tuple(
-            self._fresh(tag, suite) for tag, suite in enumerate(self.terms.rules.suites, start=1)
-        )
+        return tuple(self._fresh(tag, suite) for tag, suite in enumerate(self.terms.rules.suites, start=1))
 
     def _key_lines(
         self, index: int, exchange: Exchange, line: AnswerLine, keys: dict[int, Crypto]
@@ -310,11 +325,10 @@ class Negotiation:
             else:
                 keys[index] = self._fresh(theirs.tag, theirs.suite)
             return theirs
-        theirs = line.crypto
-        if theirs is None:
+        if line.own is None:
             raise UsageError("an accepted e2ae answer without a crypto line")
-        keys[index] = next(own for own in exchange.own[index] if own.suite == theirs.suite)
-        return theirs
+        keys[index] = line.own
+        return line.crypto
 
     def _fresh(self, tag: int, suite: str) -> Crypto:
         """A new key of ours; lifetime and MKI are left out (TS 33.328 clause 7.2.1 step 7)."""
@@ -337,6 +351,10 @@ def select(negotiations: Iterable[Negotiation], chosen: Negotiation) -> Wanted:
     return {**wanted, **chosen.wanted()}
 
 
+def _name(side: Side, number: int) -> str:
+    return f"{side.value}.{number}" if number else side.value
+
+
 def _direction(offerer: Side) -> Direction:
     return Direction.ORIGINATING if offerer is Side.ACCESS else Direction.TERMINATING
 
@@ -355,7 +373,8 @@ def _transport(decision: Decision, side: Side) -> Transport:
 
 
 def _mode(exchange: Exchange, answer: Document, index: int, side: Side) -> Mode:
-    """The answer says what flows; the answerer's `sendonly` is what the gateway receives from it (RFC 3264 6.1)."""
+    """The answer says what flows; the answerer's `sendonly` is what the gateway receives from it (RFC 3264
+    6.1)."""
     answerer = answer.direction_of(answer.media[index])
     sends = answerer in (MediaDirection.SENDRECV, MediaDirection.SENDONLY)
     receives = answerer in (MediaDirection.SENDRECV, MediaDirection.RECVONLY)
@@ -382,22 +401,28 @@ def _held(document: Document, media: Media) -> bool:
 
 
 def _remote(document: Document, media: Media) -> tuple[Address | None, Address | None]:
-    """Where a peer wants RTP and RTCP; (None, None) if it says nowhere. Raises BadSdp for a name or a missing c=."""
+    """Where a peer wants RTP and RTCP; (None, None) if it says nowhere. Raises BadSdp for a name or a missing
+    c=."""
     connection = document.connection_of(media)
     if connection is None:
         raise BadSdp("an m-line without c=", 400)
     if connection.unspecified:
         return None, None
-    try:
-        ipaddress.ip_address(connection.host)
-    except ValueError:
-        raise BadSdp("c= with a name; only numeric addresses are served") from None
-    remote = Address(connection.host, media.port)
+    remote = Address(_numeric(connection.host), media.port)
     if (value := media.attribute("rtcp")) is None:
         return remote, None
     rtcp = RtcpAttribute.parse(value)
-    host = rtcp.connection.host if rtcp.connection else connection.host
-    return remote, Address(host, rtcp.port)
+    return remote, Address(_numeric(rtcp.connection.host if rtcp.connection else connection.host), rtcp.port)
+
+
+def _numeric(host: str) -> str:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        raise BadSdp("a media address that is no numeric one; others are not served") from None
+    if address.is_multicast:
+        raise BadSdp("a multicast media address; the gateway does not send there")
+    return host
 
 
 def _key(crypto: Crypto) -> tuple[Key, ...]:

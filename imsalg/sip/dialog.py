@@ -1,13 +1,12 @@
 """A dialog seen from the middle: enough state to speak in it with either party's voice (RFC 3261 section 12).
 
-Call-ID, tags, Contact and route sets belong to the two ends and pass through the proxy unchanged; so the proxy can
-compose a request that each end takes for the other's. Where it has done so, the CSeq numbers on that side run ahead
-of the sender's own, and everything that crosses later is mapped.
+Call-ID, tags, Contact and route sets belong to the two ends and pass through the proxy unchanged; so the
+proxy can compose a request that each end takes for the other's. Where it has done so, the CSeq numbers on
+that side run ahead of the sender's own, and everything that crosses later is mapped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from imsalg.sip.headers import Headers
@@ -19,15 +18,19 @@ from imsalg.sip.values import CSeq, NameAddr, RAck
 class Party:
     """What the proxy knows of one end, to reach it and to number what it is sent.
 
-    address: its From/To value with tag. target: its Contact URI. routes: the proxies between us and it, nearest
-    first. cseq: highest number it has been sent, 0 for none. ahead: how many of these were the proxy's own.
-    """
+    address: its From/To value with tag. target: its Contact URI. routes: the proxies between us and it,
+    nearest first. cseq: highest number it has been sent, 0 for none. ahead: how many of these were the
+    proxy's own."""
 
     address: str
     target: str
     routes: tuple[str, ...] = ()
     cseq: int = 0
     ahead: int = 0
+
+    def refresh(self, headers: Headers) -> None:
+        """Take a new remote target from a target refresh (RFC 3261 section 12.2)."""
+        self.target = contact_uri(headers) or self.target
 
 
 @dataclass(slots=True)
@@ -57,8 +60,8 @@ class Dialog:
             party.cseq = max(party.cseq, number)
 
     def request(self, method: str, callee: bool) -> Request:
-        """The proxy's own request to one end, in the other's name. ACK takes the INVITE's number and is made by
-        `ack`."""
+        """The proxy's own request to one end, in the other's name. ACK takes the INVITE's number and is made
+        by `ack`."""
         party = self.toward(callee)
         party.cseq += 1
         party.ahead += 1
@@ -81,7 +84,7 @@ class Dialog:
         return Request(method, to.target, headers, b"")
 
 
-def contact_uri(headers: Headers, default: str) -> str:
-    """The URI of the first Contact, the remote target (RFC 3261 section 12.1)."""
-    values: Sequence[str] = headers.values("Contact")
-    return NameAddr.parse(values[0]).uri if values and values[0].strip() != "*" else default
+def contact_uri(headers: Headers) -> str | None:
+    """The URI of the first Contact, the remote target (RFC 3261 section 12.1); None without a usable one."""
+    value = headers.first("Contact")
+    return None if value is None or value == "*" else NameAddr.parse(value).uri

@@ -1,0 +1,695 @@
+"""One call: two sides and one gateway context (Proxy-B2BUA of RFC 7092; TS 23.334 clause 6.2).
+
+The call is a machine. What happens comes in as method calls (a request, a response, a gateway's reply, time);
+what it wants done is appended to `effects`, which `core` carries out. It never waits: CANCEL, BYE, a lost
+gateway or a limit may come at any point. What needs the gateway is a step (see `steps`); CANCEL and BYE jump
+the queue of steps.
+
+Every dialog of the call is a branch with a negotiation of its own; before the first response there is only
+the root, which holds the offer of the INVITE that each early dialog forks from (trap P26).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+
+from agw.iq.messages import Audited, AuditValue, ErrorReply, Event, Notice, Reply
+from imsalg.anchor import Anchor, Side, Termination
+from imsalg.body import Found, find_sdp
+from imsalg.crossing import Cancel, Crossing, Effect, Note, Respond, Send, SendAck
+from imsalg.errors import BadSdp, PeerError
+from imsalg.negotiation import Negotiation, Random, Terms, select
+from imsalg.sip.dialog import Dialog, Party, contact_uri
+from imsalg.sip.endpoint import Flow
+from imsalg.sip.grammar import quote
+from imsalg.sip.message import Request, Response, make_response
+from imsalg.steps import Steps
+
+MAX_BRANCHES = 7  # dialogs at a time; the gateway has a limit of terminations in a context
+_NEGOTIATING = frozenset(("INVITE", "ACK", "PRACK", "UPDATE"))
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds: an INVITE without a final response; one command of the gateway."""
+
+    ringing: float
+    gateway: float
+
+
+@dataclass(slots=True)
+class Branch:
+    """One dialog of the call and its media. translated: (side, description received) -> description passed
+    on, for
+    what is sent again: 2xx, provisional responses and ACK."""
+
+    dialog: Dialog
+    media: Negotiation
+    translated: dict[tuple[Side, bytes], bytes] = field(default_factory=dict)
+
+
+class Call:
+    """token: names the call in our Record-Route URIs, and its context. route: where a request made here
+    goes."""
+
+    def __init__(
+        self,
+        token: str,
+        invite: Crossing,
+        terms: Terms,
+        limits: Limits,
+        route: Callable[[Call, Side, Request], Flow],
+        rng: Random,
+        now: float,
+    ) -> None:
+        self.token = token
+        self.invite = invite
+        self.caller = invite.side
+        self.flows = {invite.side.other: invite.flow}
+        if invite.server is not None:
+            self.flows[invite.side] = invite.server.flow
+        self.started = now
+        self.ending = ""
+        self.effects: list[Effect] = []
+        self.branches: dict[str, Branch] = {}
+        self._now = now
+        self._rng = rng
+        self._terms = terms
+        self._limits = limits
+        self._route = route
+        self._anchor = Anchor(token)
+        self._steps = Steps(self._anchor, self.effects, limits.gateway, self._lost)
+        self._root = self._negotiation(0)
+        self._forks = 0
+        self._crossings: list[Crossing] = []
+        self._hung_up: dict[str, Request] = {}  # callee's tag -> our ACK to a 2xx nobody wanted
+        self._closed = False
+
+    @property
+    def finished(self) -> bool:
+        """Nothing is left: no dialog, no request under way, nothing at the gateway."""
+        return not self.branches and not self._crossings and self._steps.idle
+
+    @property
+    def anchored(self) -> bool:
+        """Whether the gateway may hold a context of this call."""
+        return self._steps.holds
+
+    @property
+    def timers(self) -> int:
+        return sum(crossing.deadline is not None for crossing in self._crossings) + (
+            self._steps.deadline is not None
+        )
+
+    def timeout(self) -> float | None:
+        """When `expire` wants to be called."""
+        deadlines = [crossing.deadline for crossing in self._crossings] + [self._steps.deadline]
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+
+    def status(self, now: float) -> dict[str, object]:
+        """For the status document; no key material."""
+        media = [branch.media for branch in self.branches.values()] or [self._root]
+        decisions = media[-1].decisions or (media[-1].pending.decisions if media[-1].pending else ())
+        established = any(branch.dialog.confirmed for branch in self.branches.values())
+        return {
+            "token": self.token,
+            "call_id": self.invite.request.call_id,
+            "caller": self.invite.request.from_.uri,
+            "callee": self.invite.request.to.uri,
+            "direction": "originating" if self.caller is Side.ACCESS else "terminating",
+            "state": "ending" if self._closed else "established" if established else "setup",
+            "age": round(now - self.started, 1),
+            "treatments": [str(decision.treatment) for decision in decisions],
+        }
+
+    # -- requests
+
+    def request(self, crossing: Crossing, now: float) -> None:
+        """A request of this call, the INVITE that makes it included."""
+        self._now = now
+        crossing.call = self
+        self._crossings.append(crossing)
+        method = crossing.request.method
+        if method == "INVITE":
+            crossing.deadline = now + self._limits.ringing
+        if crossing is not self.invite:
+            if crossing.server is not None:
+                self.flows[crossing.side] = crossing.server.flow
+            if self._branch_of(crossing.request, crossing.side) is None:
+                # what crosses a BYE of ours is answered as by a peer that has hung up already
+                self._refuse(crossing, 200 if self._closed and method == "BYE" else 481, "")
+                return
+        if method == "BYE":
+            self._send(crossing)
+        elif not self._steps.run(partial(self._enter, crossing)):
+            self._refuse(crossing, 503, "too much at once in one call")
+
+    def _enter(self, crossing: Crossing) -> None:
+        if crossing.answered:
+            return
+        if self._glare(crossing):
+            return
+        try:
+            found = _description(crossing.request, crossing.request.method)
+        except PeerError as error:
+            self._refuse(crossing, error.status, error.reason)
+            return
+        branch = self._branch_of(crossing.request, crossing.side)
+        media = branch.media if branch else self._root
+        refuse = partial(self._refuse, crossing)
+        if found is None:
+            self._send(crossing)
+        elif media.pending is None:
+            if branch:
+                branch.translated.clear()
+            self._offer(
+                crossing.side,
+                media,
+                crossing.outgoing,
+                found,
+                partial(self._send_offer, crossing, media),
+                refuse,
+            )
+        elif media.pending.side is not crossing.side and crossing.request.method == "PRACK":
+            self._answer(
+                crossing.side, media, crossing.outgoing, found, partial(self._send, crossing), refuse
+            )
+        else:
+            # RFC 3311 section 5.2: the other side's offer is out, or this side's own has no answer yet
+            self._refuse(crossing, 500 if media.pending.side is crossing.side else 491, "an offer is pending")
+
+    def _glare(self, crossing: Crossing) -> bool:
+        """RFC 3261 section 14.2: one INVITE at a time (trap P29)."""
+        if crossing.request.method != "INVITE":
+            return False
+        for other in self._crossings:
+            if other is not crossing and other.request.method == "INVITE" and not other.answered:
+                status = 500 if other.side is crossing.side else 491
+                self._refuse(crossing, status, "an INVITE is pending")
+                return True
+        return False
+
+    def _send_offer(self, crossing: Crossing, media: Negotiation) -> None:
+        if media.pending is not None:
+            crossing.offer = media.pending.offer
+        self._send(crossing)
+
+    def _send(self, crossing: Crossing) -> None:
+        if crossing.answered:  # refused or cancelled while it waited
+            self._roll_back(crossing)
+            return
+        branch = self._branch_of(crossing.request, crossing.side)
+        if branch is not None:
+            toward_callee = crossing.side is self.caller
+            branch.dialog.number(crossing.outgoing, toward_callee)
+            if crossing.request.method in ("INVITE", "UPDATE"):
+                branch.dialog.toward(not toward_callee).refresh(crossing.request.headers)
+        crossing.sent = True
+        self.effects.append(Send(crossing))
+
+    def cancel(self, crossing: Crossing, now: float) -> None:
+        """The sender of an INVITE has cancelled it (RFC 3261 section 9.2)."""
+        self._now = now
+        if not crossing.answered:
+            self._refuse(crossing, 487, "")
+
+    def acknowledge(self, request: Request, outgoing: Request, side: Side, flow: Flow, now: float) -> None:
+        """The ACK to a 2xx."""
+        self._now = now
+        if not self._steps.run(partial(self._ack, request, outgoing, side, flow)):
+            self.effects.append(Note(logging.WARNING, f"{self.token}: an ACK dropped, too much at once"))
+
+    def _ack(self, request: Request, outgoing: Request, side: Side, flow: Flow) -> None:
+        branch = self._branch_of(request, side)
+        if branch is None:
+            return
+        branch.dialog.number(outgoing, side is self.caller)
+        pending = branch.media.pending
+        try:
+            found = _description(request, "ACK")
+        except PeerError as error:
+            self._bad_ack(outgoing, flow, error.status, error.reason)
+            return
+        send = partial(self.effects.append, SendAck(outgoing, flow))
+        if found is None:
+            if pending is not None and pending.side is not side:
+                branch.media.rollback()  # the offer of the 2xx stays without an answer
+            send()
+        elif (again := branch.translated.get((side, found.sdp))) is not None:
+            found.replace(outgoing, again)
+            send()
+        elif pending is not None and pending.side is not side:
+            refuse = partial(self._bad_ack, outgoing, flow)
+            self._answer(side, branch.media, outgoing, found, send, refuse, branch)
+        else:  # a description nobody asked for: it does not pass
+            outgoing.set_body(b"")
+            send()
+
+    def _bad_ack(self, outgoing: Request, flow: Flow, status: int, reason: str) -> None:
+        """An ACK cannot be refused: it passes without its answer, and the call ends."""
+        outgoing.set_body(b"")
+        self.effects.append(SendAck(outgoing, flow))
+        self.end(f"a bad answer in the ACK: {reason}", status, self._now)
+
+    # -- responses
+
+    def response(self, crossing: Crossing, response: Response, now: float) -> None:
+        """A response to a request of this call, or to one of our own."""
+        self._now = now
+        if response.status == 100:
+            return
+        if crossing.server is None or crossing.request.method == "BYE":
+            self._bye_response(crossing, response)
+        elif not self._steps.run(partial(self._respond, crossing, response)):
+            self.effects.append(
+                Note(logging.WARNING, f"{self.token}: {response.status} dropped, too much at once")
+            )
+
+    def failed(self, crossing: Crossing, status: int, now: float) -> None:
+        """A request could not be delivered (503) or was never answered (408)."""
+        self.response(crossing, make_response(crossing.request, status, to_tag=self.token), now)
+
+    def _respond(self, crossing: Crossing, response: Response) -> None:
+        invite = crossing.request.method == "INVITE"
+        if self._closed or (crossing.answered and not (crossing.accepted and response.status < 300)):
+            self._late(crossing, response)
+            return
+        outgoing = response.copy()
+        outgoing.headers.set("CSeq", crossing.request.headers.get("CSeq") or "")
+        if response.status >= 300:
+            self._decline(crossing, outgoing)
+            return
+        branch = self._branch_for(crossing, response)
+        if branch is None:
+            self.effects.append(
+                Note(logging.WARNING, f"{self.token}: a dialog over the limit of {MAX_BRANCHES}")
+            )
+            return
+        if invite or crossing.request.method == "UPDATE":
+            branch.dialog.toward(crossing.side is self.caller).refresh(response.headers)
+        if response.status == 199 and not branch.dialog.confirmed:
+            self._drop_branch(response.to.tag or "")
+            self._pass_on(crossing, outgoing)
+            return
+        fail = partial(self._fail, crossing, response)
+        try:
+            found = _description(response, crossing.request.method)
+        except PeerError as error:
+            fail(error.status, error.reason)
+            return
+        proceed = partial(self._pass_on, crossing, outgoing)
+        if invite and response.status >= 200:
+            proceed = partial(self._confirm, branch, proceed)
+        if found is not None:
+            self._described(crossing, branch, response, outgoing, found, proceed, fail)
+        elif response.status >= 200 and branch.media.pending and branch.media.pending.offer is crossing.offer:
+            fail(500, "a 2xx without the answer")
+        else:
+            proceed()
+
+    def _described(
+        self,
+        crossing: Crossing,
+        branch: Branch,
+        response: Response,
+        outgoing: Response,
+        found: Found,
+        proceed: Callable[[], None],
+        fail: Callable[[int, str], None],
+    ) -> None:
+        """A response with a session description: the answer, an offer, or one of these again."""
+        media, side = branch.media, crossing.side.other
+        if (again := branch.translated.get((side, found.sdp))) is not None:
+            found.replace(outgoing, again)
+            proceed()
+            return
+        if media.pending is None and crossing.offer is not None:
+            media.reopen(
+                crossing.offer
+            )  # another answer to the same offer, as the callee's after an announcement
+        if media.pending is not None and media.pending.side is crossing.side:
+            self._answer(side, media, outgoing, found, proceed, fail, branch)
+        elif media.pending is None and crossing.offer is not None:
+            # answered, and something else agreed on since: what holds is what this side was told last
+            found.replace(outgoing, media.origins[crossing.side].last)
+            proceed()
+        elif media.pending is None and (response.status >= 200 or "RSeq" in response.headers):
+            self._offer(side, media, outgoing, found, proceed, fail, branch)
+        elif response.status >= 200:
+            fail(488, "a session description out of turn")
+        else:  # an unreliable response may not offer (RFC 3261 section 13.2.1): it passes without
+            outgoing.set_body(b"")
+            proceed()
+
+    def _pass_on(self, crossing: Crossing, outgoing: Response) -> None:
+        """A provisional or successful response, ready to leave."""
+        if outgoing.status >= 200:
+            self._finish(crossing, outgoing.status)
+        self.effects.append(Respond(crossing, outgoing))
+
+    def _confirm(self, branch: Branch, proceed: Callable[[], None]) -> None:
+        """A 2xx to an INVITE: this dialog's media are heard, and the other early dialogs end."""
+        if branch.dialog.confirmed:
+            proceed()
+            return
+        branch.dialog.confirmed = True
+        wanted: dict[str, Termination | None] = {}
+        for tag, other in list(self.branches.items()):
+            if not other.dialog.confirmed:
+                wanted |= dict.fromkeys(other.media.names.values())
+                del self.branches[tag]
+        wanted |= select(self._media(), branch.media)
+        self._steps.want(wanted, proceed, lambda status, reason: self._lost(reason), self._now)
+
+    def _decline(self, crossing: Crossing, outgoing: Response) -> None:
+        """A final response other than 2xx."""
+        self._finish(crossing, outgoing.status)
+        self.effects.append(Respond(crossing, outgoing))
+        if crossing is self.invite:
+            self._close()
+        else:
+            self._roll_back(crossing)
+
+    def _late(self, crossing: Crossing, response: Response) -> None:
+        """A response to a request whose sender has its final answer from us already."""
+        if 200 <= response.status < 300 and crossing.request.method == "INVITE":
+            self._hang_up(crossing, response)
+        if response.status >= 200:
+            self._settle(crossing)
+
+    def _bye_response(self, crossing: Crossing, response: Response) -> None:
+        if response.status < 200:
+            return
+        if crossing.server is not None and not crossing.answered:
+            outgoing = response.copy()
+            outgoing.headers.set("CSeq", crossing.request.headers.get("CSeq") or "")
+            self._finish(crossing, response.status)
+            self.effects.append(Respond(crossing, outgoing))
+            if response.status not in (401, 407):  # challenged: the dialog goes on (RFC 3261 section 22)
+                self._drop_branch(self._tag_of(crossing.request, crossing.side))
+        self._settle(crossing)
+
+    # -- session descriptions
+
+    def _offer(
+        self,
+        side: Side,
+        media: Negotiation,
+        message: Request | Response,
+        found: Found,
+        proceed: Callable[[], None],
+        refuse: Callable[[int, str], None],
+        branch: Branch | None = None,
+    ) -> None:
+        """Decide, ask, rewrite: an offer from `side`."""
+        try:
+            wanted = media.offer(side, found.sdp)
+        except BadSdp as error:
+            refuse(error.status, error.reason)
+            return
+        self._note_decisions(media)
+
+        def then() -> None:
+            body = media.offered()
+            found.replace(message, body)
+            if branch is not None:
+                branch.translated[side, found.sdp] = body
+            proceed()
+
+        def refused(status: int, reason: str) -> None:
+            media.rollback()
+            refuse(status, reason)
+
+        self._steps.want(wanted, then, refused, self._now)
+
+    def _answer(
+        self,
+        side: Side,
+        media: Negotiation,
+        message: Request | Response,
+        found: Found,
+        proceed: Callable[[], None],
+        refuse: Callable[[int, str], None],
+        branch: Branch | None = None,
+    ) -> None:
+        """The answer from `side`; this dialog's media are heard from now on."""
+        try:
+            media.answer(side, found.sdp)
+        except BadSdp as error:
+            refuse(error.status, error.reason)
+            return
+
+        def then() -> None:
+            body = media.answered()
+            found.replace(message, body)
+            if branch is not None:
+                branch.translated[side, found.sdp] = body
+            proceed()
+
+        self._steps.want(select(self._media(), media), then, refuse, self._now)
+
+    def _roll_back(self, crossing: Crossing) -> None:
+        """An offer was refused: the media are as they were (trap P29)."""
+        branch = self._branch_of(crossing.request, crossing.side)
+        if branch is None or crossing.offer is None or branch.media.pending is None:
+            return
+        if branch.media.pending.offer is crossing.offer:
+            wanted = branch.media.rollback()
+            self._steps.run(
+                lambda: self._steps.want(
+                    wanted, lambda: None, lambda status, reason: self._lost(reason), self._now
+                )
+            )
+
+    def _note_decisions(self, media: Negotiation) -> None:
+        if media.pending is None:
+            return
+        for index, (line, decision) in enumerate(
+            zip(media.pending.offer.media, media.pending.decisions, strict=True)
+        ):
+            text = f"{self.token}: m={index} {line.kind}: {decision.treatment}, because {decision.reason}"
+            self.effects.append(Note(logging.INFO, text))
+
+    # -- branches
+
+    def _tag_of(self, message: Request | Response, side: Side) -> str:
+        """The callee's tag, which names the dialog, in a request from one side or a response to it."""
+        return (message.to.tag if side is self.caller else message.from_.tag) or ""
+
+    def _branch_of(self, request: Request, side: Side) -> Branch | None:
+        return self.branches.get(self._tag_of(request, side))
+
+    def _branch_for(self, crossing: Crossing, response: Response) -> Branch | None:
+        """The dialog a response belongs to; a new To-tag in a response to the first INVITE makes one."""
+        if crossing is not self.invite:
+            return self._branch_of(crossing.request, crossing.side)
+        tag = response.to.tag or ""
+        branch = self.branches.get(tag)
+        if branch is None and len(self.branches) < MAX_BRANCHES:
+            self._forks += 1
+            media = self._root.fork(self._forks) if self._root.pending else self._negotiation(self._forks)
+            branch = self.branches[tag] = Branch(self._dialog(response), media)
+        return branch
+
+    def _negotiation(self, number: int) -> Negotiation:
+        ip6 = {side: ":" in flow.local.host for side, flow in self.flows.items()}
+        return Negotiation.start(self._anchor, self._terms, self._rng, ip6, number)
+
+    def _dialog(self, response: Response) -> Dialog:
+        """Between us and the callee stand the proxies that recorded themselves above us in the response."""
+        invite = self.invite.request
+        ours = self.invite.outgoing.headers.values("Record-Route")
+        above = response.headers.values("Record-Route")[: -len(ours) or None]
+        caller = Party(
+            invite.headers.get("From") or "",
+            contact_uri(invite.headers) or invite.from_.uri,
+            tuple(invite.headers.values("Record-Route")),
+        )
+        callee = Party(
+            response.headers.get("To") or "",
+            contact_uri(response.headers) or invite.uri,
+            tuple(reversed(above)),
+            cseq=invite.cseq.number,
+        )
+        return Dialog(invite.call_id, caller, callee)
+
+    def _media(self) -> Iterable[Negotiation]:
+        return [branch.media for branch in self.branches.values()]
+
+    def _drop_branch(self, tag: str) -> None:
+        """A dialog ended: its own terminations go, and with the last dialog the call."""
+        branch = self.branches.pop(tag, None)
+        if branch is None:
+            return
+        if not self.branches and self.invite.answered:
+            self._close()
+            return
+        used = {name for media in (*self._media(), self._root) for name in media.names.values()}
+        wanted: dict[str, Termination | None] = {
+            name: None for name in branch.media.names.values() if name not in used
+        }
+        if self.branches and branch.dialog.confirmed:
+            wanted |= select(self._media(), next(iter(self.branches.values())).media)
+        self._steps.run(
+            lambda: self._steps.want(
+                wanted, lambda: None, lambda status, reason: self._lost(reason), self._now
+            )
+        )
+
+    # -- endings
+
+    def end(self, reason: str, status: int, now: float) -> None:
+        """End the call from the middle: BYE to both sides, or a final response to its INVITE and CANCEL."""
+        self._now = now
+        if self._closed:
+            return
+        self.ending = reason
+        self.effects.append(Note(logging.WARNING, f"{self.token}: ended: {reason}"))
+        for branch in self.branches.values():
+            if branch.dialog.confirmed:
+                self._bye(branch.dialog, callee=False)
+                self._bye(branch.dialog, callee=True)
+        if not self.invite.answered:
+            self._refuse(self.invite, status, reason)
+        self._close()
+
+    def gateway_lost(self, reason: str, now: float) -> None:
+        """Whatever the gateway had of this call is gone."""
+        self._steps.gone()
+        self.end(reason, 503, now)
+
+    def _lost(self, reason: str) -> None:
+        self.end(reason, 503, self._now)
+
+    def _close(self) -> None:
+        """The last dialog is over: whatever still waits is answered, and the gateway gets everything back."""
+        if self._closed:
+            return
+        self._closed = True
+        self.branches.clear()
+        self._steps.release()
+        for crossing in list(self._crossings):
+            if crossing.server is not None and not crossing.answered and crossing.request.method != "BYE":
+                self._refuse(crossing, 481, "")
+
+    def _refuse(self, crossing: Crossing, status: int, reason: str) -> None:
+        """A final response of our own; what went on to the other side is cancelled if it can be."""
+        response = make_response(crossing.request, status, to_tag=self.token)
+        if reason:
+            response.headers.append("Warning", f"399 imsalg {quote(reason)}")
+            self.effects.append(
+                Note(logging.INFO, f"{self.token}: {crossing.request.method} {status}: {reason}")
+            )
+        if status in (500, 503):
+            response.headers.append("Retry-After", "2")
+        crossing.answered, crossing.deadline = status, None
+        self.effects.append(Respond(crossing, response))
+        if not crossing.sent:
+            self._settle(crossing)
+        elif crossing in self._crossings and crossing.request.method == "INVITE":
+            self.effects.append(Cancel(crossing))
+        if crossing is self.invite:
+            self._close()
+        else:
+            self._roll_back(crossing)
+
+    def _fail(self, crossing: Crossing, response: Response, status: int, reason: str) -> None:
+        """A response that cannot be passed on: its INVITE fails, or the running call ends."""
+        accepted = response.status >= 200
+        if accepted:
+            self._settle(crossing)
+        self._refuse(crossing, status, reason)
+        if accepted and crossing.request.method == "INVITE":
+            self._hang_up(crossing, response)
+        if crossing is not self.invite:
+            self.end(reason, status, self._now)
+
+    def _hang_up(self, crossing: Crossing, response: Response) -> None:
+        """Acknowledge a 2xx that nobody waits for any more, and say BYE (RFC 3261 section 9.1)."""
+        callee = crossing.side is self.caller
+        tag = self._tag_of(response, crossing.side)
+        ack = self._hung_up.get(tag)
+        if ack is None and len(self._hung_up) < MAX_BRANCHES:
+            branch = self.branches.get(tag)
+            dialog = branch.dialog if branch else self._dialog(response)
+            ack = self._hung_up[tag] = dialog.ack(response, callee)
+            if branch is None:
+                self._bye(dialog, callee)
+        if ack is not None:
+            side = crossing.side.other
+            self.effects.append(SendAck(ack.copy(), self._route(self, side, ack)))
+
+    def _bye(self, dialog: Dialog, callee: bool) -> None:
+        """A BYE of our own, towards one end of a dialog."""
+        side = self.caller.other if callee else self.caller
+        request = dialog.request("BYE", callee)
+        crossing = Crossing(
+            side.other, request, request, self._route(self, side, request), call=self, sent=True
+        )
+        self._crossings.append(crossing)
+        self.effects.append(Send(crossing))
+
+    def _finish(self, crossing: Crossing, status: int) -> None:
+        """The sender of a request gets the other side's final answer."""
+        crossing.answered = status
+        self._settle(crossing)
+
+    def _settle(self, crossing: Crossing) -> None:
+        """Nothing more is expected of a request."""
+        crossing.deadline = None
+        if crossing in self._crossings:
+            self._crossings.remove(crossing)
+
+    # -- the gateway and time
+
+    def replied(self, number: int, reply: Reply | ErrorReply, now: float) -> None:
+        """The gateway's reply to the command of that number."""
+        self._now = now
+        self._steps.replied(number, reply)
+
+    def notice(self, notice: Notice, now: float) -> None:
+        self._now = now
+        where = f"{notice.termination} m={notice.stream - 1}"
+        text = f"{self.token}: {notice.event.value} {where} {notice.detail}".rstrip()
+        match notice.event:
+            case Event.MEDIA_FIRST:
+                self.effects.append(Note(logging.INFO, text))
+            case Event.SRTP_FAILURES:
+                self.effects.append(Note(logging.WARNING, text))
+            case Event.CONTEXT_LOST:
+                self._steps.gone()
+                self._lost("the gateway has lost the context")
+            case Event.MEDIA_INACTIVE:
+                self.effects.append(Note(logging.INFO, text))
+                self._steps.run(self._audit)
+
+    def _audit(self) -> None:
+        """One stream is silent: the call ends if all are."""
+        if self._steps.holds and not self._closed:
+            self._steps.ask(
+                (AuditValue(),), self._audited, lambda status, reason: self._lost(reason), self._now
+            )
+
+    def _audited(self, reply: Reply) -> None:
+        contexts = [
+            context for result in reply.results if isinstance(result, Audited) for context in result.contexts
+        ]
+        if not contexts or min(context.idle for context in contexts) >= self._terms.inactivity * 0.9:
+            self._lost("no media")
+
+    def expire(self, now: float) -> None:
+        """Time has come to `timeout()`."""
+        self._now = now
+        self._steps.expire(now)
+        for crossing in list(self._crossings):
+            if crossing.deadline is not None and crossing.deadline <= now:
+                self._refuse(crossing, 408, "the ringing limit")
+
+
+def _description(message: Request | Response, method: str) -> Found | None:
+    """The session description of a message that negotiates media; others carry theirs as it is (RFC 3261
+    section 11.2: OPTIONS)."""
+    return find_sdp(message) if method in _NEGOTIATING else None

@@ -1,0 +1,94 @@
+"""A request on its way through the proxy, and the effects that `core` carries out for the machines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agw.iq.messages import Command
+from imsalg.anchor import Side
+from imsalg.sdp.document import Document
+from imsalg.sip.endpoint import ClientTransaction, Flow, ServerTransaction
+from imsalg.sip.message import Request, Response
+
+if TYPE_CHECKING:
+    from imsalg.call import Call
+    from imsalg.registration import Registering
+
+
+@dataclass(slots=True, eq=False)
+class Crossing:
+    """One request: the server transaction it came by and the client transaction it leaves by.
+
+    side: where it came from. request: as received. outgoing, flow: what leaves, and where to. The proxy's own
+    requests have no server transaction. sent: the client transaction was asked for. answered: the final
+    status its sender was given, 0 if none yet. deadline: when an INVITE is given up. offer: the session
+    description it carried, if that was an offer.
+    """
+
+    side: Side
+    request: Request
+    outgoing: Request
+    flow: Flow
+    server: ServerTransaction | None = None
+    client: ClientTransaction | None = None
+    sent: bool = False
+    answered: int = 0
+    deadline: float | None = None
+    offer: Document | None = None
+    call: Call | None = None
+    registering: Registering | None = None
+
+    @property
+    def accepted(self) -> bool:
+        return 200 <= self.answered < 300
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Start the client transaction of a crossing."""
+
+    crossing: Crossing
+
+
+@dataclass(frozen=True, slots=True)
+class Respond:
+    """Answer the server transaction of a crossing."""
+
+    crossing: Crossing
+    response: Response
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Cancel the client transaction of an INVITE."""
+
+    crossing: Crossing
+
+
+@dataclass(frozen=True, slots=True)
+class SendAck:
+    """An ACK to a 2xx has no transaction."""
+
+    request: Request
+    flow: Flow
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Commands for the gateway, on one context. number: comes back with the reply."""
+
+    context: str
+    commands: tuple[Command, ...]
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A line for the log; level as in `logging`."""
+
+    level: int
+    text: str
+
+
+Effect = Send | Respond | Cancel | SendAck | Ask | Note

@@ -1,0 +1,63 @@
+"""The media-plane security indications of a registration (TS 24.229 clause 7.2A.7, over the headers of RFC
+3329).
+
+`Security-Client`, `Security-Server` and `Security-Verify` list mechanisms; those with the parameter
+`mediasec` are about media, are all usable side by side, and take no part in choosing how signalling is
+protected (trap P22)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from imsalg.policy.treatment import Mechanism
+from imsalg.sip.headers import Headers
+
+HEADERS = ("Security-Client", "Security-Server", "Security-Verify")
+OPTION_TAG = "mediasec"
+
+
+def entries(headers: Headers, name: str) -> frozenset[str]:
+    """The media mechanisms in one of the headers: all lines, commas, any case, `mediasec` with or without
+    value."""
+    return frozenset(
+        mechanism.strip().lower()
+        for mechanism, *params in (value.split(";") for value in headers.values(name))
+        if any(param.partition("=")[0].strip().lower() == OPTION_TAG for param in params)
+    )
+
+
+def supported(headers: Headers) -> frozenset[Mechanism]:
+    """What the UE says it supports: in Security-Client, or by mirroring our list in Security-Verify, which is
+    all a UE sends after a 494."""
+    said = entries(headers, "Security-Client") | entries(headers, "Security-Verify")
+    return frozenset(mechanism for mechanism in Mechanism if mechanism in said)
+
+
+def speaks(headers: Headers) -> bool:
+    """Whether the UE knows of these indications at all."""
+    return bool(
+        entries(headers, "Security-Client")
+        or entries(headers, "Security-Verify")
+        or OPTION_TAG in (tag.lower() for tag in headers.values("Require") + headers.values("Proxy-Require"))
+    )
+
+
+def verified(headers: Headers, announced: Iterable[Mechanism]) -> bool:
+    """Whether Security-Verify names nothing we did not announce. Compared as a set, and a subset is right:
+    clients drop what they do not know, q values and order (trap P23). Otherwise somebody changed the list:
+    494."""
+    return entries(headers, "Security-Verify") <= set(announced)
+
+
+def announce(headers: Headers, mechanisms: Iterable[Mechanism]) -> None:
+    """Our list in a response: one mechanism per line, without q. Any other list there goes."""
+    headers.set("Security-Server", *(f"{mechanism};mediasec" for mechanism in mechanisms))
+
+
+def strip(headers: Headers) -> None:
+    """Between the UE and us only: off before the request goes on (RFC 3329 section 2.3.1, trap P24)."""
+    for name in HEADERS:
+        headers.remove(name)
+    for name in ("Require", "Proxy-Require"):
+        headers.discard_token(name, OPTION_TAG)
+        headers.discard_token(name, "sec-agree")

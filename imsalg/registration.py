@@ -1,0 +1,218 @@
+"""Who is registered, and over which flow each UE is reached (TS 24.229 clause 5.2.2, RFC 3327, RFC 3608).
+
+The registrar knows who the user is; the P-CSCF knows where the UE is. A binding is made by the 200 to a
+REGISTER and named by the token in the Path URI that the REGISTER left with, so a request that comes back by
+that Path says itself which UE it is for. The token stays the same for as long as the UE refreshes the
+binding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from imsalg import mediasec, trust
+from imsalg.config import AccessConfig
+from imsalg.errors import PeerError
+from imsalg.policy.treatment import Mechanism
+from imsalg.sip.endpoint import Flow
+from imsalg.sip.message import Request, Response
+from imsalg.sip.timers import Running, Timers
+from imsalg.sip.values import NameAddr
+
+DEFAULT_EXPIRES = 3600  # seconds, where nobody says
+MAX_CONTACTS = 8  # in one REGISTER
+
+
+class Random(Protocol):
+    def randbytes(self, n: int, /) -> bytes: ...
+
+
+@dataclass(slots=True, eq=False)
+class Binding:
+    """One UE: its identities, where it is, and what it and the network have announced to each other (trap
+    P25).
+
+    contacts: Contact URI -> when it expires. associated: P-Associated-URI values, the default identity first.
+    """
+
+    token: str
+    aor: str
+    access: AccessConfig
+    flow: Flow
+    contacts: dict[str, float]
+    service_route: tuple[str, ...]
+    associated: tuple[str, ...]
+    mechanisms: frozenset[Mechanism]
+    key: tuple[str, str] = ("", "")
+    timer: Running[Binding] | None = None
+
+    @property
+    def expires(self) -> float:
+        return max(self.contacts.values(), default=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Registering:
+    """A REGISTER on its way: what its 200 will make a binding of. wildcard: `Contact: *`."""
+
+    token: str
+    key: tuple[str, str]
+    aor: str
+    access: AccessConfig
+    flow: Flow
+    contacts: tuple[str, ...]
+    wildcard: bool
+    mechanisms: frozenset[Mechanism]
+    speaks_mediasec: bool
+
+
+@dataclass(slots=True)
+class Registrations:
+    """All bindings, by token, by the UE's flow, and by what a refresh is recognised by."""
+
+    limit: int
+    min_expires: int
+    max_expires: int
+    _by_token: dict[str, Binding] = field(default_factory=dict)
+    _by_flow: dict[Flow, dict[str, Binding]] = field(default_factory=dict)
+    _by_key: dict[tuple[str, str], Binding] = field(default_factory=dict)
+    _by_contact: dict[str, Binding] = field(default_factory=dict)
+    _timers: Timers[Binding] = field(default_factory=Timers)
+
+    def __len__(self) -> int:
+        return len(self._by_token)
+
+    def __iter__(self) -> Iterator[Binding]:
+        return iter(self._by_token.values())
+
+    def find(self, token: str) -> Binding | None:
+        return self._by_token.get(token)
+
+    def at(self, flow: Flow, identity: str = "") -> Binding | None:
+        """The binding of the UE that sent something on a flow; where several users share one, the one whose
+        identity it is."""
+        bindings = self._by_flow.get(flow)
+        if not bindings:
+            return None
+        if len(bindings) > 1 and identity:
+            wanted = trust.same_user(identity)
+            for binding in bindings.values():
+                if any(trust.same_user(NameAddr.parse(value).uri) == wanted for value in binding.associated):
+                    return binding
+        return next(iter(bindings.values()))
+
+    def by_contact(self, uri: str) -> Binding | None:
+        """The binding with that Contact URI, for a core that keeps no Path."""
+        return self._by_contact.get(uri)
+
+    def begin(self, request: Request, flow: Flow, access: AccessConfig, rng: Random) -> Registering:
+        """A REGISTER has come. Raises PeerError with the status to refuse it with."""
+        aor = trust.same_user(request.to.uri)
+        values = request.headers.values("Contact")
+        if len(values) > MAX_CONTACTS:
+            raise PeerError("too many contacts", 400)
+        wildcard = values == ["*"]
+        contacts = [] if wildcard else [NameAddr.parse(value) for value in values]
+        for contact in contacts:
+            wish = _expires(contact, request)
+            if 0 < wish < self.min_expires:
+                raise PeerError("too short", 423)
+        key = (aor, _instance(contacts[0]) if contacts else "")
+        known = self._by_key.get(key)
+        if known is None and contacts and len(self._by_token) >= self.limit:
+            raise PeerError("too many registrations", 503)
+        return Registering(
+            known.token if known else rng.randbytes(12).hex(),
+            key,
+            aor,
+            access,
+            flow,
+            tuple(contact.uri for contact in contacts),
+            wildcard,
+            mediasec.supported(request.headers) & frozenset(access.mechanisms),
+            mediasec.speaks(request.headers),
+        )
+
+    def registered(self, registering: Registering, response: Response, now: float) -> Binding | None:
+        """The registrar's 200 says what holds now; None where nothing is left of the binding."""
+        if registering.wildcard:
+            for binding in [binding for binding in self if binding.aor == registering.aor]:
+                self.remove(binding)
+            return None
+        given = {
+            contact.uri: _expires(contact, response)
+            for contact in (
+                NameAddr.parse(value) for value in response.headers.values("Contact") if value != "*"
+            )
+        }
+        alive = {
+            uri: now + min(given[uri], self.max_expires)
+            for uri in registering.contacts
+            if given.get(uri, 0) > 0
+        }
+        if not registering.contacts:  # a query
+            return self._by_token.get(registering.token)
+        old = self._by_token.get(registering.token)
+        if old is not None:
+            alive = {
+                u: t for u, t in old.contacts.items() if t > now and u not in registering.contacts
+            } | alive
+            self.remove(old)
+        if not alive:
+            return None
+        binding = Binding(
+            registering.token,
+            registering.aor,
+            registering.access,
+            registering.flow,
+            alive,
+            tuple(response.headers.values("Service-Route")),
+            tuple(response.headers.values("P-Associated-URI")) or (f"<{registering.aor}>",),
+            registering.mechanisms,
+            registering.key,
+        )
+        self._by_token[binding.token] = self._by_key[binding.key] = binding
+        self._by_flow.setdefault(binding.flow, {})[binding.token] = binding
+        self._by_contact |= dict.fromkeys(binding.contacts, binding)
+        binding.timer = self._timers.start(binding.expires, binding)
+        return binding
+
+    def remove(self, binding: Binding) -> None:
+        if self._by_token.pop(binding.token, None) is None:
+            return
+        self._by_key.pop(binding.key, None)
+        for uri in binding.contacts:
+            if self._by_contact.get(uri) is binding:
+                del self._by_contact[uri]
+        sharing = self._by_flow[binding.flow]
+        del sharing[binding.token]
+        if not sharing:
+            del self._by_flow[binding.flow]
+        if binding.timer is not None:
+            self._timers.cancel(binding.timer)
+
+    def timeout(self) -> float | None:
+        return self._timers.next()
+
+    def expire(self, now: float) -> list[Binding]:
+        """Take away what has expired, and tell it."""
+        gone = []
+        while (binding := self._timers.expired(now)) is not None:
+            self.remove(binding)
+            gone.append(binding)
+        return gone
+
+
+def _expires(contact: NameAddr, message: Request | Response) -> int:
+    """Seconds: the contact's own, else the message's (RFC 3261 section 10.2.1.1)."""
+    for text in (contact.param("expires"), message.headers.get("Expires")):
+        if text is not None and text.isascii() and text.isdigit() and len(text) <= 10:
+            return int(text)
+    return DEFAULT_EXPIRES
+
+
+def _instance(contact: NameAddr) -> str:
+    """What stays the same when a UE registers again from another address (RFC 5626), else its Contact URI."""
+    instance = contact.param("+sip.instance")
+    return f"{instance};{contact.param('reg-id') or ''}" if instance else contact.uri

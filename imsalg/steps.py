@@ -1,0 +1,156 @@
+"""Steps that need the gateway: one at a time, in order, and each with an end.
+
+A step says what the gateway shall have and goes on when the gateway has it. At most one command of a call is
+outstanding; what else belongs to the call queues behind it, so that a 200 cannot overtake the 183 before it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agw.iq.messages import Command, ErrorCode, ErrorReply, Released, ReleaseTermination, Reply
+from imsalg.anchor import Anchor, Wanted
+from imsalg.crossing import Ask, Effect, Note
+
+MAX_QUEUE = 32  # steps waiting in one call
+
+_STATUS = {  # what a refused command means to the SIP side
+    ErrorCode.UNSUPPORTED: 488,
+    ErrorCode.NO_PORTS: 503,
+    ErrorCode.OVERLOAD: 503,
+}
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A step between its two halves."""
+
+    number: int
+    wanted: Wanted
+    then: Callable[[Reply], None]
+    refused: Callable[[int, str], None]
+    deadline: float
+
+
+class Steps:
+    """The gateway's side of one call. timeout: seconds for one command. lost: called when the gateway does
+    not
+    answer or has given the context up: what it has is unknown then."""
+
+    def __init__(
+        self, anchor: Anchor, effects: list[Effect], timeout: float, lost: Callable[[str], None]
+    ) -> None:
+        self._anchor = anchor
+        self._effects = effects
+        self._timeout = timeout
+        self._lost = lost
+        self._queue: deque[Callable[[], None]] = deque()
+        self._waiting: Waiting | None = None
+        self._number = 0
+        self._release: int | None = None
+        self.holds = False
+        """Whether the gateway may hold a context of this call."""
+
+    @property
+    def idle(self) -> bool:
+        return not (self._waiting or self._queue or self.holds)
+
+    @property
+    def deadline(self) -> float | None:
+        return self._waiting.deadline if self._waiting else None
+
+    def run(self, step: Callable[[], None]) -> bool:
+        """Run a step, now or after those before it. False: there are too many, and it was not taken."""
+        if len(self._queue) >= MAX_QUEUE:
+            return False
+        self._queue.append(step)
+        self._go_on()
+        return True
+
+    def want(
+        self, wanted: Wanted, then: Callable[[], None], refused: Callable[[int, str], None], now: float
+    ) -> None:
+        """The first half of a step ends here. then: the second half, once the gateway has what is wanted.
+        refused(status, reason): instead, if it cannot; nothing has changed at the gateway then."""
+        commands = self._anchor.plan(wanted)
+        if commands:
+            self.ask(commands, lambda reply: then(), refused, now, wanted)
+        else:
+            then()
+
+    def ask(
+        self,
+        commands: tuple[Command, ...],
+        then: Callable[[Reply], None],
+        refused: Callable[[int, str], None],
+        now: float,
+        wanted: Wanted | None = None,
+    ) -> None:
+        self.holds = True
+        self._number += 1
+        self._waiting = Waiting(self._number, wanted or {}, then, refused, now + self._timeout)
+        self._effects.append(Ask(self._anchor.context, commands, self._number))
+
+    def release(self) -> None:
+        """Give everything back, at once; steps that wait are dropped."""
+        self._waiting = None
+        self._queue.clear()
+        self._anchor.forget()
+        if self.holds and self._release is None:
+            self._number += 1
+            self._release = self._number
+            self._effects.append(Ask(self._anchor.context, (ReleaseTermination(),), self._number))
+
+    def gone(self) -> None:
+        """The gateway has nothing of this call any more, and steps that wait are dropped."""
+        self._waiting = None
+        self._queue.clear()
+        self._anchor.forget()
+        self.holds = False
+
+    def replied(self, number: int, reply: Reply | ErrorReply) -> None:
+        """The reply to the command of that number; late ones are ignored."""
+        if number == self._release:
+            self.holds = False
+            self._effects.append(Note(logging.INFO, f"{self._anchor.context}: released{_counts(reply)}"))
+            return
+        waiting = self._waiting
+        if waiting is None or waiting.number != number:
+            return
+        self._waiting = None
+        if isinstance(reply, Reply):
+            self._anchor.acknowledge(waiting.wanted, reply.results)
+            waiting.then(reply)
+        else:
+            waiting.refused(_STATUS.get(reply.code, 500), f"the gateway: {reply.text}")
+            if reply.code is ErrorCode.UNKNOWN_CONTEXT:
+                self._lost("the gateway does not know the context")
+        self._go_on()
+
+    def expire(self, now: float) -> None:
+        if self._waiting is not None and self._waiting.deadline <= now:
+            waiting, self._waiting = self._waiting, None
+            waiting.refused(503, "the gateway did not answer")
+            self._lost("the gateway did not answer")
+            self._go_on()
+
+    def _go_on(self) -> None:
+        while self._queue and self._waiting is None:
+            self._queue.popleft()()
+
+
+def _counts(reply: Reply | ErrorReply) -> str:
+    """The statistics of a released context, in one line."""
+    if not isinstance(reply, Reply):
+        return ""
+    released = [result for result in reply.results if isinstance(result, Released)]
+    return "".join(
+        f"; {name} m={stream.id - 1} in {stream.received} out {stream.sent}"
+        + "".join(f" {cause} {count}" for cause, count in stream.dropped.items() if count)
+        for result in released
+        for name, streams in result.terminations.items()
+        for stream in streams
+    )

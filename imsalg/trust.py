@@ -1,0 +1,77 @@
+"""What may cross the trust boundary between UE and home network (TS 24.229 clause 5.2.6, RFC 3325, RFC
+7315)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from imsalg.sip.headers import Headers
+from imsalg.sip.values import NameAddr, Uri
+
+_NETWORK_ONLY = (
+    "P-Asserted-Identity",
+    "P-Asserted-Service",
+    "P-Charging-Vector",
+    "P-Charging-Function-Addresses",
+    "P-Private-Network-Indication",
+    "P-Profile-Key",
+    "P-Served-User",
+    "P-User-Database",
+    "P-Visited-Network-ID",
+    "P-Associated-URI",
+    "P-Called-Party-ID",
+    "Service-Route",
+)
+_NOT_FOR_UES = (
+    "P-Charging-Vector",
+    "P-Charging-Function-Addresses",
+    "P-Private-Network-Indication",
+    "P-Profile-Key",
+    "P-Served-User",
+    "P-User-Database",
+    "P-Visited-Network-ID",
+    "P-Preferred-Identity",
+)
+_INTEGRITY = re.compile(r'\s*,?\s*integrity-protected\s*=\s*("[^"]*"|[^,\s]*)', re.IGNORECASE)
+
+
+def from_ue(headers: Headers) -> None:
+    """Take away what only the network may say; P-Preferred-Identity has its own function."""
+    for name in _NETWORK_ONLY:
+        headers.remove(name)
+    access = headers.values("P-Access-Network-Info")
+    if any("network-provided" in value.lower() for value in access):
+        headers.set("P-Access-Network-Info", *(v for v in access if "network-provided" not in v.lower()))
+    # only the P-CSCF may tell the S-CSCF that a registration was protected (TS 24.229 clause 5.2.2.1)
+    authorization = headers.lines("Authorization")
+    if any("integrity-protected" in value.lower() for value in authorization):
+        headers.set("Authorization", *(_INTEGRITY.sub("", value) for value in authorization))
+
+
+def to_ue(headers: Headers) -> None:
+    """Take away what the UE is not to see; an asserted identity too, if privacy is asked for (RFC 3325 clause
+    7)."""
+    for name in _NOT_FOR_UES:
+        headers.remove(name)
+    privacy = {token.strip().lower() for value in headers.lines("Privacy") for token in value.split(";")}
+    if "id" in privacy:
+        headers.remove("P-Asserted-Identity")
+
+
+def assert_identity(headers: Headers, identities: Sequence[str]) -> None:
+    """Set P-Asserted-Identity: the preferred one if it is the UE's own, else its default, the first
+    (TS 24.229 clause 5.2.6.3.3). identities: the P-Associated-URI of its registration, values as received."""
+    preferred = headers.values("P-Preferred-Identity")
+    headers.remove("P-Preferred-Identity")
+    own = {same_user(NameAddr.parse(value).uri): value for value in identities}
+    chosen = [own[key] for value in preferred if (key := same_user(NameAddr.parse(value).uri)) in own]
+    headers.set("P-Asserted-Identity", *(chosen[:2] or identities[:1]))
+
+
+def same_user(uri: str) -> str:
+    """A URI in the form in which two that name the same user are equal: no parameters, lower-case host."""
+    parsed = Uri.parse(uri)
+    if parsed.scheme not in ("sip", "sips"):
+        return f"{parsed.scheme}:{parsed.opaque.partition(';')[0]}"
+    return f"{parsed.scheme}:{parsed.user or ''}@{parsed.host.lower()}"
