@@ -1,0 +1,468 @@
+"""Both ends of Iq over real sockets: several controllers, none able to harm another."""
+
+import asyncio
+import datetime
+import ipaddress
+import logging
+import socket
+import stat
+from contextlib import asynccontextmanager
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from agw.iq import connection as connection_module
+from agw.iq import wire
+from agw.iq.client import Client
+from agw.iq.connection import Certificates
+from agw.iq.messages import (
+    VERSION,
+    AuditValue,
+    ErrorCode,
+    ErrorReply,
+    Event,
+    Hello,
+    Notice,
+    Reply,
+    Request,
+)
+from agw.iq.server import Server
+from agw.iq.wire import controller_link, encode
+
+PATIENCE = 10.0
+
+
+class Gateway:
+    """A server that writes down what it is told; `answer` says what to reply."""
+
+    def __init__(self, name="agw"):
+        self.told = asyncio.Queue()
+        self.answer = lambda name, request: Reply(request.id, ())
+        self.server = Server(
+            name=name,
+            incarnation="1",
+            realms=("access", "core"),
+            on_up=lambda hello: self.told.put_nowait(("up", hello.name, hello.claims)),
+            on_request=self._request,
+            on_down=lambda name, reason: self.told.put_nowait(("down", name, reason)),
+        )
+
+    def _request(self, name, request):
+        return self.answer(name, request)
+
+    async def next(self):
+        return await asyncio.wait_for(self.told.get(), PATIENCE)
+
+
+class Controller:
+    """A client that writes down what it is told."""
+
+    def __init__(self, address, name="pcscf", certificates=None):
+        self.told = asyncio.Queue()
+        self.claims = ()
+        self.client = Client(
+            address,
+            name=name,
+            incarnation="x",
+            claims=lambda: self.claims,
+            on_up=lambda hello: self.told.put_nowait(("up", hello)),
+            on_down=lambda reason: self.told.put_nowait(("down", reason)),
+            on_message=lambda message: self.told.put_nowait(("message", message)),
+            certificates=certificates,
+        )
+
+    async def next(self):
+        return await asyncio.wait_for(self.told.get(), PATIENCE)
+
+    @asynccontextmanager
+    async def running(self):
+        task = asyncio.create_task(self.client.run())
+        try:
+            yield self
+        finally:
+            await self.client.close()
+            await asyncio.wait_for(task, PATIENCE)
+
+
+@asynccontextmanager
+async def started(address, certificates=None, name="agw"):
+    gateway = Gateway(name)
+    await gateway.server.start(address, certificates)
+    try:
+        yield gateway
+    finally:
+        await gateway.server.close()
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "iq.sock"
+
+
+@pytest.fixture
+def address(path):
+    return f"unix:{path}"
+
+
+async def raw(path, *messages):
+    """A connection that says just these messages or bytes."""
+    reader, writer = await asyncio.open_unix_connection(str(path))
+    for message in messages:
+        writer.write(message if isinstance(message, bytes) else encode(message))
+    return reader, writer
+
+
+async def until_closed(reader):
+    """What came until the other side closed."""
+    data = b""
+    try:
+        while chunk := await asyncio.wait_for(reader.read(65536), PATIENCE):
+            data += chunk
+    except ConnectionResetError:
+        pass
+    return data
+
+
+def test_greeting_request_reply_and_notice(address):
+    async def scenario():
+        async with started(address) as gateway, Controller(address).running() as controller:
+            controller.claims = ("c1",)
+            assert await gateway.next() == ("up", "pcscf", ("c1",))
+            up, hello = await controller.next()
+            assert (up, hello.name, hello.realms) == ("up", "agw", ("access", "core"))
+            assert controller.client.send(Request(5, "c", (AuditValue(),)))
+            assert await controller.next() == ("message", Reply(5, ()))
+            notice = Notice("c", Event.MEDIA_FIRST, "a", 1)
+            assert gateway.server.notify("pcscf", notice)
+            assert not gateway.server.notify("nobody", notice)
+            assert await controller.next() == ("message", notice)
+        assert controller.told.empty()  # an own close is no loss
+
+    asyncio.run(scenario())
+
+
+def test_the_socket_is_ours_alone_and_is_gone_at_the_end(address, path):
+    async def scenario():
+        async with started(address):
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert not path.exists()
+
+    asyncio.run(scenario())
+
+
+def test_a_stale_socket_is_replaced_a_live_one_and_a_file_are_not(address, path):
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(path))
+
+    async def scenario():
+        async with started(address):
+            with pytest.raises(FileExistsError, match="somebody listens"):
+                await Gateway().server.start(address)
+            assert path.exists()
+        path.write_text("precious")
+        with pytest.raises(FileExistsError, match="no socket"):
+            await Gateway().server.start(address)
+        assert path.read_text() == "precious"
+
+    asyncio.run(scenario())
+
+
+GREETING = Hello(VERSION, "mallory", "1")
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ([b"GET / HTTP/1.1\r\n\r\n"], "a frame of"),
+        ([Hello(VERSION + 1, "mallory", "1")], f"version {VERSION + 1}"),
+        ([Request(1, "", ())], "Request before Hello"),
+        ([GREETING, GREETING], "a second Hello"),
+        ([GREETING, b"\0\0\0\1\xc1"], "no message"),
+        ([GREETING, Reply(1, ())], "no message"),
+        ([GREETING, b"\xff\xff\xff\xff"], "a frame of"),
+    ],
+)
+def test_what_is_malformed_ends_its_own_connection_only_and_is_logged(address, path, said, why, caplog):
+    caplog.set_level(logging.INFO, "agw")
+
+    async def scenario():
+        async with started(address) as gateway, Controller(address).running() as controller:
+            await controller.next()
+            reader, writer = await raw(path, *said)
+            data = await until_closed(reader)
+            writer.close()
+            link = controller_link(GREETING, 0.0)
+            assert link.receive(data, 0.0) == []
+            assert link.peer.version == VERSION  # our own Hello has been said
+            assert controller.client.send(Request(1, "c", ()))
+            assert await controller.next() == ("message", Reply(1, ()))
+            assert gateway.server.notify("pcscf", Notice("c", Event.MEDIA_FIRST))
+
+    asyncio.run(scenario())
+    (line,) = [record.message for record in caplog.records if why in record.message]
+    assert "\n" not in line
+
+
+def test_a_request_that_fails_ends_its_own_connection_only(address, path):
+    def answer(name, request):
+        if name == "mallory":
+            raise RuntimeError("a bug")
+        return Reply(request.id, ())
+
+    async def scenario():
+        async with started(address) as gateway, Controller(address).running() as controller:
+            gateway.answer = answer
+            await controller.next()
+            reader, writer = await raw(path, GREETING, Request(1, "", ()))
+            await until_closed(reader)
+            writer.close()
+            controller.client.send(Request(1, "c", ()))
+            assert await controller.next() == ("message", Reply(1, ()))
+
+    asyncio.run(scenario())
+
+
+def test_a_reply_that_fills_more_than_a_frame_is_an_error_reply(address):
+    huge = "x" * (2 << 20)
+
+    async def scenario():
+        async with started(address) as gateway, Controller(address).running() as controller:
+            gateway.answer = lambda name, request: ErrorReply(request.id, ErrorCode.INVALID, huge)
+            await controller.next()
+            controller.client.send(Request(1, "", ()))
+            _, answer = await controller.next()
+            assert answer.code is ErrorCode.OVERLOAD
+
+    asyncio.run(scenario())
+
+
+def test_a_newer_connection_takes_the_name_over(address, path):
+    async def scenario():
+        async with started(address) as gateway:
+            old, old_writer = await raw(path, Hello(VERSION, "pcscf", "1"))
+            assert await gateway.next() == ("up", "pcscf", ())
+            _, new_writer = await raw(path, Hello(VERSION, "pcscf", "2", claims=("c",)))
+            assert await gateway.next() == ("up", "pcscf", ("c",))
+            await until_closed(old)
+            new_writer.close()
+            assert await gateway.next() == ("down", "pcscf", "closed by the other side")
+            assert gateway.told.empty()
+            old_writer.close()
+
+    asyncio.run(scenario())
+
+
+def test_who_does_not_read_is_closed(address, path, monkeypatch, caplog):
+    monkeypatch.setattr(connection_module, "MAX_UNSENT", 1 << 16)
+    caplog.set_level(logging.INFO, "agw")
+
+    async def scenario():
+        async with started(address) as gateway:
+            _, writer = await raw(path, GREETING)
+            await gateway.next()
+            notice = Notice("c", Event.MEDIA_FIRST, detail="x" * 10_000)
+            for _ in range(200):
+                if not gateway.server.notify("mallory", notice):
+                    break
+            assert not gateway.server.notify("mallory", notice)
+            assert (await gateway.next())[:2] == ("down", "mallory")
+            writer.close()
+
+    asyncio.run(scenario())
+    assert "unread by the other side" in caplog.text
+
+
+def test_who_says_nothing_is_closed_and_who_says_heartbeats_is_not(address, path, monkeypatch):
+    monkeypatch.setattr(wire, "HEARTBEAT", 0.1)
+    monkeypatch.setattr(wire, "SILENCE", 0.5)
+
+    async def scenario():
+        async with started(address) as gateway, Controller(address).running() as controller:
+            await controller.next()
+            await gateway.next()
+            reader, writer = await raw(path, GREETING)
+            assert await gateway.next() == ("up", "mallory", ())
+            down, name, reason = await gateway.next()
+            assert (down, name) == ("down", "mallory")
+            assert "nothing heard" in reason
+            assert len(await until_closed(reader)) > len(encode(Hello(VERSION, "agw", "1")))
+            writer.close()
+            assert gateway.told.empty()
+            assert controller.told.empty()
+
+    asyncio.run(scenario())
+
+
+def test_connections_have_a_limit(address, path, monkeypatch):
+    monkeypatch.setattr("agw.iq.server.MAX_CONNECTIONS", 2)
+
+    async def scenario():
+        async with started(address) as gateway:
+            first = [await raw(path, Hello(VERSION, name, "1")) for name in ("a", "b")]
+            await gateway.next()
+            await gateway.next()
+            reader, writer = await raw(path, Hello(VERSION, "c", "1"))
+            assert await until_closed(reader) == b""
+            for _, each in [*first, (reader, writer)]:
+                each.close()
+            assert {(await gateway.next())[1], (await gateway.next())[1]} == {"a", "b"}
+
+    asyncio.run(scenario())
+
+
+def test_the_client_comes_back_and_claims_anew_p43(address):
+    async def scenario():
+        async with Controller(address).running() as controller:
+            assert (await controller.next())[0] == "down"  # nobody is there yet
+            assert not controller.client.send(Request(1, "", ()))
+            for turn in range(3):
+                controller.claims = (f"c{turn}",)
+                async with started(address, name=f"agw{turn}") as gateway:
+                    up, hello = await controller.next()
+                    assert (up, hello.name) == ("up", f"agw{turn}")
+                    assert await gateway.next() == ("up", "pcscf", (f"c{turn}",))
+                assert (await controller.next())[0] == "down"
+            assert controller.told.empty()
+
+    asyncio.run(scenario())
+
+
+def test_the_client_survives_gateways_that_make_no_sense(address, path):
+    answers = [b"", b"\xff" * 100, encode(Hello(VERSION + 1, "agw", "1")), encode(Reply(1, ()))]
+
+    async def nonsense(reader, writer):
+        writer.write(answers.pop() if answers else b"")
+        writer.close()
+
+    async def scenario():
+        async with Controller(address).running() as controller:
+            server = await asyncio.start_unix_server(nonsense, str(path))
+            assert (await controller.next())[0] == "down"
+            while answers:
+                await asyncio.sleep(0.01)
+            server.close()
+            path.unlink()
+            async with started(address):
+                assert (await controller.next())[0] == "up"
+
+    asyncio.run(scenario())
+
+
+def test_a_callback_that_fails_does_not_lose_the_client(address):
+    async def scenario():
+        async with started(address) as gateway, Controller(address).running() as controller:
+            await controller.next()
+            controller.client._on_message = lambda message: 1 / 0
+            await gateway.next()
+            gateway.server.notify("pcscf", Notice("c", Event.MEDIA_FIRST))
+            controller.client.send(Request(1, "c", ()))
+            controller.client._on_message = lambda message: controller.told.put_nowait(message)
+            while not isinstance(await controller.next(), Reply):
+                pass
+            controller.client._claims = lambda: 1 / 0
+            await gateway.server.close()
+            assert (await controller.next())[0] == "down"
+            controller.client._claims = lambda: ("again",)
+            async with started(address) as other:
+                assert await other.next() == ("up", "pcscf", ("again",))
+
+    asyncio.run(scenario())
+
+
+# -- TLS --
+
+
+def certificate(folder, name, issuer=None):
+    """PEM files of a P-256 certificate for 127.0.0.1; (certificate, key) as objects to issue others with."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    issuer_name, issuer_key = (issuer[0].subject, issuer[1]) if issuer else (subject, key)
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer_name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
+        )
+        .sign(issuer_key, hashes.SHA256())
+    )
+    (folder / f"{name}.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    (folder / f"{name}.key").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return made, key
+
+
+@pytest.fixture
+def certificates(tmp_path):
+    """name -> Certificates that trust `ca`; "stranger" has its own CA, and trusts `ca` too."""
+    ca = certificate(tmp_path, "ca")
+    certificate(tmp_path, "gateway", ca)
+    certificate(tmp_path, "controller", ca)
+    certificate(tmp_path, "stranger", certificate(tmp_path, "other_ca"))
+    return {
+        name: Certificates(*(str(tmp_path / file) for file in (f"{name}.pem", f"{name}.key", "ca.pem")))
+        for name in ("gateway", "controller", "stranger")
+    }
+
+
+@pytest.fixture
+def tls_address():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"tls:127.0.0.1:{probe.getsockname()[1]}"
+
+
+def test_tls_with_certificates_on_both_sides(certificates, tls_address):
+    async def scenario():
+        async with (
+            started(tls_address, certificates["gateway"]),
+            Controller(tls_address, certificates=certificates["controller"]).running() as controller,
+        ):
+            assert (await controller.next())[0] == "up"
+            controller.client.send(Request(1, "c", ()))
+            assert await controller.next() == ("message", Reply(1, ()))
+
+    asyncio.run(scenario())
+
+
+def test_tls_lets_no_stranger_in_at_either_end(certificates, tls_address):
+    async def scenario():
+        async with (
+            started(tls_address, certificates["gateway"]) as gateway,
+            Controller(tls_address, "s", certificates["stranger"]).running() as stranger,
+        ):
+            assert (await stranger.next())[0] == "down"
+            host, port = tls_address.split(":")[1:]
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(encode(GREETING))
+            await until_closed(reader)
+            writer.close()
+            assert gateway.told.empty()
+        async with (
+            started(tls_address, certificates["stranger"]) as gateway,
+            Controller(tls_address, certificates=certificates["controller"]).running() as controller,
+        ):
+            down, reason = await controller.next()
+            assert down == "down"
+            assert "certificate verify failed" in reason
+            assert gateway.told.empty()
+
+    asyncio.run(scenario())
+
+
+def test_an_address_that_is_none_is_a_value_error():
+    for text in ("", "unix:", "tls:", "tls:host", "tls:host:0", "tls:host:65536", "tls::5", "tcp:h:1"):
+        with pytest.raises(ValueError, match="neither"):
+            Controller(text)
