@@ -199,7 +199,7 @@ class Endpoint:
             self.drops["response-too-late"] += 1
             return
         response.headers.set("Via", *transaction.vias)
-        transaction.wire = bytes(response)
+        transaction.wire = _framed(response)
         self._run(transaction, signal, now)
 
     def send(self, request: Request, flow: Flow, now: float) -> None:
@@ -309,7 +309,7 @@ class Endpoint:
     ) -> tuple[bytes, Flow, Flow | None]:
         """The request with our Via as bytes, the flow it goes on, and the one to fall back to."""
         request.headers.prepend("Via", own_via(flow, branch))
-        wire = bytes(request)
+        wire = _framed(request)
         if flow.transport is Transport.UDP and len(wire) > MAX_UDP_REQUEST:
             tcp = Flow(Transport.TCP, flow.local, flow.remote)
             if self._moved.setdefault(tcp, 0.0) <= now:
@@ -418,3 +418,11 @@ class Endpoint:
             self._run(tx, timer, now)
         elif after is not None:
             tx.timers[timer] = self._timers.start(now + after, (tx, timer))
+
+
+def _framed(message: Request | Response) -> bytes:
+    """As it is sent: with a Content-Length, which a datagram may come without and a stream needs (RFC 3261
+    section 20.14)."""
+    if "Content-Length" not in message.headers:
+        message.headers.append("Content-Length", str(len(message.body)))
+    return bytes(message)
