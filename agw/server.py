@@ -86,7 +86,6 @@ class _Process:
         return answer
 
     def _down(self, controller: str, reason: str) -> None:
-        _line("down", controller, "", reason)
         self._gateway.gone(controller, self._loop.time())
         self._drain()
 

@@ -131,7 +131,7 @@ class Server:
     def _ended(self, connection: _Connection, reason: str) -> None:
         self._connections.discard(connection)
         peer = connection.peer
-        log.info("iq: %s: %s", peer.name if peer else "a connection without greeting", reason)
+        log.info("%-8s %-12s %-20s %s", "down", peer.name if peer else "(no name)", "", reason)
         if peer is not None and self._controllers.get(peer.name) is connection:
             del self._controllers[peer.name]
             self._on_down(peer.name, reason)
