@@ -70,7 +70,7 @@ class Proxy:
         """Ends every call, waits a moment for what that takes, and closes everything."""
         self._shell.run(self.core.shutdown, time.monotonic())
         until = time.monotonic() + FAREWELL
-        while self.core.status()["calls"] and time.monotonic() < until:
+        while self._has_calls() and time.monotonic() < until:
             await asyncio.sleep(0.02)
         if self._status:
             self._status.close()
@@ -80,6 +80,10 @@ class Proxy:
         await self._iq.close()
         if self._iq_task:
             await self._iq_task
+
+    def _has_calls(self) -> bool:
+        status = self.core.status()
+        return bool(status["calls"] or status["asked"])
 
     # -- the gateway -----------------------------------------------------------------------------------------
 

@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import ParamSpec, Protocol
 
+from imsalg.errors import BadMessage
 from imsalg.sip.endpoint import Flow, Transport
 from imsalg.sip.message import Request, Response
 from imsalg.sip.values import Address
 from imsalg.transport.resolver import ResolveError, Resolver, family_of, is_numeric
-from imsalg.transport.tcp import TcpConnections, TcpLimits
+from imsalg.transport.tcp import Received, TcpConnections, TcpLimits
 from imsalg.transport.udp import Datagram, UdpListener
 
 ROUNDS = 16  # of output that causes output (a send that fails at once), before the loop gets its turn
@@ -39,6 +40,9 @@ class Machine(Protocol):
 
     def receive_message(self, message: Request | Response, flow: Flow, now: float) -> None:
         """A message of a stream."""
+
+    def refuse(self, error: BadMessage, flow: Flow) -> None:
+        """Something on a stream that is no message."""
 
     def transport_failed(self, flow: Flow, now: float, error: str) -> None:
         """Something sent to `flow` was not delivered."""
@@ -125,10 +129,13 @@ class Shell:
             self._guarded(self._machine.receive, data, Flow(Transport.UDP, local, remote), now)
         self._drain()
 
-    def _receive_messages(self, messages: list[Request | Response], flow: Flow) -> None:
+    def _receive_messages(self, received: list[Received], flow: Flow) -> None:
         now = time.monotonic()
-        for message in messages:
-            self._guarded(self._machine.receive_message, message, flow, now)
+        for message in received:
+            if isinstance(message, BadMessage):
+                self._guarded(self._machine.refuse, message, flow)
+            else:
+                self._guarded(self._machine.receive_message, message, flow, now)
         self._drain()
 
     def _failed(self, flow: Flow, error: str) -> None:

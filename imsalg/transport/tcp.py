@@ -16,13 +16,15 @@ from typing import cast
 
 from imsalg.errors import BadMessage
 from imsalg.sip.endpoint import Flow, Transport
-from imsalg.sip.message import BadRequest, Request, Response, make_response
+from imsalg.sip.message import Request, Response
 from imsalg.sip.stream import Stream
 from imsalg.sip.values import Address
 from imsalg.transport.resolver import ResolveError, Resolver, family_of, is_numeric
 
 CONNECT_LIMIT = 4.0  # seconds until the next address is tried; timer B has patience for 32
 BACKLOG = 512
+
+Received = Request | Response | BadMessage
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class TcpConnections:
 
     def __init__(
         self,
-        received: Callable[[list[Request | Response], Flow], None],
+        received: Callable[[list[Received], Flow], None],
         failed: Callable[[Flow, str], None],
         drops: Counter[str],
         limits: TcpLimits,
@@ -228,21 +230,21 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._used = time.monotonic()
         self._stream.feed(data)
-        messages: list[Request | Response] = []
+        received: list[Received] = []
         while not self._stream.broken:
             try:
                 message = self._stream.next_message()
             except BadMessage as error:
-                self._refuse(error)
+                received.append(error)
                 continue
             if message is None:
                 break
-            messages.append(message)
+            received.append(message)
         if self._stream.pongs:
             self._transport.write(b"\r\n" * self._stream.pongs)  # RFC 5626 section 3.5.1
             self._stream.pongs = 0
-        if messages:
-            self._table.received(messages, self.flow)
+        if received:
+            self._table.received(received, self.flow)
 
         if self._stream.broken:
             self.close()  # where the next message would begin is not known (RFC 3261 section 18.3)
@@ -253,11 +255,6 @@ class _Connection(asyncio.Protocol):
         self._table.lost(self)
         if error is not None:
             self._table.failed(self.flow, str(error))
-
-    def _refuse(self, error: BadMessage) -> None:
-        self._table.drops["tcp_bad_message"] += 1
-        if isinstance(error, BadRequest) and error.request.method != "ACK":
-            self.send(bytes(make_response(error.request, error.status)))
 
     def _check_idle(self) -> None:
         left = self._used + self._table.limits.idle - time.monotonic()

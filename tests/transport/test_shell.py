@@ -329,7 +329,7 @@ async def test_a_stream_that_cannot_be_framed_is_closed() -> None:
         await asyncio.wait_for(reader.read(), 5)  # to its end
         await until(lambda: site.shell.connections == 0)
         assert not site.machine.requests
-        assert site.shell.drops["tcp_bad_message"] == 1
+        assert site.machine.drops["malformed"] == 1
 
 
 @looped
