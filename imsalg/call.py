@@ -125,6 +125,16 @@ class Call:
             "treatments": [str(decision.treatment) for decision in decisions],
         }
 
+    def addressee(self, request: Request, side: Side, flow: Flow) -> Party | None:
+        """Whom a request from one side is for, if its tags are those of a dialog and it came from where that
+        side's requests come from."""
+        branch = self._branch_of(request, side)
+        if branch is None or self.flows[side].remote != flow.remote:
+            return None
+        tag = (request.from_ if side is self.caller else request.to).tag
+        caller = self.invite.request.from_.tag
+        return branch.dialog.toward(side is self.caller) if tag == caller else None
+
     # -- requests
 
     def request(self, crossing: Crossing, now: float) -> None:

@@ -70,6 +70,7 @@ class Core:
             config.limits.registrations, config.registration.min_expires, config.registration.max_expires
         )
         self.calls: dict[str, Call] = {}
+        self._by_call_id: dict[str, dict[str, Call]] = {}
         self._config = config
         self._rng = rng
         self._access = {access.listen: access for access in config.access}
@@ -256,11 +257,20 @@ class Core:
                         self._ask(call, effect)
                     case Note():
                         self._notes.append(effect)
-        if call.finished:
-            self.calls.pop(call.token, None)
-        else:
-            self.calls[call.token] = call
+        self._keep(call)
         self._arm(call)
+
+    def _keep(self, call: Call) -> None:
+        """In the tables for as long as it is not finished; a late 2xx may bring one back."""
+        call_id = call.invite.request.call_id
+        if not call.finished:
+            self.calls[call.token] = call
+            self._by_call_id.setdefault(call_id, {})[call.token] = call
+        elif self.calls.pop(call.token, None) is not None:
+            passes = self._by_call_id[call_id]
+            del passes[call.token]
+            if not passes:
+                del self._by_call_id[call_id]
 
     def _arm(self, call: Call) -> None:
         running = self._running.get(call.token)
@@ -468,9 +478,9 @@ class Core:
     def _within(self, crossing: Crossing, token: str | None) -> None:
         """A request within a dialog: of a call, or of another dialog that was recorded with a binding's
         token."""
-        call = self.calls.get(token) if token else None
-        binding = self.registrations.find(token) if token else None
         outgoing = crossing.outgoing
+        call = self._call_of(crossing.request, outgoing, token, crossing.side, crossing.flow)
+        binding = self.registrations.find(token) if token else None
         if crossing.side is Side.CORE:
             if call is not None:
                 crossing.flow = call.flows[Side.ACCESS]
@@ -502,7 +512,8 @@ class Core:
         try:
             hops = int(outgoing.headers.get("Max-Forwards") or "70") - 1
             token = self._pop_routes(outgoing)
-            call = self.calls.get(token) if token else None
+            side = Side.CORE if access is None else Side.ACCESS
+            call = self._call_of(request, outgoing, token, side, flow)
             if call is None or hops < 0:
                 self.endpoint.drops["ack-of-no-call"] += 1
                 return
@@ -518,8 +529,24 @@ class Core:
         except (PeerError, ValueError):
             self.endpoint.drops["malformed"] += 1
             return
-        call.acknowledge(request, outgoing, Side.CORE if access is None else Side.ACCESS, to, self._now)
+        call.acknowledge(request, outgoing, side, to, self._now)
         self._carry_out(call)
+
+    def _call_of(
+        self, request: Request, outgoing: Request, token: str | None, side: Side, flow: Flow
+    ) -> Call | None:
+        """The call a request within a dialog belongs to: by the token in its Route. A peer that does not
+        keep route sets, as many test tools, is told by Call-ID, tags and flow; its request is routed as it
+        should have been."""
+        if token is not None:
+            return self.calls.get(token)
+        for call in self._by_call_id.get(request.call_id, {}).values():
+            party = call.addressee(request, side, flow)
+            if party is not None:
+                outgoing.uri = party.target
+                outgoing.headers.set("Route", *party.routes)
+                return call
+        return None
 
     # -- routes
 
