@@ -4,8 +4,9 @@ The controller (IMS-ALG) chooses the names of contexts and terminations, so that
 commands on one context and be repeated without harm. A request is executed as a whole or not at all.
 On the wire every message is one frame: four bytes of length, big endian, then MessagePack (see `wire`).
 
-The model is H.248's: a *context* joins *terminations*; a termination lies in one IP realm and has *streams*, one
-for each m-line; streams with the same id in one context are connected with each other.
+The model is H.248's: a *context* joins *terminations*; a termination lies in one IP realm and has
+*streams*, one for each m-line; streams with the same id in one context are connected with each other: always
+if there are two, and of three and more (an early dialog each) the first two whose mode is not inactive.
 Iq carries values (addresses, keys), never SDP.
 """
 
@@ -55,7 +56,8 @@ class Transport(StrEnum):
 
 
 class Mode(StrEnum):
-    """H.248 stream mode, seen from outside the gateway: SENDONLY = the gateway sends on it, and drops what comes."""
+    """H.248 stream mode, seen from outside the gateway: SENDONLY means that the gateway sends on it, and
+    drops what comes."""
 
     INACTIVE = "inactive"
     SENDONLY = "sendonly"
@@ -94,7 +96,8 @@ class Stream(Struct, frozen=True, omit_defaults=True):
 
     remote, remote_rtcp: where to send; None while the peer has not said. remote_rtcp None: remote's port + 1.
     rtcp_mux: RTP and RTCP share one port on this side (RFC 5761).
-    local_key: protects what this termination sends. remote_keys: what the peer sends; several only with MKI.
+    local_key: protects what this termination sends, without an MKI. remote_keys: what the peer sends; several
+    only with MKIs of one length. SRTP needs both before the mode is anything but inactive.
     mode: RTCP flows whenever `remote` is known; only media obey the mode.
     latch: learn the peer's address from its first (authenticated) packet.
     source_filter: drop packets from another address than `remote`'s host (TS 23.334 clause 5.4).
@@ -114,7 +117,7 @@ class Stream(Struct, frozen=True, omit_defaults=True):
     inactivity: float = 0.0
 
 
-# -- commands ---------------------------------------------------------------------------------------------------
+# -- commands --------------------------------------------------------------------------------------------
 
 
 class ReserveConnectionPoint(Struct, frozen=True, tag="reserve"):
@@ -136,8 +139,8 @@ class ReserveAndConfigureConnectionPoint(Struct, frozen=True, tag="reserve_and_c
 
 
 class ConfigureConnectionPoint(Struct, frozen=True, tag="configure"):
-    """TS 23.334 clause 8.4: replace the named streams of a termination by these, add those with a new id, and take
-    away those in `remove`. Ports of streams that stay are kept."""
+    """TS 23.334 clause 8.4: replace the named streams of a termination by these, add those with a new id,
+    and take away those in `remove`. Ports of streams that stay are kept."""
 
     termination: str
     streams: tuple[Stream, ...]
@@ -152,14 +155,16 @@ class ChangeThroughConnection(Struct, frozen=True, tag="change_through_connectio
 
 
 class ReleaseTermination(Struct, frozen=True, tag="release"):
-    """TS 23.334 clause 8.5: release one termination, or all of the context if none is named. Releasing what is not
-    there succeeds with no statistics."""
+    """TS 23.334 clause 8.5: release one termination, or all of the context if none is named. Releasing
+    what is not there succeeds with no statistics. What is released is not reserved again in the same
+    request."""
 
     termination: str | None = None
 
 
 class AuditValue(Struct, frozen=True, tag="audit"):
-    """Tell the terminations and local addresses of the request's context; all contexts if the request's is ""."""
+    """Tell the terminations and local addresses of the request's context, or of all contexts if that is
+    "". Every controller may see the contexts of the others."""
 
 
 Command = (
@@ -172,7 +177,7 @@ Command = (
 )
 
 
-# -- results, in the order of the commands ----------------------------------------------------------------------
+# -- results, in the order of the commands; all tell of the state after the whole request ----------------
 
 
 class LocalStream(Struct, frozen=True):
@@ -184,7 +189,8 @@ class LocalStream(Struct, frozen=True):
 
 
 class Reserved(Struct, frozen=True, tag="reserved"):
-    """Answers reserve, reserve and configure, and configure: all streams of the termination as they now are."""
+    """Answers reserve, reserve and configure, and configure: all streams of the termination as they are
+    now."""
 
     termination: str
     streams: tuple[LocalStream, ...]
@@ -212,7 +218,8 @@ class Released(Struct, frozen=True, tag="released"):
 
 
 class AuditedContext(Struct, frozen=True):
-    """owner: the controller that made it. idle: seconds since the last media packet (since creation if none)."""
+    """owner: the controller that made it. idle: seconds since the last media packet; since the creation
+    if none."""
 
     context: str
     owner: str
@@ -240,14 +247,16 @@ class ErrorCode(StrEnum):
     OVERLOAD = "overload"  # a limit of contexts, terminations or streams
 
 
-# -- what crosses the wire ---------------------------------------------------------------------------------------
+# -- what crosses the wire -------------------------------------------------------------------------------
 
 
 class Hello(Struct, frozen=True, tag="hello"):
-    """The first message in each direction. Another version is answered with an own Hello and the end of the
-    connection. name: the controller's or gateway's; incarnation: changes with each start of the process, so that the
-    other side sees a restart. realms: those a gateway serves (empty from a controller). claims: the contexts a
-    controller still owns; after the gateway's grace time it drops the others made under the same name."""
+    """The first message in each direction. Another version is answered with an own Hello and the end of
+    the connection. name: the controller's or gateway's; incarnation: changes with each start of the
+    process, so that the other side sees a restart. realms: those a gateway serves (empty from a
+    controller). claims: the contexts a controller still owns; the gateway drops the others made under the
+    same name, and sends CONTEXT_LOST for those it does not know. The contexts of a controller that stays
+    away are dropped after a grace time."""
 
     version: int
     name: str
@@ -270,7 +279,8 @@ class Reply(Struct, frozen=True, tag="reply"):
 
 
 class ErrorReply(Struct, frozen=True, tag="error"):
-    """None of the request's commands had an effect. command: index of the one that failed."""
+    """None of the request's commands had an effect. command: index of the one that failed; of the last if
+    they cannot be done together."""
 
     id: int
     code: ErrorCode
@@ -279,9 +289,9 @@ class ErrorReply(Struct, frozen=True, tag="error"):
 
 
 class Event(StrEnum):
-    MEDIA_INACTIVE = "media_inactive"  # nothing from the peer for the stream's `inactivity`; once until media return
+    MEDIA_INACTIVE = "media_inactive"  # nothing from the peer for `inactivity`; once until media return
     MEDIA_FIRST = "media_first"  # the first (authenticated) media packet from the peer
-    SRTP_FAILURES = "srtp_failures"  # more failed authentications than the configured limit; once a minute at most
+    SRTP_FAILURES = "srtp_failures"  # more failed authentications than configured; once a minute at most
     CONTEXT_LOST = "context_lost"  # the gateway had to give the context up
 
 
@@ -296,7 +306,7 @@ class Notice(Struct, frozen=True, tag="notice"):
 
 
 class Heartbeat(Struct, frozen=True, tag="heartbeat"):
-    """Sent by each side after each `wire.HEARTBEAT` seconds of own silence; three missed end the connection."""
+    """Sent by each side after `wire.HEARTBEAT` seconds of own silence; three missed end the connection."""
 
 
 FromController = Hello | Request | Heartbeat

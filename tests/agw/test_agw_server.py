@@ -119,10 +119,10 @@ def test_a_call_goes_through_and_is_counted(config, access, core):
                 "call-1", reserve("a", "access", alice_address), reserve("b", "core", bob_address)
             )
             a, b = (result.streams[0] for result in reply.results)
-            await loop.sock_sendto(alice, PACKET, (a.rtp.host, a.rtp.port))
+            alice.sendto(PACKET, (a.rtp.host, a.rtp.port))
             assert await asyncio.wait_for(loop.sock_recv(bob, 2048), PATIENCE) == PACKET
             assert await ask.notice() == Notice("call-1", Event.MEDIA_FIRST, "a", 1)
-            await loop.sock_sendto(bob, PACKET, (b.rtp.host, b.rtp.port))
+            bob.sendto(PACKET, (b.rtp.host, b.rtp.port))
             assert await asyncio.wait_for(loop.sock_recv(alice, 2048), PATIENCE) == PACKET
             audited = (await ask("", AuditValue())).results[0]
             assert audited.contexts[0].terminations == {"a": (a,), "b": (b,)}

@@ -6,7 +6,7 @@ import ipaddress
 import logging
 import socket
 import stat
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from cryptography import x509
@@ -118,11 +118,9 @@ async def raw(path, *messages):
 async def until_closed(reader):
     """What came until the other side closed."""
     data = b""
-    try:
+    with suppress(ConnectionError):
         while chunk := await asyncio.wait_for(reader.read(65536), PATIENCE):
             data += chunk
-    except ConnectionResetError:
-        pass
     return data
 
 
