@@ -33,11 +33,14 @@ def command(path: str) -> None:
 
 
 def _kind_of(path: str) -> str:
-    """Only the gateway has realms and listens on Iq. What cannot be read goes to the proxy's loader, which
-    says why."""
+    """A proxy cannot do without sides and a gateway; a gateway's file may leave everything out. What cannot be
+    read goes to the proxy's loader, which says why."""
     try:
         tree = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return "proxy"
-    proxy = tree.keys() & {"access", "core", "gateway", "policy", "registration", "call", "visited_network"}
-    return "gateway" if tree.keys() & {"iq", "realm", "grace"} and not proxy else "proxy"
+    return (
+        "proxy"
+        if tree.keys() & {"access", "core", "gateway", "policy", "registration", "call"}
+        else "gateway"
+    )

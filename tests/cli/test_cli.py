@@ -112,6 +112,12 @@ def test_check_names_the_path_and_the_nearest_right_word(
     assert nearest in said.replace(place, "")
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.toml")), ids=lambda path: path.name)
+def test_the_shipped_files_are_right(path: Path) -> None:
+    code, said = imsalg("check", str(path))
+    assert code == 0, said
+
+
 def test_check_of_what_cannot_be_read_exits_with_2(tmp_path: Path) -> None:
     assert imsalg("check", str(tmp_path / "none.toml"))[0] == 2
     (tmp_path / "broken.toml").write_text("[[")
