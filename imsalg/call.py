@@ -480,7 +480,7 @@ class Call:
         for index, (line, decision) in enumerate(
             zip(media.pending.offer.media, media.pending.decisions, strict=True)
         ):
-            text = f"{self.token}: m={index} {line.kind}: {decision.treatment}, because {decision.reason}"
+            text = f"{self.token}: m={index} {line.kind}: {decision.reason}"
             self.effects.append(Note(logging.INFO, text))
 
     # -- branches
