@@ -33,7 +33,7 @@ def command(path: str) -> None:
 
 
 def _kind_of(path: str) -> str:
-    """A proxy cannot do without sides and a gateway; a gateway's file may leave everything out. What cannot be
+    """A proxy cannot do without sides and a gateway; a gateway's file may leave all out. What cannot be
     read goes to the proxy's loader, which says why."""
     try:
         tree = tomllib.loads(Path(path).read_text(encoding="utf-8"))
