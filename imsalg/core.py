@@ -150,27 +150,18 @@ class Core:
             call.end("the proxy is leaving", 503, now)
             self._carry_out(call)
 
-    def status(self) -> dict[str, object]:
+    def status(self, now: float) -> dict[str, object]:
         """What is alive, as a JSON document; no key material."""
         counts = self.endpoint.counts()
         return {
             "name": self._config.name,
             "gateway": self._gateway.name if self._gateway else None,
-            "registrations": [self._registration_status(binding) for binding in self.registrations],
-            "calls": [call.status(self._now) for call in self.calls.values()],
+            "registrations": [_registration_status(binding, now) for binding in self.registrations],
+            "calls": [call.status(now) for call in self.calls.values()],
             "transactions": sum(count for name, count in counts.items() if name != "timers"),
             "timers": counts["timers"] + len(self._timers),
             "asked": len(self._asked),
             "drops": dict(self.endpoint.drops),
-        }
-
-    def _registration_status(self, binding: Binding) -> dict[str, object]:
-        return {
-            "aor": binding.aor,
-            "contact": next(iter(binding.contacts), ""),
-            "mechanisms": sorted(binding.mechanisms),
-            "flow": f"{binding.flow.transport} {binding.flow.remote}",
-            "expires_in": round(binding.expires - self._now),
         }
 
     # -- events
@@ -742,3 +733,13 @@ def _flow(uri: Uri, local: Address) -> Flow:
 
 def _transport_param(transport: Transport) -> str:
     return ";transport=tcp" if transport is Transport.TCP else ""
+
+
+def _registration_status(binding: Binding, now: float) -> dict[str, object]:
+    return {
+        "aor": binding.aor,
+        "contact": next(iter(binding.contacts), ""),
+        "mechanisms": sorted(binding.mechanisms),
+        "flow": f"{binding.flow.transport} {binding.flow.remote}",
+        "expires_in": round(binding.expires - now),
+    }

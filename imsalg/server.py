@@ -82,7 +82,7 @@ class Proxy:
             await self._iq_task
 
     def _has_calls(self) -> bool:
-        status = self.core.status()
+        status = self.core.status(time.monotonic())
         return bool(status["calls"] or status["asked"])
 
     # -- the gateway -----------------------------------------------------------------------------------------
@@ -110,7 +110,7 @@ class Proxy:
 
     async def _tell_status(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         transport = {"connections": self._shell.connections, "drops": dict(self._shell.drops)}
-        writer.write(msgspec.json.encode({**self.core.status(), "transport": transport}))
+        writer.write(msgspec.json.encode({**self.core.status(time.monotonic()), "transport": transport}))
         with contextlib.suppress(OSError):
             writer.close()
             await writer.wait_closed()

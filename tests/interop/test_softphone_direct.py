@@ -8,12 +8,10 @@ import signal
 from pathlib import Path
 
 import pytest
-from ue_process import Ue
-from wire import Capture, Kind, between, sdes_keys, tone_in, tone_share, unprotect
 
 from cli.tone import tone_seconds
-
-pytest.importorskip("pjsua2")
+from tests.interop.ue_process import Ue
+from tests.interop.wire import Capture, Kind, between, sdes_keys, tone_in, tone_share, unprotect
 
 ALICE, ALICE_RTP, ALICE_TONE = 35010, 35020, 1000
 BOB, BOB_RTP, BOB_TONE = 35110, 35120, 440

@@ -9,9 +9,8 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
-from ue_process import Ue
 
-pytest.importorskip("pjsua2")
+from tests.interop.ue_process import Ue
 
 ANNOUNCED = ("sdes-srtp;mediasec", "msrp-tls;mediasec")
 CHALLENGE = 'WWW-Authenticate: Digest realm="ims.test", nonce="n1", algorithm=MD5, qop="auth"\r\n'

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pylibsrtp
 import pytest
-from wire import (
+
+from tests.interop.wire import (
     ETH_P_IPV6,
     Capture,
     Kind,
