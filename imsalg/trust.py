@@ -33,7 +33,8 @@ _NOT_FOR_UES = (
     "P-Visited-Network-ID",
     "P-Preferred-Identity",
 )
-_INTEGRITY = re.compile(r'\s*,?\s*integrity-protected\s*=\s*("[^"]*"|[^,\s]*)', re.IGNORECASE)
+_PROTECTED = r'integrity-protected\s*=\s*(?:"[^"]*"|[^,\s]*)'
+_INTEGRITY = re.compile(rf",\s*{_PROTECTED}|{_PROTECTED}\s*,?\s*", re.IGNORECASE)
 
 
 def from_ue(headers: Headers) -> None:

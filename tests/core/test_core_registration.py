@@ -1,0 +1,316 @@
+"""REGISTER through the proxy, and what becomes of it (TS 24.229 clause 5.2.2)."""
+
+import pytest
+from msgspec.structs import replace
+
+from imsalg.config import LimitsConfig, Networks
+from imsalg.policy.treatment import Mechanism
+from imsalg.sip.endpoint import Address, Flow, Transport
+from tests.sim.world import ACCESS, BASE, CORE, NETWORK, Peer, session
+
+AUDIO = session("192.0.2.10")
+
+
+def access(**changes):
+    """The access section with these changes."""
+    return (replace(BASE["access"][0], **changes),)
+
+
+def registrations(world):
+    return world.core.status(world.now)["registrations"]
+
+
+def token_of(request):
+    return request.headers.get("Path").partition(":")[2].partition("@")[0]
+
+
+def test_a_register_goes_on_with_path_visited_network_and_charging_vector(world):
+    alice = world.ue()
+    alice.register("alice", ("Route", f"<sip:{ACCESS};lr>"), ("Supported", "path, outbound"))
+    request = world.network.expect("REGISTER")
+    headers = request.headers
+    assert request.uri == "sip:home.example"
+    assert headers.get("Path").endswith(f"@{CORE};lr>")
+    assert headers.values("Require") == ["path"]
+    assert headers.get("P-Visited-Network-ID") == '"visited.example"'
+    assert "icid-value=" in headers.get("P-Charging-Vector")
+    assert "Route" not in headers
+    assert headers.get("Supported") == "path, outbound"
+    assert headers.get("Max-Forwards") == "69"
+
+
+def test_path_is_required_once(world):
+    world.ue().register("alice", ("Require", "Path"))
+    assert world.network.expect("REGISTER").headers.values("Require") == ["Path"]
+
+
+def test_what_the_network_says_about_registrations_cannot_come_from_a_ue(world):
+    world.ue().register(
+        "alice",
+        ("P-Visited-Network-ID", "elsewhere"),
+        ("P-Charging-Vector", "icid-value=mine"),
+        ("Authorization", 'Digest username="a", integrity-protected="yes", realm="r"'),
+    )
+    headers = world.network.expect("REGISTER").headers
+    assert headers.lines("P-Visited-Network-ID") == ['"visited.example"']
+    assert "mine" not in headers.get("P-Charging-Vector")
+    assert headers.get("Authorization") == 'Digest username="a", realm="r"'
+
+
+def test_integrity_protected_is_removed_where_it_comes_first(world):
+    world.ue().register("alice", ("Authorization", 'Digest integrity-protected="yes", username="a"'))
+    assert world.network.expect("REGISTER").headers.get("Authorization") == 'Digest username="a"'
+
+
+def test_the_registrar_says_how_long_a_registration_lasts(world):
+    alice = world.ue()
+    alice.register("alice", expires=3600)
+    world.network.accept(world.network.expect("REGISTER"), 100)
+    alice.expect(200)
+    (status,) = registrations(world)
+    assert status["aor"] == "sip:alice@home.example"
+    assert status["expires_in"] == 100
+    world.advance(101)
+    assert not registrations(world)
+    alice.invite("sip:bob@home.example", sdp=AUDIO)
+    alice.expect(403)
+
+
+def test_a_refresh_keeps_the_token_and_the_registration_lasts_longer(world):
+    alice = world.ue()
+    alice.register("alice")
+    first = world.network.expect("REGISTER")
+    world.network.accept(first, 100)
+    world.advance(60)
+    alice.register("alice")
+    second = world.network.expect("REGISTER")
+    world.network.accept(second, 100)
+    assert token_of(first) == token_of(second)
+    world.advance(60)
+    assert len(registrations(world)) == 1
+    world.advance(60)
+    assert not registrations(world)
+
+
+def test_a_refresh_from_another_port_with_the_same_instance_keeps_the_token_and_moves_the_flow(world):
+    instance = ';+sip.instance="<urn:uuid:1>";reg-id=1'
+    alice, moved = world.ue(), world.ue(port=7070)
+    alice.register("alice", contact=f"<sip:alice@192.0.2.10>{instance}")
+    first = world.network.expect("REGISTER")
+    world.network.accept(first)
+    moved.register("alice", contact=f"<sip:alice@192.0.2.10:7070>{instance}")
+    second = world.network.expect("REGISTER")
+    world.network.accept(second)
+    assert token_of(first) == token_of(second)
+    alice.inbox.clear()
+    alice.invite("sip:bob@home.example", sdp=AUDIO)
+    alice.expect(403)
+    moved.expect(200)
+    moved.invite("sip:bob@home.example", sdp=AUDIO)
+    world.network.expect("INVITE")
+
+
+def test_a_401_passes_and_registers_nobody(world):
+    alice = world.ue()
+    alice.register("alice")
+    world.network.reply(world.network.expect("REGISTER"), 401, ("WWW-Authenticate", 'Digest realm="r"'))
+    assert alice.expect(401).headers.get("WWW-Authenticate") == 'Digest realm="r"'
+    assert not registrations(world)
+
+
+def test_a_registrar_that_does_not_answer_is_a_504(world):
+    alice = world.ue()
+    alice.register("alice")
+    world.advance(40)
+    alice.expect(504)
+    assert not registrations(world)
+
+
+def test_deregistration_takes_the_binding_away(world):
+    alice = world.register(world.ue(), "alice")
+    alice.register("alice", expires=0)
+    assert len(registrations(world)) == 1  # until the registrar has said so
+    world.network.accept(world.network.expect("REGISTER"), 0)
+    alice.expect(200)
+    assert not registrations(world)
+
+
+def test_a_200_without_the_contact_takes_the_binding_away(world):
+    alice = world.register(world.ue(), "alice")
+    alice.register("alice", expires=0)
+    world.network.reply(world.network.expect("REGISTER"), 200)
+    assert not registrations(world)
+
+
+def test_contact_star_takes_all_bindings_of_the_user_away(world):
+    alice = world.register(world.ue(10), "alice")
+    world.register(world.ue(11), "alice")
+    world.register(world.ue(12), "bob")
+    alice.register("alice", expires=0, contact="*")
+    world.network.reply(world.network.expect("REGISTER"), 200)
+    assert [each["aor"] for each in registrations(world)] == ["sip:bob@home.example"]
+
+
+def test_contact_star_with_an_expiry_takes_nothing_away(world):
+    alice = world.register(world.ue(10), "alice")
+    alice.register("alice", expires=600, contact="*")
+    world.network.reply(world.network.expect("REGISTER"), 400)
+    assert len(registrations(world)) == 1
+
+
+def test_a_query_changes_nothing(world):
+    alice = world.register(world.ue(10), "alice")
+    query = alice.compose("REGISTER", "sip:home.example", ("To", "<sip:alice@home.example>"))
+    query.headers.remove("Contact")
+    alice.send(query)
+    contact = ("Contact", f"<{alice.contact}>;expires=50")
+    world.network.reply(world.network.expect("REGISTER"), 200, contact)
+    alice.expect(200)
+    (status,) = registrations(world)
+    assert status["expires_in"] == 3600
+
+
+def test_contacts_of_others_in_the_200_are_not_ours(world):
+    alice = world.ue()
+    alice.register("alice")
+    request = world.network.expect("REGISTER")
+    theirs = ("Contact", "<sip:alice@203.0.113.7>;expires=90000")
+    world.network.reply(request, 200, theirs, ("Contact", f"<{alice.contact}>;expires=100"))
+    (status,) = registrations(world)
+    assert (status["contact"], status["expires_in"]) == (alice.contact, 100)
+
+
+@pytest.mark.parametrize("expires", ["1", "59"])
+def test_too_short_an_expiry_is_refused_with_the_shortest(world, expires):
+    alice = world.ue()
+    alice.register("alice", expires=int(expires))
+    assert alice.expect(423).headers.get("Min-Expires") == "60"
+    assert world.network.quiet()
+
+
+def test_too_long_an_expiry_is_not_believed(world):
+    alice = world.ue()
+    alice.register("alice")
+    world.network.accept(world.network.expect("REGISTER"), 2**40)
+    (status,) = registrations(world)
+    assert status["expires_in"] <= 600_000
+
+
+def test_over_the_limit_of_registrations_is_503(worlds):
+    world = worlds(limits=LimitsConfig(registrations=1))
+    world.register(world.ue(10), "alice")
+    bob = world.ue(11)
+    bob.register("bob")
+    assert bob.expect(503).headers.get("Retry-After")
+    world.register(world.peers[Address("192.0.2.10", 5060)], "alice")  # a refresh is no new one
+
+
+def test_a_register_from_the_core_is_refused(world):
+    world.network.register("alice")
+    world.network.expect(403)
+
+
+def test_strangers_are_refused(world):
+    mallory = world.ue(66)
+    for method in ("INVITE", "MESSAGE", "SUBSCRIBE", "OPTIONS", "PUBLISH", "FOO"):
+        mallory.request(method, "sip:bob@home.example")
+        mallory.expect(403)
+    assert world.network.quiet()
+
+
+def test_only_named_peers_may_speak_on_the_core_side(worlds):
+    world = worlds(core=replace(BASE["core"], trusted=Networks([NETWORK.host])))
+    alice = world.register(world.ue(), "alice")
+    stranger = Peer(world, Address("203.0.113.66", 5060), CORE)
+    stranger.call(alice, sdp=AUDIO)
+    stranger.expect(403)
+    assert alice.quiet()
+
+
+def test_a_trusted_peer_needs_no_registration(worlds):
+    world = worlds(access=access(trusted=Networks(["192.0.2.50/32"])))
+    sipp = world.ue(50)
+    sipp.invite("sip:bob@home.example", ("P-Preferred-Identity", "<sip:x@y>"), sdp=AUDIO)
+    there = world.network.expect("INVITE")
+    assert "Route" not in there.headers
+    assert "P-Asserted-Identity" not in there.headers
+    assert "P-Preferred-Identity" not in there.headers
+
+
+def test_a_trusted_peer_is_reached_by_its_address(worlds):
+    world = worlds(access=access(trusted=Networks(["192.0.2.50/32"])))
+    sipp = world.ue(50)
+    world.network.invite(f"sip:service@{sipp.address}", sdp=AUDIO)
+    sipp.expect("INVITE")
+
+
+@pytest.mark.parametrize("uri", ["urn:service:sos", "urn:service:sos.fire", "URN:service:SOS"])
+def test_emergency_calls_are_let_in_where_the_switch_says_so(worlds, uri):
+    world = worlds(access=access(emergency=True))
+    world.ue().invite(uri, sdp=AUDIO)
+    world.network.expect("INVITE")
+    world.ue(11).invite("urn:service:sosx", sdp=AUDIO)
+    assert world.network.quiet()
+
+
+def test_emergency_calls_are_refused_where_the_switch_does_not_say_so(world):
+    alice = world.ue()
+    alice.invite("urn:service:sos", sdp=AUDIO)
+    alice.expect(403)
+
+
+def test_two_users_on_one_flow_are_told_apart_by_their_identity(world):
+    phone = world.ue()
+    for user in ("alice", "bob"):
+        phone.register(user)
+        route = ("Service-Route", f"<sip:{user}@{NETWORK};lr>")
+        world.network.accept(world.network.expect("REGISTER"), 3600, route)
+        phone.expect(200)
+    for user in ("alice", "bob"):
+        preferred = ("P-Preferred-Identity", f"<sip:{user}@home.example>")
+        phone.invite("sip:carol@home.example", preferred, sdp=AUDIO)
+        headers = world.network.expect("INVITE").headers
+        assert headers.get("P-Asserted-Identity") == f"<sip:{user}@home.example>"
+        assert headers.get("Route") == f"<sip:{user}@{NETWORK};lr>"
+
+
+def test_a_request_on_another_flow_of_the_same_host_is_a_strangers(world):
+    world.register(world.ue(10, 5060), "alice")
+    other = world.ue(10, 9999)
+    other.invite("sip:bob@home.example", sdp=AUDIO)
+    other.expect(403)
+
+
+def test_a_ue_on_tcp_is_reached_on_its_connection(world):
+    alice = world.register(world.ue(10, 40123, transport=Transport.TCP), "alice")
+    world.network.call(alice, sdp=AUDIO)
+    there = alice.expect("INVITE")
+    assert alice._flows[there.via.branch] == Flow(Transport.TCP, ACCESS, alice.address)
+    assert there.via.transport == "TCP"
+
+
+def test_a_core_without_path_reaches_a_ue_by_its_contact(world):
+    alice = world.register(world.ue(), "alice")
+    world.network.invite(alice.contact, sdp=AUDIO)
+    alice.expect("INVITE")
+
+
+def test_who_is_not_registered_is_not_found(world):
+    world.network.invite("sip:nobody@192.0.2.77", sdp=AUDIO)
+    world.network.expect(404)
+    world.network.invite("sip:nobody@192.0.2.77", ("Route", f"<sip:0123456789@{CORE};lr>"), sdp=AUDIO)
+    world.network.expect(404)
+
+
+def test_network_policy_may_differ_by_access(worlds):
+    other = Address("192.0.2.3", 5060)
+    here = BASE["access"][0]
+    world = worlds(access=(here, replace(here, name="other", listen=other, mechanisms=())))
+    alice = Peer(world, Address("192.0.2.10", 5060), other)
+    alice.register("alice", ("Security-Client", "sdes-srtp;mediasec"))
+    world.network.accept(world.network.expect("REGISTER"))
+    assert "Security-Server" not in alice.expect(200).headers
+    assert registrations(world)[0]["mechanisms"] == []
+    bob = world.register(world.ue(11), "bob")
+    assert bob.quiet()
+    assert registrations(world)[1]["mechanisms"] == [Mechanism.SDES_SRTP]
