@@ -206,6 +206,9 @@ class World:
         assert isinstance(reply.results[0], Audited)
         return reply.results[0]
 
+    def status(self) -> dict[str, Any]:
+        return self.core.status(self.now)
+
     # -- time and messages
 
     def advance(self, seconds: float) -> None:

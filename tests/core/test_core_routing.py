@@ -1,0 +1,233 @@
+"""Who gets a request: routes, hops, loops and spirals (RFC 3261 section 16, RFC 5658)."""
+
+import pytest
+
+from imsalg.sip.endpoint import Transport
+from imsalg.sip.values import Via
+from tests.sim.world import ACCESS, CORE, NETWORK, crypto, lines_of, protected, session
+
+AUDIO = session("192.0.2.10")
+ANSWER = session("203.0.113.5")
+
+
+@pytest.fixture
+def alice(world):
+    return world.register(world.ue(10), "alice")
+
+
+@pytest.fixture
+def bob(world):
+    return world.register(world.ue(11), "bob")
+
+
+def test_both_sides_are_recorded_with_one_token_and_the_next_hops_is_on_top(world, alice):
+    alice.invite("sip:bob@home.example", sdp=AUDIO)
+    first, second = world.network.expect("INVITE").headers.values("Record-Route")
+    token = first.partition(":")[2].partition("@")[0]
+    assert first == f"<sip:{token}@{CORE};lr>"
+    assert second == f"<sip:{token}@{ACCESS};lr>"
+    world.network.call(alice, sdp=AUDIO)
+    first, second = alice.expect("INVITE").headers.values("Record-Route")
+    assert first.endswith(f"@{ACCESS};lr>")
+    assert second.endswith(f"@{CORE};lr>")
+    assert token not in first
+
+
+def test_a_side_on_tcp_is_recorded_as_such(world):
+    alice = world.register(world.ue(10, 40123, transport=Transport.TCP), "alice")
+    alice.invite("sip:bob@home.example", sdp=AUDIO)
+    first, second = world.network.expect("INVITE").headers.values("Record-Route")
+    assert first.endswith(f"@{CORE};lr>")
+    assert second.endswith(f"@{ACCESS};transport=tcp;lr>")
+
+
+def test_our_own_routes_are_taken_off_and_others_stay(world, alice):
+    other = f"<sip:other@{NETWORK};lr>"
+    world.network.invite(alice.contact, ("Route", f"{alice.path}, {other}"), sdp=AUDIO)
+    assert alice.expect("INVITE").headers.values("Route") == [other]
+
+
+def test_requests_in_a_dialog_follow_the_route_set(world, alice):
+    invite = alice.invite("sip:bob@home.example", sdp=AUDIO)
+    there = world.network.expect("INVITE")
+    beyond = ("Record-Route", "<sip:scscf@198.51.100.9:5060;lr>")
+    there.headers.prepend(*beyond)  # a proxy there records itself
+    world.network.reply(there, 200, sdp=ANSWER)
+    talk = alice.dialog(invite, alice.expect(200))
+    talk.ack()
+    ack = world.network.expect("ACK")
+    assert ack.headers.values("Route") == [beyond[1]]
+    assert ack.uri == f"sip:there@{NETWORK}"
+    talk.request("BYE")
+    assert world.network.expect("BYE").headers.values("Route") == [beyond[1]]
+
+
+@pytest.mark.parametrize(("hops", "left"), [("70", "69"), ("1", "0"), ("255", "70"), ("71", "70")])
+def test_hops_are_counted(world, alice, hops, left):
+    alice.request("MESSAGE", "sip:bob@home.example", ("Max-Forwards", hops))
+    assert world.network.expect("MESSAGE").headers.get("Max-Forwards") == left
+
+
+def test_without_hops_it_is_70(world, alice):
+    request = alice.compose("MESSAGE", "sip:bob@home.example")
+    request.headers.remove("Max-Forwards")
+    alice.send(request)
+    assert world.network.expect("MESSAGE").headers.get("Max-Forwards") == "70"
+
+
+@pytest.mark.parametrize(("hops", "status"), [("0", 483), ("x", 400), ("-1", 400), ("1" * 5000, 400)])
+def test_no_hops_left_is_483_and_no_number_400(world, alice, hops, status):
+    alice.invite("sip:bob@home.example", ("Max-Forwards", hops), sdp=AUDIO)
+    alice.expect(status)
+    assert world.network.quiet()
+
+
+def test_what_is_unknown_in_proxy_require_is_420(world, alice):
+    alice.invite("sip:bob@home.example", ("Proxy-Require", "foo, sec-agree, bar"), sdp=AUDIO)
+    assert alice.expect(420).headers.values("Unsupported") == ["foo", "bar"]
+    assert world.network.quiet()
+
+
+def test_what_is_unknown_in_require_is_for_the_other_end(world, alice):
+    alice.invite("sip:bob@home.example", ("Require", "foo"), sdp=AUDIO)
+    assert world.network.expect("INVITE").headers.get("Require") == "foo"
+
+
+def test_options_to_us_is_answered_here_even_to_strangers_and_without_hops(world, alice):
+    for peer, address in ((world.ue(66), ACCESS), (alice, ACCESS), (world.network, CORE)):
+        peer.request("OPTIONS", f"sip:{address}", ("Max-Forwards", "0"))
+        peer.expect(200)
+    assert world.network.quiet()
+
+
+def test_a_request_that_comes_back_unchanged_is_a_loop(world, alice):
+    loop = world.network.compose("MESSAGE", alice.contact, ("Route", alice.path))
+    world.network.send(loop)
+    there = alice.expect("MESSAGE")
+    back = loop.copy()
+    back.headers.set("Via", *there.headers.values("Via"))
+    back.headers.prepend("Via", world.network.via())
+    world.network.send(back)
+    world.network.expect(482)
+    assert alice.quiet()
+
+
+def test_a_spiral_is_two_calls_told_apart_by_token(world, alice, bob):
+    """Alice and Bob are both behind us: one INVITE passes twice, with the same Call-ID and tags."""
+    invite = alice.invite("sip:bob@home.example", sdp=protected("192.0.2.10"))
+    once = world.network.expect("INVITE")
+    forward(world, once, bob.contact, bob.path)
+    twice = bob.expect("INVITE")
+    assert twice.call_id == invite.call_id
+    assert len(world.status()["calls"]) == 2
+    assert lines_of(twice, "m=audio")[0].split()[1] == "RTP/SAVP"
+    bob.reply(twice, 200, sdp=session("192.0.2.11", "m=audio 5000 RTP/SAVP 0", crypto("b")))
+    ok = world.network.expect(200)
+    backward(world, ok)
+    got = alice.expect(200)
+    assert len({id.context for id in world.plane.legs}) == 2
+    at_alice, at_bob = alice.dialog(invite, got), bob.dialog(twice, got)
+    assert len(at_alice.routes) == len(at_bob.routes) == 4
+    at_alice.ack()
+    ack = world.network.expect("ACK")
+    assert len(ack.headers.values("Route")) == 2  # the second pass's
+    forward(world, ack, ack.uri)
+    bob.expect("ACK")
+    at_bob.request("BYE")
+    bye = world.network.expect("BYE")
+    states = {call["direction"]: call["state"] for call in world.status()["calls"]}
+    assert states == {"originating": "established", "terminating": "established"}
+    forward(world, bye, bye.uri)
+    last = alice.expect("BYE")
+    alice.reply(last, 200)
+    backward(world, world.network.expect(200))
+    bob.expect(200)
+    world.settle()
+    assert not world.status()["calls"]
+
+
+def forward(world, request, uri, *routes):
+    """As a proxy in the core does: to `uri`, by `routes`."""
+    again = request.copy()
+    again.uri = uri
+    again.headers.prepend("Via", world.network.via())
+    if routes:
+        again.headers.set("Route", *routes)
+    elif request.method == "INVITE":
+        again.headers.remove("Route")
+    world.network.send(again)
+
+
+def backward(world, response):
+    back = response.copy()
+    back.headers.pop_value("Via")
+    world.network.send(back, world.network._flows[Via.parse(back.headers.first("Via")).branch])
+
+
+@pytest.mark.parametrize(
+    "method", ["MESSAGE", "SUBSCRIBE", "REFER", "PUBLISH", "NOTIFY", "INFO", "FOO", "OPTIONS"]
+)
+def test_requests_outside_of_calls_pass_both_ways(world, alice, method):
+    alice.request(method, "sip:bob@home.example", sdp="")
+    there = world.network.expect(method)
+    world.network.reply(there, 202, ("X-Test", "1"))
+    assert alice.expect(202).headers.get("X-Test") == "1"
+    world.network.request(method, alice.contact, ("Route", alice.path))
+    alice.reply(alice.expect(method), 200)
+    world.network.expect(200)
+
+
+def test_a_subscription_is_recorded_and_its_notify_finds_the_ue(world, alice):
+    subscribe = alice.request("SUBSCRIBE", "sip:bob@home.example", ("Event", "presence"))
+    there = world.network.expect("SUBSCRIBE")
+    ok = world.network.reply(there, 200)
+    alice.expect(200)
+    talk = world.network.dialog(there, ok)
+    talk.request("NOTIFY", ("Event", "presence"), ("Subscription-State", "active"))
+    notify = alice.expect("NOTIFY")
+    alice.reply(notify, 200)
+    world.network.expect(200)
+    alice.dialog(subscribe, ok).request("SUBSCRIBE", ("Expires", "0"))
+    world.network.expect("SUBSCRIBE")
+
+
+def test_what_belongs_to_no_call_is_481(world, alice):
+    for method in ("BYE", "UPDATE", "PRACK", "INFO", "INVITE"):
+        gone = ("To", "<sip:bob@home.example>;tag=gone")
+        alice.request(method, "sip:bob@203.0.113.5", gone, ("Route", f"<sip:0123@{ACCESS};lr>"))
+        alice.expect(481)
+        world.network.request(method, alice.contact, gone, ("Route", f"<sip:0123@{CORE};lr>"))
+        world.network.expect(481)
+    assert world.network.quiet()
+
+
+def test_a_stray_ack_is_dropped(world, alice):
+    alice.request("ACK", "sip:bob@203.0.113.5", ("Route", f"<sip:0123@{ACCESS};lr>"))
+    assert world.network.quiet()
+    assert world.status()["drops"] == {"ack-of-no-call": 1}
+
+
+@pytest.mark.parametrize("uri", ["http://x", "mailto:bob@x"])
+def test_other_schemes_are_416(world, alice, uri):
+    alice.invite(uri, sdp=AUDIO)
+    alice.expect(416)
+
+
+@pytest.mark.parametrize(
+    "target", ["<sips:bob@203.0.113.5>", "<sip:bob@203.0.113.5;transport=ws>", "<tel:+49301>"]
+)
+def test_a_service_route_that_cannot_be_followed_is_refused(world, target):
+    alice = world.ue(10)
+    alice.register("alice")
+    world.network.accept(world.network.expect("REGISTER"), 3600, ("Service-Route", target))
+    alice.expect(200)
+    alice.invite("sip:bob@home.example", sdp=AUDIO)
+    assert [each.status for each in alice.inbox] in ([503], [404])
+
+
+def test_a_long_request_goes_to_the_core_over_tcp(world, alice):
+    alice.invite("sip:bob@home.example", ("Subject", "x" * 1300), sdp=AUDIO)
+    there = world.network.expect("INVITE")
+    assert there.via.transport == "TCP"
+    world.network.reply(there, 486)
+    alice.expect(486)
