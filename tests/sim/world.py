@@ -283,7 +283,10 @@ class World:
             assert not any(secret in text for secret in self._secrets), "a key of e2ae went to the core"
         if flow.transport is Transport.UDP and self.rng.random() < self._loss:
             return
-        if (peer := self.peers.get(flow.remote)) is not None:
+        if flow.remote == CORE:  # the core talks to itself
+            self.print(f"  {CORE.host} > {CORE.host}", data)
+            self.receive(data, Flow(flow.transport, CORE, flow.local))
+        elif (peer := self.peers.get(flow.remote)) is not None:
             peer.receive(data, flow)
         elif flow.transport is Transport.TCP:
             self.core.transport_failed(flow, self.now, "refused")
