@@ -23,7 +23,7 @@ from imsalg.errors import PeerError
 from imsalg.lab.core import LabConfig, LabCore
 from imsalg.transport.shell import Shell
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("imsalg.lab.server")  # __name__ is __main__ when run alone
 
 
 async def serve(config: LabConfig) -> None:
@@ -55,7 +55,8 @@ async def serve(config: LabConfig) -> None:
 
 
 def main() -> None:
-    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)-7s %(name)s %(message)s")
+    line = "%(asctime)s.%(msecs)03d %(levelname)-7s %(name)-24s %(message)s"
+    logging.basicConfig(level="INFO", format=line, datefmt="%H:%M:%S")
     try:
         uvloop.run(serve(msgspec.toml.decode(Path(sys.argv[1]).read_bytes(), type=LabConfig)))
     except (OSError, ValueError, PeerError) as error:
