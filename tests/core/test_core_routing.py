@@ -115,8 +115,8 @@ def test_a_request_that_comes_back_unchanged_is_a_loop(world, alice):
 
 @pytest.mark.parametrize("recorded", [True, False])
 def test_a_spiral_is_two_calls_told_apart_by_token(world, alice, bob, recorded):
-    """Alice and Bob are both behind us: one INVITE passes twice, with the same Call-ID and tags. If the S-CSCF
-    in between does not record itself, later requests go from us to us."""
+    """Alice and Bob are both behind us: one INVITE passes twice, with the same Call-ID and tags. If the
+    S-CSCF in between does not record itself, later requests go from us to us."""
     invite = alice.invite("sip:bob@home.example", sdp=protected("192.0.2.10"))
     once = world.network.expect("INVITE")
     if recorded:

@@ -154,6 +154,28 @@ class World:
         peer.expect(200)
         return peer
 
+    def originate(self, ue: Peer, offer: str = "", answer: str = "") -> tuple[Talk, Talk]:
+        """A call from a phone that stands, as its two ends: the phone's and the network's."""
+        invite = ue.invite("sip:bob@home.example", sdp=offer or protected(ue.address.host))
+        there = self.network.expect("INVITE")
+        self.network.reply(there, 200, sdp=answer or session("203.0.113.5"))
+        got = ue.expect(200)
+        here, far = ue.dialog(invite, got), self.network.dialog(there, got)
+        here.ack()
+        self.network.expect("ACK")
+        return here, far
+
+    def terminate(self, ue: Peer, offer: str = "", answer: str = "") -> tuple[Talk, Talk]:
+        """A call to a phone that stands, as its two ends: the phone's and the network's."""
+        invite = self.network.call(ue, sdp=offer or session("203.0.113.5"))
+        there = ue.expect("INVITE")
+        ue.reply(there, 200, sdp=answer or session(ue.address.host, media(4000, "RTP/SAVP", crypto())))
+        got = self.network.expect(200)
+        here, far = ue.dialog(there, got), self.network.dialog(invite, got)
+        far.ack()
+        ue.expect("ACK")
+        return here, far
+
     # -- the gateway
 
     def restart_gateway(self) -> None:
@@ -537,6 +559,12 @@ class Talk:
         request = self.compose(method, *headers, sdp=sdp)
         self.peer.send(request)
         return request
+
+    def hang_up(self, other: Talk) -> None:
+        """BYE from this end; the call is over."""
+        self.request("BYE")
+        other.peer.reply(other.peer.expect("BYE"), 200)
+        self.peer.expect(200)
 
     def ack(self, invite: Request | None = None, sdp: str | bytes = b"") -> Request:
         request = self.compose("ACK", sdp=sdp, cseq=(invite or self.invite).cseq.number)

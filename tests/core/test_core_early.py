@@ -1,0 +1,195 @@
+"""Early dialogs: each has media and keys of its own until one is chosen (traps P13, P26)."""
+
+import base64
+
+import pytest
+
+from agw.iq.messages import MAX_TERMINATIONS, Mode
+from imsalg.call import MAX_BRANCHES
+from tests.sim.world import crypto, lines_of, media, protected, session
+
+
+@pytest.fixture
+def alice(world):
+    return world.register(world.ue(10), "alice")
+
+
+@pytest.fixture
+def forked(world, alice):
+    """An INVITE with e2ae, and it as the network got it."""
+    invite = alice.invite("sip:bob@home.example", sdp=protected("192.0.2.10"))
+    return invite, world.network.expect("INVITE")
+
+
+def answer(number):
+    return session(f"203.0.113.{number}", media(7000 + number))
+
+
+def modes(world):
+    return {name.split(":")[0]: leg.mode for name, leg in world.legs().items()}
+
+
+def material(message):
+    (line,) = lines_of(message, "a=crypto:")
+    return base64.b64decode(line.split("inline:")[1])
+
+
+def ring(world, alice, there, number, status=183):
+    """A provisional answer of one fork, as Alice gets it."""
+    world.network.reply(there, status, sdp=answer(number), tag=f"fork{number}")
+    return alice.expect(status)
+
+
+def test_two_forks_have_ports_and_keys_of_their_own_towards_the_caller(world, alice, forked):
+    _, there = forked
+    one, two = (ring(world, alice, there, number) for number in (1, 2))
+    assert one.to.tag != two.to.tag
+    assert lines_of(one, "m=") != lines_of(two, "m=")
+    assert material(one) != material(two)
+    assert {name.split(":")[0] for name in world.legs()} == {"core", "access.1", "access.2"}
+
+
+def test_the_latest_answer_is_heard(world, alice, forked):
+    _, there = forked
+    ring(world, alice, there, 1)
+    assert modes(world) == {"core": Mode.SENDRECV, "access.1": Mode.SENDRECV}
+    assert world.leg("core").remote.host == "203.0.113.1"
+    ring(world, alice, there, 2)
+    assert modes(world) == {"core": Mode.SENDRECV, "access.1": Mode.INACTIVE, "access.2": Mode.SENDRECV}
+    assert world.leg("core").remote.host == "203.0.113.2"
+    assert world.leg("core").peer.termination == "access.2"
+    ring(world, alice, there, 1, 180)  # the first again
+    assert world.leg("core").remote.host == "203.0.113.2"
+
+
+def test_a_2xx_chooses_its_dialog_and_releases_the_others(world, alice, forked):
+    invite, there = forked
+    one = ring(world, alice, there, 1)
+    ring(world, alice, there, 2)
+    ok = world.network.reply(there, 200, sdp=answer(1), tag="fork1")
+    got = alice.expect(200)
+    assert set(modes(world)) == {"core", "access.1"}
+    assert world.leg("core").remote.host == "203.0.113.1"
+    assert material(got) == material(one)  # the same answer again is the same answer
+    here = alice.dialog(invite, got)
+    here.ack()
+    world.network.expect("ACK")
+    here.hang_up(world.network.dialog(there, ok))
+    assert not world.status()["calls"]
+
+
+def test_a_2xx_without_sdp_after_an_answer_in_18x_is_complete(world, alice, forked):
+    invite, there = forked
+    world.network.reply(there, 183, ("Require", "100rel"), ("RSeq", "1"), sdp=answer(1), tag="fork1")
+    alice.expect(183)
+    world.network.reply(there, 200, tag="fork1")
+    alice.dialog(invite, alice.expect(200)).ack()
+    world.network.expect("ACK")
+    assert modes(world)["access.1"] is Mode.SENDRECV
+
+
+def test_199_releases_its_dialog_and_the_other_is_heard_again(world, alice, forked):
+    _, there = forked
+    ring(world, alice, there, 1)
+    ring(world, alice, there, 2)
+    world.network.reply(there, 199, tag="fork2")
+    assert alice.expect(199).to.tag == "fork2"
+    assert set(modes(world)) == {"core", "access.1"}
+
+
+@pytest.mark.parametrize("status", [302, 404, 486, 503, 603])
+def test_a_final_refusal_releases_everything(world, alice, forked, status):
+    _, there = forked
+    ring(world, alice, there, 1)
+    ring(world, alice, there, 2)
+    world.network.reply(there, status, tag="fork1")
+    alice.expect(status)
+    assert not world.plane.legs
+    assert not world.status()["calls"]
+
+
+def test_cancel_releases_everything(world, alice, forked):
+    invite, there = forked
+    ring(world, alice, there, 1)
+    ring(world, alice, there, 2)
+    alice.cancel(invite)
+    alice.expect(487)
+    assert not world.plane.legs
+    cancel = world.network.expect("CANCEL")
+    world.network.reply(cancel, 200)
+    world.network.reply(there, 487)
+    assert not world.status()["calls"]
+
+
+def test_a_second_2xx_of_another_fork_is_a_dialog_too_and_the_caller_ends_it(world, alice, forked):
+    invite, there = forked
+    talks = []
+    for number in (1, 2):
+        ok = world.network.reply(there, 200, sdp=answer(number), tag=f"fork{number}")
+        here = alice.dialog(invite, alice.expect(200))
+        here.ack()
+        assert world.network.expect("ACK").to.tag == f"fork{number}"
+        talks.append((here, world.network.dialog(there, ok)))
+    assert set(modes(world)) == {"core", "access.1", "access.2"}
+    assert world.leg("core").remote.host == "203.0.113.2"
+    talks[1][0].hang_up(talks[1][1])
+    assert world.leg("core").remote.host == "203.0.113.1"
+    assert modes(world) == {"core": Mode.SENDRECV, "access.1": Mode.SENDRECV}
+    talks[0][0].hang_up(talks[0][1])
+    assert not world.status()["calls"]
+
+
+def test_183_then_200_with_other_sdp_is_a_new_answer(world, alice, forked):
+    """An announcement, then the callee (RFC 3261 does not allow it, networks do it)."""
+    invite, there = forked
+    early = ring(world, alice, there, 1)
+    world.network.reply(there, 200, sdp=session("203.0.113.99", media(9000)), tag="fork1")
+    got = alice.expect(200)
+    assert world.leg("core").remote.host == "203.0.113.99"
+    assert material(got) == material(early)
+    alice.dialog(invite, got).ack()
+
+
+def test_a_fork_with_a_tag_only_is_a_dialog_and_gets_its_answer_later(world, alice, forked):
+    invite, there = forked
+    world.network.reply(there, 180, tag="fork1")
+    world.network.reply(there, 180, tag="fork2")
+    world.network.reply(there, 200, sdp=answer(2), tag="fork2")
+    alice.dialog(invite, alice.expect(200)).ack()
+    assert set(modes(world)) == {"core", "access.2"}
+
+
+def test_more_dialogs_than_there_may_be_are_not_passed_on(world, alice, forked):
+    _, there = forked
+    for number in range(1, MAX_BRANCHES + 4):
+        world.network.reply(there, 183, sdp=answer(number), tag=f"fork{number}")
+    assert sum(message.status == 183 for message in alice.inbox) == MAX_BRANCHES
+    assert len(world.plane.legs) == MAX_BRANCHES + 1 <= MAX_TERMINATIONS
+
+
+def test_forks_of_a_terminating_call_share_the_ues_side(world, alice):
+    """The UE is the answerer: its termination is one, the caller's are several."""
+    world.network.call(alice, sdp=session("203.0.113.5"))
+    there = alice.expect("INVITE")
+    lines = [session("192.0.2.10", media(4000 + n, "RTP/SAVP", crypto("ab"[n]))) for n in (0, 1)]
+    for number in (0, 1):
+        alice.reply(there, 183, sdp=lines[number], tag=f"fork{number}")
+    one, two = world.network.expect(183), world.network.expect(183)
+    assert lines_of(one, "m=") != lines_of(two, "m=")
+    assert {name.split(":")[0] for name in world.legs()} == {"access", "core.1", "core.2"}
+    assert world.leg("access").remote_keys[0].material == b"b" * 30
+
+
+def test_update_in_an_early_dialog_is_that_dialogs_alone(world, alice, forked):
+    invite, there = forked
+    one = ring(world, alice, there, 1)
+    ring(world, alice, there, 2)
+    talk = alice.dialog(invite, one)
+    talk.request("UPDATE", sdp=protected("192.0.2.10", port=4444))
+    update = world.network.expect("UPDATE")
+    assert update.to.tag == "fork1"
+    world.network.reply(update, 200, sdp=answer(1))
+    got = alice.expect(200, "UPDATE")
+    assert material(got) == material(one)
+    assert world.leg("access.1").remote.port == 4444
+    assert world.leg("access.2").remote.port == 4000
