@@ -621,16 +621,17 @@ class Call:
         """Acknowledge a 2xx that nobody waits for any more, and say BYE (RFC 3261 section 9.1)."""
         callee = crossing.side is self.caller
         tag = self._tag_of(response, crossing.side)
+        side = crossing.side.other
         ack = self._hung_up.get(tag)
-        if ack is None and len(self._hung_up) < MAX_BRANCHES:
+        if ack is not None:
+            self.effects.append(SendAck(ack.copy(), self._route(self, side, ack)))
+        elif len(self._hung_up) < MAX_BRANCHES:
             branch = self.branches.get(tag)
             dialog = branch.dialog if branch else self._dialog(response)
             ack = self._hung_up[tag] = dialog.ack(response, callee)
+            self.effects.append(SendAck(ack.copy(), self._route(self, side, ack)))
             if branch is None:
                 self._bye(dialog, callee)
-        if ack is not None:
-            side = crossing.side.other
-            self.effects.append(SendAck(ack.copy(), self._route(self, side, ack)))
 
     def _bye(self, dialog: Dialog, callee: bool) -> None:
         """A BYE of our own, towards one end of a dialog."""
