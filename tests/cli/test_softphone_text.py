@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
-pytest.importorskip("pjsua2")
-
 from cli.softcall import request_e2ae
 from cli.softphone import media_mechanisms, redacted
 
