@@ -134,6 +134,9 @@ def command(
             succeeded = run(phone, call, lambda: bool(stopped) or time.monotonic() >= deadline)
     except Error as error:
         raise click.ClickException(f"{error.title}: {error.reason}") from None
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # else one that comes while Python ends would kill it
     sys.exit(0 if succeeded else 1)
 
 
