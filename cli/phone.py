@@ -48,8 +48,9 @@ class Phone:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGTERM)
+        if self.runs:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.terminate()
         try:
             code = await asyncio.wait_for(self._process.wait(), END)
         except TimeoutError:
@@ -58,7 +59,7 @@ class Phone:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
             await self._readers
-        if code < 0:
+        if code < 0 and code != -signal.SIGTERM:
             raise PhoneError(f"{self.user}: killed by signal {-code}")
 
     async def wait_for(self, *names: str, seconds: float = 10.0, **fields: object) -> dict[str, Any]:

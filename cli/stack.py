@@ -11,10 +11,10 @@ Everything they need (configurations, sockets, logs) is in a directory that goes
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -34,6 +34,7 @@ MEDIA = 100  # from the base port to the first port for media
 START = 15.0  # seconds in which all three must be ready
 END = 5.0  # seconds one may take to leave
 TAIL = 8  # lines of its log that tell why a process died
+DYING = 0.5  # seconds between the last answer of a process and its end
 ANSWER = 5.0  # seconds for a status document or an audit
 
 GATEWAY = """\
@@ -149,20 +150,20 @@ class Stack:
             raise
 
     def stop(self) -> None:
-        """The proxy leaves first, as it ends its calls with the help of the others."""
-        for name in ("proxy", "lab", "gateway"):
-            process = self.processes.get(name)
-            if process is None:
-                continue
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(END)
-            except subprocess.TimeoutExpired:
+        """The proxy leaves first, as it ends its calls with the help of the others. A second Ctrl-C, or who
+        does not leave in time, is no reason to leave anything behind."""
+        leaving = [self.processes[name] for name in ("proxy", "lab", "gateway") if name in self.processes]
+        try:
+            for process in leaving:
+                process.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(END)
+        finally:
+            for process in leaving:
                 process.kill()
                 process.wait()
-        self.processes.clear()
-        shutil.rmtree(self.directory, ignore_errors=True)
+            self.processes.clear()
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     def check(self) -> None:
         """Raises StackError if one of the processes has died, with its last words."""
@@ -177,11 +178,11 @@ class Stack:
 
     def status(self) -> dict[str, Any]:
         """The proxy's status document. Raises StackError when it does not answer, as the next two do."""
-        return _read_json(self.directory / "proxy.sock")
+        return self._ask("proxy")
 
     def lab_status(self) -> dict[str, Any]:
         """The lab core's."""
-        return _read_json(self.directory / "lab.sock")
+        return self._ask("lab")
 
     def audit(self) -> Audited:
         """Everything the gateway holds, whoever asked for it."""
@@ -224,14 +225,32 @@ class Stack:
         while True:
             self.check()
             try:
-                if self.status()["gateway"] and self.lab_status():
+                if self._read("proxy")["gateway"] and self._read("lab"):
                     return
-            except StackError:
+            except (OSError, ValueError):
                 pass  # not yet
             if time.monotonic() > deadline:
                 words = [line for name in self.processes for line in self.log(name)[-TAIL:]]
                 raise StackError("\n".join([f"not ready after {START:.0f} s; the last words:", *words]))
             time.sleep(0.02)
+
+    def _ask(self, name: str) -> dict[str, Any]:
+        try:
+            return self._read(name)
+        except (OSError, ValueError) as error:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.processes[name].wait(DYING)
+            self.check()
+            raise StackError(f"the {name} does not tell its status: {error}") from None
+
+    def _read(self, name: str) -> dict[str, Any]:
+        """What a status socket says. Raises OSError, or ValueError when it breaks off."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(ANSWER)
+            connection.connect(str(self.directory / f"{name}.sock"))
+            data = b"".join(iter(lambda: connection.recv(65536), b""))
+        document: dict[str, Any] = json.loads(data)
+        return document
 
 
 def _check_free(port: int) -> None:
@@ -245,19 +264,6 @@ def _check_free(port: int) -> None:
             except OSError as error:
                 problem = f"{name} port {port} of {HOST} cannot be had: {error.strerror}"
                 raise StackError(f"{problem}; --base-port moves all ports") from None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """What a status socket says."""
-    try:
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(ANSWER)
-            connection.connect(str(path))
-            data = b"".join(iter(lambda: connection.recv(65536), b""))
-        document: dict[str, Any] = json.loads(data)
-    except (OSError, ValueError) as error:
-        raise StackError(f"no status from the {path.stem}: {error}") from None
-    return document
 
 
 async def _audit(address: str) -> Audited:
