@@ -93,7 +93,8 @@ def test_the_ues_first_line_of_a_suite_we_serve_is_taken_and_its_tag_echoed_p12(
         crypto("d", 7, "AEAD_AES_128_GCM", 28),
         crypto("e", 8),
     )
-    here, _ = world.originate(alice, session("192.0.2.10", media(4000, "RTP/SAVP", *lines, "a=3ge2ae:requested")))
+    offer = session("192.0.2.10", media(4000, "RTP/SAVP", *lines, "a=3ge2ae:requested"))
+    here, _ = world.originate(alice, offer)
     assert lines_of(here.response, "a=crypto:")[0].startswith("7 AEAD_AES_128_GCM inline:")
     assert world.leg("access").remote_keys[0].material == b"d" * 28
 
@@ -213,7 +214,8 @@ def test_mixed_m_lines_each_have_their_own_treatment(world, alice):
         "core:3": Transport.UDP, "access:3": Transport.UDP,
     }  # fmt: skip
     there = [line.split() for line in lines_of(far.invite, "m=")]
-    assert [line[2] for line in there[:5]] == ["RTP/AVP", "RTP/AVP", "RTP/SAVP", "UDP/TLS/RTP/SAVP", "TCP/MSRP"]
+    profiles = ["RTP/AVP", "RTP/AVP", "RTP/SAVP", "UDP/TLS/RTP/SAVP", "TCP/MSRP"]
+    assert [line[2] for line in there[:5]] == profiles
     assert [line[1] == "0" for line in there] == [False, False, False, True, False, True]
     back = [line.split() for line in lines_of(here.response, "m=")]
     assert [line[2] for line in back[:4]] == ["RTP/SAVP", "RTP/AVP", "RTP/SAVP", "UDP/TLS/RTP/SAVP"]
