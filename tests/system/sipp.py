@@ -1,0 +1,188 @@
+"""SIPp as a process under test: a scenario with its blanks filled in, its exit code, and what it saw.
+
+A scenario in scenarios/ is SIPp's XML; `@name@` in it is a blank, filled from the keyword of that name (SIPp
+itself cannot put a file, a status or a header line there). SIPp checks the order of messages and what its
+<ereg> say; everything finer is asserted on the messages of its trace, parsed with the code of the project.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from imsalg.sdp.document import Document
+from imsalg.sip.message import Request, Response, parse_message
+
+SCENARIOS = Path(__file__).with_name("scenarios")
+HOST = "127.0.0.1"
+BLOCK = 8  # ports for one SIPp: SIP, control, then media
+_blocks = itertools.cycle(range(39100, 39900 - BLOCK, BLOCK))
+_TRACED = re.compile(
+    rb"(?m)^-{20,} [0-9-]+ [0-9:.]+\n\w+ message (sent|received) [\[(](\d+)(?:\]| bytes\)|\] bytes) ?:\n\n"
+)
+_BLANKS = {"headers": "X-Test: none", "ring": 0, "talk": 0, "wait": 0, "user": "sipp"}
+
+
+def port() -> int:
+    """A SIP port of its own for a SIPp that is started later."""
+    return next(_blocks)
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """A message as SIPp saw it. again: a retransmission, as it is byte for byte what was there before."""
+
+    sent: bool
+    again: bool
+    message: Request | Response
+
+
+class Sipp:
+    """A running SIPp; a context manager that ends it.
+
+    remote: where all it sends goes; a UAS answers to where a request came from.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        scenario: str,
+        *,
+        remote: int | None = None,
+        port: int | None = None,
+        tcp: bool = False,
+        calls: int = 1,
+        seconds: int = 20,
+        **blanks: object,
+    ) -> None:
+        self.port = port or next(_blocks)
+        self._files = directory / f"{scenario}.{self.port}.{time.monotonic_ns()}"
+        self._name = scenario
+        filled = (SCENARIOS / f"{scenario}.xml").read_text()
+        for name, value in {**_BLANKS, **blanks}.items():
+            filled = filled.replace(f"@{name}@", str(value).strip())
+        if left := re.search(r"@\w+@", filled):
+            raise ValueError(f"{scenario}: the blank {left[0]} was not filled")
+        self._file(".xml").write_text(filled)
+        options: dict[str, object] = {
+            "-sf": self._file(".xml"),
+            "-i": HOST,
+            "-p": self.port,
+            "-cp": self.port + 1,
+            "-mp": self.port + 2,
+            "-t": "t1" if tcp else "u1",
+            "-m": calls,
+            "-timeout": seconds,
+            "-message_file": self._file(".messages"),
+            "-error_file": self._file(".errors"),
+        }
+        with self._file(".screen").open("wb") as screen:
+            self._process = subprocess.Popen(
+                [
+                    "sipp",
+                    *([f"{HOST}:{remote}"] if remote else []),
+                    *(str(word) for option in options.items() for word in option),
+                    *("-nostdin", "-timeout_error", "-trace_msg", "-trace_err"),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=screen,
+                stderr=subprocess.STDOUT,
+            )
+        if remote is None:
+            self._wait_until_bound("/proc/net/tcp" if tcp else "/proc/net/udp")
+
+    def __enter__(self) -> Sipp:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+    def finish(self, seconds: float = 30.0) -> list[Traced]:
+        """Wait until it has ended and see that all went as its scenario says; the messages it saw."""
+        code = self._process.wait(seconds)
+        assert code == 0, f"{self._name} on {self.port}: exit code {code}\n{self._told()}"
+        return self.traced()
+
+    def traced(self) -> list[Traced]:
+        """The messages it has seen so far."""
+        path = self._file(".messages")
+        data = path.read_bytes() if path.exists() else b""
+        found: list[Traced] = []
+        seen: set[tuple[bool, bytes]] = set()
+        position = 0
+        while head := _TRACED.search(data, position):
+            position = head.end() + int(head[2])
+            raw, sent = data[head.end() : position], head[1] == b"sent"
+            found.append(Traced(sent, (sent, raw) in seen, parse_message(raw)))
+            seen.add((sent, raw))
+        return found
+
+    def wait_for(self, what: str | int, seconds: float = 10.0) -> Request | Response:
+        """Wait until a request with this method, or a response with this status, has come."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            for traced in self.traced():
+                if not traced.sent and what in (
+                    getattr(traced.message, "method", None),
+                    getattr(traced.message, "status", None),
+                ):
+                    return traced.message
+            time.sleep(0.02)
+        raise AssertionError(f"{self._name} on {self.port}: no {what} came\n{self._told()}")
+
+    def _wait_until_bound(self, table: str) -> None:
+        wanted = f":{self.port:04X} "
+        deadline = time.monotonic() + 5.0
+        while wanted not in Path(table).read_text():
+            alive = time.monotonic() < deadline and self._process.poll() is None
+            assert alive, f"{self._name}: SIPp did not start\n{self._told()}"
+            time.sleep(0.01)
+
+    def _file(self, suffix: str) -> Path:
+        return self._files.with_name(self._files.name + suffix)
+
+    def _told(self) -> str:
+        screen = self._file(".screen").read_bytes().decode("ascii", "replace")[-1500:]
+        errors = self._file(".errors")
+        said = errors.read_text(errors="replace") if errors.exists() else screen
+        lines = [
+            f"{'->' if t.sent else '<-'} {bytes(t.message).splitlines()[0].decode('latin-1')}"
+            for t in self.traced()
+        ]
+        return "\n".join([*lines, said])
+
+
+# -- what was seen -----------------------------------------------------------------------------------------
+
+
+def requests(traced: list[Traced], method: str, *, sent: bool) -> list[Request]:
+    """The requests of one method in one direction, without retransmissions."""
+    return [
+        t.message
+        for t in traced
+        if t.sent is sent and not t.again and isinstance(t.message, Request) and t.message.method == method
+    ]
+
+
+def responses(traced: list[Traced], status: int, method: str, *, sent: bool) -> list[Response]:
+    """The responses with one status to one method in one direction, without retransmissions."""
+    return [
+        t.message
+        for t in traced
+        if t.sent is sent
+        and not t.again
+        and isinstance(t.message, Response)
+        and (t.message.status, t.message.cseq.method) == (status, method)
+    ]
+
+
+def sdp(message: Request | Response) -> Document:
+    """The session description a message carries."""
+    assert message.headers.get("Content-Type") == "application/sdp"
+    return Document(message.body)

@@ -1,0 +1,109 @@
+"""The proxy and the gateway under test, as processes; and what must be left of a test: nothing."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cli.stack import Stack
+from tests.system.sipp import HOST, Sipp
+
+BASE_PORT = 39900  # the gateway's media are 100 above
+PEERS_PORT = BASE_PORT + 6  # an access side whose peers need no registration
+REGISTRAR_PORT = BASE_PORT + 8  # SIPp as the home network
+T1 = 0.08  # seconds: a transaction that waits 64 times as long ends about with one that waits T4
+TRANSACTIONS_END = 9.0  # seconds: T4 or 64 * T1, and what a busy machine adds
+RINGING_LIMIT = 2.0
+GRACE = 2.0  # seconds the gateway keeps the contexts of a proxy that is gone
+
+TABLES = f"""
+[[access]]
+name = "peers"
+listen = "{HOST}:{PEERS_PORT}"
+mechanisms = ["sdes-srtp"]
+trusted = ["{HOST}"]
+
+[sip]
+t1 = {T1}
+
+[call]
+ringing_limit = {RINGING_LIMIT}
+"""
+
+
+class World(Stack):
+    """The stack with quick transactions, a second access side for peers that need no registration, and the
+    home network that SIPp plays if `sipp_registrar`."""
+
+    def __init__(self, *, sipp_registrar: bool = True, tables: str = TABLES, **rest: Any) -> None:
+        super().__init__(BASE_PORT, tables=tables, **rest)
+        self._sipp_registrar = sipp_registrar
+        self._printed: dict[str, int] = {}
+        self.peers_port = PEERS_PORT
+
+    def _write_configurations(self) -> None:
+        super()._write_configurations()
+        gateway, proxy = self.directory / "gateway.toml", self.directory / "proxy.toml"
+        gateway.write_text(f"grace = {GRACE}\n{gateway.read_text()}")
+        if self._sipp_registrar:
+            proxy.write_text(proxy.read_text().replace(f":{self.lab_port}", f":{REGISTRAR_PORT}"))
+
+    def kill(self, name: str) -> None:
+        """As a crash would."""
+        self.processes[name].send_signal(signal.SIGKILL)
+        self.processes[name].wait()
+
+    def restart(self, name: str) -> None:
+        """Start again what was killed."""
+        args = self.processes[name].args
+        assert isinstance(args, tuple)
+        self._spawn(name, *args)
+
+    def print_logs(self) -> None:
+        """What the processes have logged since the last time, for pytest to show of a test that failed."""
+        for name in self.processes:
+            lines = self.log(name)
+            print(f"-- {name}", *lines[self._printed.get(name, 0) :], sep="\n")
+            self._printed[name] = len(lines)
+
+    # -- what is left ----------------------------------------------------------------------------------------
+
+    def assert_no_call_left(self, seconds: float = 3.0) -> None:
+        """Calls, and what the gateway holds for them, are gone with the last message, or very soon after."""
+        _wait_until_empty(self._calls, seconds)
+
+    def assert_nothing_left(self) -> None:
+        """Transactions stay for a while after it, to absorb retransmissions."""
+        _wait_until_empty(lambda: self._calls() | self._others(), TRANSACTIONS_END)
+
+    def _calls(self) -> dict[str, Any]:
+        status, audit = self.status(), self.audit()
+        left = {
+            "calls": status["calls"],
+            "asked": status["asked"],
+            "contexts": audit.contexts,
+            "ports": sum(used for used, _, _ in audit.ports.values()),
+        }
+        return {name: value for name, value in left.items() if value}
+
+    def _others(self) -> dict[str, Any]:
+        status = self.status()
+        return {name: status[name] for name in ("registrations", "transactions", "timers") if status[name]}
+
+
+@contextmanager
+def registrar(directory: Path) -> Iterator[Sipp]:
+    """SIPp as the home network of all users, for as long as it is needed."""
+    with Sipp(directory, "registrar", port=REGISTRAR_PORT, calls=10_000, seconds=600) as running:
+        yield running
+
+
+def _wait_until_empty(left: Callable[[], dict[str, Any]], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while (what := left()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not what, f"left behind: {what}"
