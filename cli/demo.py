@@ -22,7 +22,7 @@ from typing import Any
 import click
 
 from cli.phone import Phone, PhoneError
-from cli.stack import BASE_PORT, DOMAIN, HOST, Stack, StackError
+from cli.stack import BASE_PORT, DOMAIN, HOST, PORTS, Stack, StackError
 from cli.tone import tone_seconds
 
 SIDE_BY_SIDE = 3  # rows at once: each is two softphones, and the machine may be small
@@ -37,11 +37,11 @@ TABLES = '[[access]]\nname = "unannounced"\nlisten = "{host}:{port}"\nmechanisms
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What a phone is. place: where it registers. treatment: what the proxy shall do on its side, "-" where
-    there is no proxy. srtp: whether its own media shall be SRTP."""
+    """What a phone is. port: where it registers, from the base port. treatment: what the proxy does on its
+    side, "-" where there is no proxy. srtp: whether its own media shall be SRTP."""
 
     words: str
-    place: str = "access"
+    port: int = 0
     options: tuple[str, ...] = ()
     treatment: str = "-"
     srtp: bool = False
@@ -50,8 +50,8 @@ class Kind:
 E2AE = Kind("e2ae", options=("--e2ae",), treatment="e2ae-sdes", srtp=True)
 SDES = Kind("SDES", options=("--srtp", "mandatory"), treatment="e2e", srtp=True)
 PLAIN = Kind("plain", treatment="plain")
-PEER = Kind("no proxy", place="lab")
-UNANNOUNCED = Kind("e2ae unregistered", place="unannounced", options=("--e2ae",))
+PEER = Kind("no proxy", port=4)
+UNANNOUNCED = Kind("e2ae unregistered", port=1, options=("--e2ae",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,8 @@ class Outcome:
 
 
 @click.command(name="demo")
-@click.option("--base-port", default=BASE_PORT, show_default=True, help="Moves all ports; see imsalg lab.")
+@click.option("--base-port", type=PORTS, default=BASE_PORT, show_default=True, metavar="N",
+              help="Moves all ports; see imsalg lab.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="One JSON document at the end instead of the table.")
 def command(base_port: int, as_json: bool) -> None:
     """Run protected calls between softphones on loopback, and say what became of each.
@@ -221,15 +222,9 @@ class Demo:
                 side.heard = await asyncio.to_thread(self._heard, side)
 
     def _phone(self, side: Side, *options: object) -> Phone:
-        stack = self._stack
-        place = {
-            "access": stack.access_uri,
-            "unannounced": f"sip:{HOST}:{stack.access_port + 1}",
-            "lab": stack.lab_uri,
-        }[side.kind.place]
-        common = ("--registrar", place, "--rtp-port", side.rtp_port, "--tone", side.tone)
-        recorded = ("--record", side.recording)
-        return Phone(side.user, stack.password, *common, *recorded, *side.kind.options, *options)
+        registrar = ("--registrar", f"sip:{HOST}:{self._stack.access_port + side.kind.port}")
+        media = ("--rtp-port", side.rtp_port, "--tone", side.tone, "--record", side.recording)
+        return Phone(side.user, self._stack.password, *registrar, *media, *side.kind.options, *options)
 
     def _look(self, outcome: Outcome) -> None:
         """Note what the proxy says of this call, for each time it passes."""

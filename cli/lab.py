@@ -11,20 +11,14 @@ from typing import Any
 
 import click
 
-from cli.stack import BASE_PORT, DOMAIN, HOST, Stack, StackError
+from cli.stack import BASE_PORT, DOMAIN, HOST, PORTS, Stack, StackError
 
 LOOK = 0.5  # seconds between two looks at the proxy
 
 
 @click.command(name="lab")
-@click.option(
-    "--base-port",
-    type=click.IntRange(1024, 60000),
-    default=BASE_PORT,
-    show_default=True,
-    metavar="N",
-    help="Phones come to N, the proxy's core side is N+2, the lab core N+4, media from N+100.",
-)
+@click.option("--base-port", type=PORTS, default=BASE_PORT, show_default=True, metavar="N",
+              help="Phones come to N; the proxy's core side is N+2, the lab core N+4.")  # fmt: skip
 @click.option("--password", default="lab", show_default=True, help="Every user's.")
 @click.option("--route", "routes", multiple=True, metavar="USER=URI",
               help="Calls to USER go to this SIP URI, without registration; may be repeated.")  # fmt: skip

@@ -24,12 +24,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import click
+
 from agw.iq.client import Client
 from agw.iq.messages import Audited, AuditValue, ErrorReply, Hello, Notice, Reply, Request
 
 HOST = "127.0.0.1"
 DOMAIN = "ims.test"
 BASE_PORT = 5060
+PORTS = click.IntRange(1024, 60000)  # what may be a base port
 MEDIA = 100  # from the base port to the first port for media
 START = 15.0  # seconds in which all three must be ready
 END = 5.0  # seconds one may take to leave

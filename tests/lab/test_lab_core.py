@@ -444,3 +444,26 @@ def test_a_body_passes_byte_for_byte(bob: Lab) -> None:
     assert isinstance(out, Request)
     assert out.body == b"v=0\r\no="
     assert out.headers.get("From") == "<sip:carol@ims.test>;tag=f"
+
+
+def test_damaged_messages_harm_nobody(bob: Lab) -> None:
+    rng = random.Random(4)
+    good = (
+        f"INVITE sip:bob@ims.test SIP/2.0\r\nVia: SIP/2.0/UDP {CALLER};branch=z9hG4bKX;rport\r\n"
+        "From: <sip:carol@ims.test>;tag=f\r\nTo: <sip:bob@ims.test>\r\nCall-ID: X\r\nCSeq: 1 INVITE\r\n"
+        "Route: <sip:orig@127.0.0.1:5064;lr>\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
+    )
+    register = good.replace("INVITE sip:bob@ims.test", "REGISTER sip:ims.test").replace("INVITE", "REGISTER")
+    fields = "Contact: <sip:bob@127.0.0.1:7000>;expires=9\r\nPath: <sip:a@127.0.0.1:5062;lr>\r\n" + (
+        'Authorization: Digest username="bob", realm="ims.test", nonce="x", qop=auth, nc=00000001\r\n'
+    )
+    for number in range(4000):
+        text = rng.choice((good, register.replace("Max-Forwards", f"{fields}Max-Forwards")))
+        data = bytearray(text.replace("X", str(number)).encode())
+        for _ in range(rng.randrange(4)):
+            at = rng.randrange(len(data))
+            data[at : at + rng.randrange(3)] = rng.choice((b"", b"\xff", b",", b"<", b'"', b";", b"9" * 30))
+        bob.core.receive(bytes(data), Flow(Transport.UDP, HERE, CALLER), bob.now)
+        bob.core.to_send()
+    bob.jump(300)
+    assert bob.core.status(bob.now)["transactions"] == 0
