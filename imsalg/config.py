@@ -10,7 +10,8 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,11 +45,8 @@ class Networks:
         self._networks = tuple(ip_network(text, strict=False) for text in networks)
 
     def __contains__(self, host: str) -> bool:
-        try:
-            address = ip_address(host)
-        except ValueError:
-            return False
-        return any(address in network for network in self._networks)
+        address = _numeric(host)
+        return address is not None and any(address in network for network in self._networks)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Networks) and other._networks == self._networks
@@ -64,6 +62,14 @@ class Networks:
 
     def __repr__(self) -> str:
         return f"Networks({[str(network) for network in self._networks]})"
+
+
+@lru_cache(maxsize=4096)
+def _numeric(host: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None
 
 
 class AccessConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -56,8 +56,7 @@ def announce(headers: Headers, mechanisms: Iterable[Mechanism]) -> None:
 
 def strip(headers: Headers) -> None:
     """Between the UE and us only: off before the request goes on (RFC 3329 section 2.3.1, trap P24)."""
-    for name in HEADERS:
-        headers.remove(name)
+    headers.remove(*HEADERS)
     for name in ("Require", "Proxy-Require"):
         headers.discard_token(name, OPTION_TAG)
         headers.discard_token(name, "sec-agree")

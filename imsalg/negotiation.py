@@ -18,6 +18,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Protocol
 
 from agw.iq.messages import Address, Key, Mode, Stream, Suite, Transport
@@ -415,6 +416,7 @@ def _remote(document: Document, media: Media) -> tuple[Address | None, Address |
     return remote, Address(_numeric(rtcp.connection.host if rtcp.connection else connection.host), rtcp.port)
 
 
+@lru_cache(maxsize=1024)
 def _numeric(host: str) -> str:
     try:
         address = ipaddress.ip_address(host)

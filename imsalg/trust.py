@@ -39,8 +39,7 @@ _INTEGRITY = re.compile(rf",\s*{_PROTECTED}|{_PROTECTED}\s*,?\s*", re.IGNORECASE
 
 def from_ue(headers: Headers) -> None:
     """Take away what only the network may say; P-Preferred-Identity has its own function."""
-    for name in _NETWORK_ONLY:
-        headers.remove(name)
+    headers.remove(*_NETWORK_ONLY)
     access = headers.values("P-Access-Network-Info")
     if any("network-provided" in value.lower() for value in access):
         headers.set("P-Access-Network-Info", *(v for v in access if "network-provided" not in v.lower()))
@@ -53,8 +52,7 @@ def from_ue(headers: Headers) -> None:
 def to_ue(headers: Headers) -> None:
     """Take away what the UE is not to see; an asserted identity too, if privacy is asked for (RFC 3325 clause
     7)."""
-    for name in _NOT_FOR_UES:
-        headers.remove(name)
+    headers.remove(*_NOT_FOR_UES)
     privacy = {token.strip().lower() for value in headers.lines("Privacy") for token in value.split(";")}
     if "id" in privacy:
         headers.remove("P-Asserted-Identity")

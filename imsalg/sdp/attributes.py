@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Self
 
 from imsalg.errors import BadSdp
@@ -93,10 +94,7 @@ class Connection:
     @property
     def unspecified(self) -> bool:
         """0.0.0.0 or ::, the hold of RFC 2543 and the placeholder of ICE."""
-        try:
-            return ipaddress.ip_address(self.host).is_unspecified
-        except ValueError:
-            return False
+        return _is_unspecified(self.host)
 
     def __str__(self) -> str:
         return f"IN {self.addrtype} {self.address}"
@@ -207,6 +205,14 @@ class Crypto:
         """The value of the attribute; this does show the keys."""
         keys = ";".join(str(key) for key in self.keys)
         return " ".join((str(self.tag), self.suite, keys, *self.session_params))
+
+
+@lru_cache(maxsize=1024)
+def _is_unspecified(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
 
 
 _ADDRESS_TYPES = {("IN", "IP4"), ("IN", "IP6")}

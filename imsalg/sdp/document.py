@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Self
 
@@ -27,16 +27,19 @@ MAX_MEDIA = 32  # m-lines, rejected ones included
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Line:
-    """`type=value` and its ending: CRLF, LF, CR, or "" on the last line. A blank line has the type ""."""
+    """`type=value` and its ending: CRLF, LF, CR, or "" on the last line. A blank line has the type "".
+
+    name: the attribute's, in lower case; "" if this is no `a=` line.
+    """
 
     type: str
     value: str
     ending: str
+    name: str = field(init=False, compare=False)
 
-    @property
-    def name(self) -> str:
-        """The attribute's name in lower case; "" if this is no `a=` line."""
-        return self.value.partition(":")[0].strip().lower() if self.type == "a" else ""
+    def __post_init__(self) -> None:
+        name = self.value.partition(":")[0].strip().lower() if self.type == "a" else ""
+        object.__setattr__(self, "name", name)
 
     @property
     def argument(self) -> str:

@@ -7,6 +7,7 @@ What is changed is written anew; every other line keeps its bytes: case, compact
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
@@ -115,10 +116,15 @@ class Headers:
         """A new line below all others."""
         self._lines.append((_key(name), _line(name, value)))
 
-    def remove(self, name: str) -> None:
-        """Takes away every line of that name; none is fine."""
-        key = _key(name)
-        self._lines = [line for line in self._lines if line[0] != key]
+    def remove(self, *names: str) -> None:
+        """Takes away every line of these names; none is fine."""
+        keys = _keys(names)
+        self._lines = [line for line in self._lines if line[0] not in keys]
+
+    def repeated(self, names: Iterable[str]) -> str | None:
+        """The first of `names` that has more than one line."""
+        counts = Counter([key for key, _ in self._lines])
+        return next((name for name in names if counts[_key(name)] > 1), None)
 
     def pop_value(self, name: str) -> str | None:
         """Takes the first comma separated element of that name away; the others stay as written."""
@@ -142,6 +148,8 @@ class Headers:
         Returns whether it was there. Lines without it keep their bytes.
         """
         key, token, found = _key(name), token.lower(), False
+        if self._index(key) is None:
+            return False
         lines: list[tuple[str, str]] = []
         for other, line in self._lines:
             if other == key:
@@ -158,7 +166,7 @@ class Headers:
 
     def copy_lines(self, source: Headers, *names: str) -> None:
         """Appends every line of `source` with one of these names, byte for byte and in its order."""
-        keys = {_key(name) for name in names}
+        keys = _keys(names)
         self._lines += [line for line in source._lines if line[0] in keys]
 
     def copy(self) -> Headers:
@@ -194,6 +202,11 @@ def _key(name: str) -> str:
         raise UsageError(f"no header field name: {name[:40]!r}")
     name = name.lower()
     return COMPACT.get(name, name)
+
+
+@lru_cache(maxsize=512)
+def _keys(names: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(_key(name) for name in names)
 
 
 @lru_cache(maxsize=512)

@@ -61,8 +61,7 @@ class _Message:
         """
         self.body = body
         if not body:
-            for name in ("Content-Type", "Content-Disposition", "Content-Encoding", "Content-Language"):
-                self.headers.remove(name)
+            self.headers.remove("Content-Type", "Content-Disposition", "Content-Encoding", "Content-Language")
         elif content_type is not None:
             self.headers.set("Content-Type", content_type)
         self.headers.set("Content-Length", str(len(body)))
@@ -203,9 +202,8 @@ def content_length(message: Request | Response) -> int | None:
 def check(message: Request | Response) -> None:
     """What every element must see in order before it acts on a message (RFC 3261 sections 8.1.1 and 16.3)."""
     _check_mandatory(message)
-    for name in _SINGLE:
-        if len(message.headers.lines(name)) > 1:
-            raise refusal(message, f"more than one {name}")
+    if (name := message.headers.repeated(_SINGLE)) is not None:
+        raise refusal(message, f"more than one {name}")
     if isinstance(message, Request):
         if len(message.uri) > MAX_URI:
             raise refusal(message, "Request-URI too long", 414)
