@@ -163,7 +163,7 @@ def refused(
         return response, core.traced()
 
 
-# -- session descriptions -------------------------------------------------------------------------------------
+# -- session descriptions ------------------------------------------------------------------------------------
 
 
 def audio(*lines: str, proto: str = "RTP/AVP", port: int = 6000, version: int = 1) -> str:

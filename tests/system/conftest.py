@@ -1,5 +1,5 @@
-"""The world of the SIPp tests. After every test no call, context or port is left; and at the end of each file,
-once they have had the time that RFC 3261 gives them, no registration, transaction or timer."""
+"""The world of the SIPp tests. After every test no call, context or port is left; and at the end of each
+file, once they have had the time that RFC 3261 gives them, no registration, transaction or timer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything a call can run into, between two SIPps: who is told what, and that both ends agree it is over."""
+"""What a call can run into, between two SIPps: who is told what, and that both ends agree it is over."""
 
 from __future__ import annotations
 
@@ -159,10 +159,11 @@ def test_a_call_that_rings_too_long_is_cancelled(world: World, tmp_path: Path) -
     ("caller", "callee", "silent"),
     [
         ("cancel_at_once_uac", "cancelled_uas", 600),  # the CANCEL waits for the first provisional
+        ("cancel_trying_uac", "cancelled_uas", 600),
         ("cancel_uac", "cancelled_uas", 0),
         ("cancel_uac", "crossing_uas", 0),  # the 200 is acknowledged, and BYE said
     ],
-    ids=["before anything came", "while it rings", "crossing the 200"],
+    ids=["before anything came", "before it rings", "while it rings", "crossing the 200"],
 )
 def test_a_cancelled_call_ends_on_both_sides(
     world: World, tmp_path: Path, caller: str, callee: str, silent: int

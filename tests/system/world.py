@@ -58,10 +58,17 @@ class World(Stack):
         self.processes[name].wait()
 
     def restart(self, name: str) -> None:
-        """Start again what was killed."""
-        args = self.processes[name].args
-        assert isinstance(args, tuple)
-        self._spawn(name, *args)
+        """Start again what was killed or has left; returns when calls can be made."""
+        command = self.processes[name].args
+        assert isinstance(command, tuple)
+        self._printed[name] = 0
+        self._spawn(name, *command)
+        self._wait_until_ready()
+
+    def leave(self, name: str) -> None:
+        """As an operator would end it."""
+        self.processes[name].send_signal(signal.SIGTERM)
+        assert self.processes[name].wait(10.0) == 0
 
     def print_logs(self) -> None:
         """What the processes have logged since the last time, for pytest to show of a test that failed."""
