@@ -580,7 +580,7 @@ class Call:
             return
         self._closed = True
         self.branches.clear()
-        self._steps.release()
+        self._steps.release(self._now)
         for crossing in list(self._crossings):
             if crossing.server is not None and not crossing.answered and crossing.request.method != "BYE":
                 self._refuse(crossing, 481, "")

@@ -12,6 +12,7 @@ After every input, drain `to_send`, `iq_to_send` and `next_note`, and call `expi
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import deque
 from hashlib import blake2b
@@ -220,7 +221,7 @@ class Core:
             trust.to_ue(headers)
         else:
             trust.from_ue(headers)
-            binding = self.registrations.at(crossing.flow)
+            binding = self.registrations.at(crossing.flow, crossing.request.to.uri)
             if binding is not None and response.status > 100:
                 trust.assert_identity(headers, binding.associated)
             else:
@@ -481,7 +482,7 @@ class Core:
                 raise PeerError("no such call", 481)
             trust.to_ue(outgoing.headers)
         else:
-            here = self.registrations.at(crossing.flow)
+            here = self.registrations.at(crossing.flow, crossing.request.from_.uri)
             trusted = crossing.flow.remote.host in self._access[crossing.flow.local].trusted
             if call is None and (crossing.request.method in _OF_CALLS or not (here or trusted)):
                 raise PeerError("no such call", 481)
@@ -570,7 +571,10 @@ class Core:
 
     def _route(self, call: Call, side: Side, request: Request) -> Flow:
         """Where a request goes that a call has made itself."""
-        return call.flows[Side.ACCESS] if side is Side.ACCESS else self._next_core_flow(request)
+        if side is Side.CORE:
+            with contextlib.suppress(PeerError):  # what the peer said cannot be followed: back to where it is
+                return self._next_core_flow(request)
+        return call.flows[side]
 
     def _next_core_flow(self, request: Request) -> Flow:
         route = request.headers.first("Route")

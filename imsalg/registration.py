@@ -7,13 +7,14 @@ binding."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from imsalg import mediasec, trust
 from imsalg.config import AccessConfig
-from imsalg.errors import PeerError
+from imsalg.errors import BadMessage, PeerError
 from imsalg.policy.treatment import Mechanism
 from imsalg.sip.endpoint import Flow
 from imsalg.sip.message import Request, Response
@@ -96,9 +97,9 @@ class Registrations:
         if not bindings:
             return None
         if len(bindings) > 1 and identity:
-            wanted = trust.same_user(identity)
+            wanted = trust.user_of(identity)
             for binding in bindings.values():
-                if any(trust.same_user(NameAddr.parse(value).uri) == wanted for value in binding.associated):
+                if any(trust.user_of(value) == wanted for value in binding.associated):
                     return binding
         return next(iter(bindings.values()))
 
@@ -140,12 +141,11 @@ class Registrations:
             for binding in [binding for binding in self if binding.aor == registering.aor]:
                 self.remove(binding)
             return None
-        given = {
-            contact.uri: _expires(contact, response)
-            for contact in (
-                NameAddr.parse(value) for value in response.headers.values("Contact") if value != "*"
-            )
-        }
+        given: dict[str, int] = {}
+        for value in response.headers.values("Contact"):
+            with contextlib.suppress(BadMessage):
+                contact = NameAddr.parse(value)
+                given[contact.uri] = _expires(contact, response)
         alive = {
             uri: now + min(given[uri], self.max_expires)
             for uri in registering.contacts
@@ -153,7 +153,7 @@ class Registrations:
         }
         if not registering.contacts:  # a query
             return self._by_token.get(registering.token)
-        old = self._by_token.get(registering.token)
+        old = self._by_key.get(registering.key)
         if old is not None:
             alive = {
                 u: t for u, t in old.contacts.items() if t > now and u not in registering.contacts
@@ -161,6 +161,7 @@ class Registrations:
             self.remove(old)
         if not alive:
             return None
+        identities = [value for value in response.headers.values("P-Associated-URI") if trust.user_of(value)]
         binding = Binding(
             registering.token,
             registering.aor,
@@ -168,7 +169,7 @@ class Registrations:
             registering.flow,
             alive,
             tuple(response.headers.values("Service-Route")),
-            tuple(response.headers.values("P-Associated-URI")) or (f"<{registering.aor}>",),
+            tuple(identities) or (f"<{registering.aor}>",),
             registering.mechanisms,
             registering.key,
         )

@@ -51,6 +51,7 @@ class Steps:
         self._waiting: Waiting | None = None
         self._number = 0
         self._release: int | None = None
+        self._release_deadline: float | None = None
         self.holds = False
         """Whether the gateway may hold a context of this call."""
 
@@ -60,7 +61,7 @@ class Steps:
 
     @property
     def deadline(self) -> float | None:
-        return self._waiting.deadline if self._waiting else None
+        return self._waiting.deadline if self._waiting else self._release_deadline
 
     def run(self, step: Callable[[], None]) -> bool:
         """Run a step, now or after those before it. False: there are too many, and it was not taken."""
@@ -94,14 +95,16 @@ class Steps:
         self._waiting = Waiting(self._number, wanted or {}, then, refused, now + self._timeout)
         self._effects.append(Ask(self._anchor.context, commands, self._number))
 
-    def release(self) -> None:
-        """Give everything back, at once; steps that wait are dropped."""
+    def release(self, now: float) -> None:
+        """Give everything back, at once; steps that wait are dropped. A gateway that does not answer drops
+        the context when it is greeted next, as nobody claims it then."""
         self._waiting = None
         self._queue.clear()
         self._anchor.forget()
         if self.holds and self._release is None:
             self._number += 1
             self._release = self._number
+            self._release_deadline = now + self._timeout
             self._effects.append(Ask(self._anchor.context, (ReleaseTermination(),), self._number))
 
     def gone(self) -> None:
@@ -109,12 +112,12 @@ class Steps:
         self._waiting = None
         self._queue.clear()
         self._anchor.forget()
-        self.holds = False
+        self.holds, self._release_deadline = False, None
 
     def replied(self, number: int, reply: Reply | ErrorReply) -> None:
         """The reply to the command of that number; late ones are ignored."""
         if number == self._release:
-            self.holds = False
+            self.holds, self._release_deadline = False, None
             self._effects.append(Note(logging.INFO, f"{self._anchor.context}: released{_counts(reply)}"))
             return
         waiting = self._waiting
@@ -136,6 +139,10 @@ class Steps:
             waiting.refused(503, "the gateway did not answer")
             self._lost("the gateway did not answer")
             self._go_on()
+        if self._release_deadline is not None and self._release_deadline <= now:
+            self.holds, self._release_deadline = False, None
+            text = f"{self._anchor.context}: the gateway did not answer the release"
+            self._effects.append(Note(logging.WARNING, text))
 
     def _go_on(self) -> None:
         while self._queue and self._waiting is None:

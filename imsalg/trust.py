@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from imsalg.errors import BadMessage
 from imsalg.sip.headers import Headers
 from imsalg.sip.values import NameAddr, Uri
 
@@ -63,9 +64,17 @@ def assert_identity(headers: Headers, identities: Sequence[str]) -> None:
     (TS 24.229 clause 5.2.6.3.3). identities: the P-Associated-URI of its registration, values as received."""
     preferred = headers.values("P-Preferred-Identity")
     headers.remove("P-Preferred-Identity")
-    own = {same_user(NameAddr.parse(value).uri): value for value in identities}
-    chosen = [own[key] for value in preferred if (key := same_user(NameAddr.parse(value).uri)) in own]
+    own = {user_of(value): value for value in identities}
+    chosen = [own[user] for value in preferred if (user := user_of(value)) in own]
     headers.set("P-Asserted-Identity", *(chosen[:2] or identities[:1]))
+
+
+def user_of(value: str) -> str | None:
+    """The user that an identity in a header field names, as `same_user`; None if it cannot be read."""
+    try:
+        return same_user(NameAddr.parse(value).uri)
+    except BadMessage:
+        return None
 
 
 def same_user(uri: str) -> str:

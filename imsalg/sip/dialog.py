@@ -7,8 +7,10 @@ that side run ahead of the sender's own, and everything that crosses later is ma
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
+from imsalg.errors import BadMessage
 from imsalg.sip.headers import Headers
 from imsalg.sip.message import Request, Response
 from imsalg.sip.values import CSeq, NameAddr, RAck
@@ -53,9 +55,9 @@ class Dialog:
         number = cseq.number + party.ahead
         if party.ahead:
             request.headers.set("CSeq", str(CSeq(number, cseq.method)))
-            if (rack := request.headers.get("RAck")) is not None:
-                value = RAck.parse(rack)
-                request.headers.set("RAck", str(RAck(value.rseq, value.cseq + party.ahead, value.method)))
+            with contextlib.suppress(BadMessage):  # then it passes as it is, for the end to refuse
+                rack = RAck.parse(request.headers.get("RAck") or "")
+                request.headers.set("RAck", str(RAck(rack.rseq, rack.cseq + party.ahead, rack.method)))
         if cseq.method not in ("ACK", "CANCEL"):
             party.cseq = max(party.cseq, number)
 
@@ -86,5 +88,7 @@ class Dialog:
 
 def contact_uri(headers: Headers) -> str | None:
     """The URI of the first Contact, the remote target (RFC 3261 section 12.1); None without a usable one."""
-    value = headers.first("Contact")
-    return None if value is None or value == "*" else NameAddr.parse(value).uri
+    try:
+        return NameAddr.parse(headers.first("Contact") or "").uri
+    except BadMessage:
+        return None
