@@ -77,6 +77,7 @@ socket = {status}
 
 LAB = """\
 listen = "{host}:{lab}"
+aliases = ["{host}:{access}"]
 domain = "{domain}"
 password = {password}
 status = {status}

@@ -48,12 +48,14 @@ DIALOG_FORMING = ("INVITE", "SUBSCRIBE", "REFER")
 
 class LabConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """listen: host:port, UDP and TCP. password: every user's. routes: user -> the SIP URI that stands for him
-    without registration. status: path of a Unix socket as the proxy's; empty: there is none."""
+    without registration. aliases: addresses that phones may take for the domain, such as the proxy's, which
+    many are told as their "server". status: path of a Unix socket as the proxy's; empty: there is none."""
 
     listen: str = "127.0.0.1:5064"
     domain: str = "ims.test"
     password: str = "lab"
     routes: dict[str, str] = {}
+    aliases: tuple[str, ...] = ()
     status: str = ""
 
 
@@ -64,10 +66,13 @@ class LabCore:
         """Raises ValueError for an address, BadMessage for a route that is none."""
         self._here = parse_address(config.listen, "listen: ")
         self._domain = config.domain
+        self._home = {self._here, *(parse_address(alias, "aliases: ") for alias in config.aliases)}
         self._routes = {user: Uri.parse(uri) for user, uri in config.routes.items()}
         self._rng = rng
         self._endpoint = Endpoint(rng)
-        self._registrar = Registrar(config.domain, config.password, f"sip:orig@{self._here};lr", rng)
+        self._registrar = Registrar(
+            config.domain, config.password, f"sip:orig@{self._here};lr", self._is_home, rng
+        )
         self._forks: Timers[Fork] = Timers()  # timer C of those that are INVITEs
 
     # -- what the shell drives -------------------------------------------------------------------------------
@@ -144,7 +149,7 @@ class LabCore:
         request = event.request.copy()
         self._count_hop(request)
         self._drop_own_routes(request)
-        if "Route" not in request.headers and self._is_here(uri := self._sip_uri(request.uri)):
+        if "Route" not in request.headers and self._is_home(uri := self._sip_uri(request.uri)):
             if request.method == "REGISTER":
                 response = self._registrar.register(request, now)
                 return self._endpoint.respond(event.transaction, self._tagged(response), now)
@@ -209,6 +214,9 @@ class LabCore:
 
     def _is_here(self, uri: Uri) -> bool:
         return uri.host.lower() == self._domain or (uri.host, uri.port or SIP_PORT) == self._here
+
+    def _is_home(self, uri: Uri) -> bool:
+        return uri.host.lower() == self._domain or Address(uri.host, uri.port or SIP_PORT) in self._home
 
     def _sip_uri(self, text: str) -> Uri:
         uri = Uri.parse(text)

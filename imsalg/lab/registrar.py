@@ -8,6 +8,7 @@ found again by user part, host and port of its URI, and dies at its time.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,10 +51,14 @@ class Binding:
 
 
 class Registrar:
-    """domain: host part of the users' addresses and realm. service_route: the URI clients shall route by."""
+    """domain: host part of the users' addresses and realm. service_route: the URI clients shall route by.
+    is_home: whether a URI is of the domain."""
 
-    def __init__(self, domain: str, password: str, service_route: str, rng: Random) -> None:
+    def __init__(
+        self, domain: str, password: str, service_route: str, is_home: Callable[[Uri], bool], rng: Random
+    ) -> None:
         self._domain = domain
+        self._is_home = is_home
         self._service_route = service_route
         self._digest = Digest(domain, password, rng)
         self._users: dict[str, dict[Key, Binding]] = {}  # also those that have been here once
@@ -105,7 +110,7 @@ class Registrar:
 
     def _user(self, request: Request) -> str:
         uri = request.to.parsed_uri
-        if uri.scheme != "sip" or not uri.user or uri.host.lower() != self._domain:
+        if uri.scheme != "sip" or not uri.user or not self._is_home(uri):
             raise Refused(f"no user of {self._domain}", 404)
         return uri.user
 
