@@ -15,10 +15,12 @@ from imsalg.sip.message import Request, Response
 _SDP = re.compile(r"\s*application/sdp\s*(;|$)", re.IGNORECASE)
 _MULTIPART = re.compile(r"\s*multipart/", re.IGNORECASE)
 _BOUNDARY = re.compile(r';\s*boundary\s*=\s*(?:"([^"]{1,70})"|([^\s;"]{1,70}))', re.IGNORECASE)
-_PART_TYPE = re.compile(rb"(?:^|\r?\n)content-type[ \t]*:([^\r\n]*)", re.IGNORECASE)
+_PART_TYPE = re.compile(
+    rb"(?:^|\r?\n)(?:content-type|c)[ \t]*:((?:[^\r\n]|\r?\n[ \t])*+)", re.IGNORECASE
+)  # folded, and the compact form that some parsers take here as well
 
 _ENCODED = re.compile(
-    rb"(?:^|\r?\n)content-(?:encoding[ \t]*:|transfer-encoding[ \t]*:(?![ \t]*(?:7bit|8bit|binary)))",
+    rb"(?:^|\r?\n)(?:e|content-encoding|content-transfer-encoding(?![ \t]*:[ \t]*(?:7bit|8bit|binary)))[ \t]*:",
     re.IGNORECASE,
 )
 
@@ -38,10 +40,12 @@ class Found:
 
 def find_sdp(message: Request | Response) -> Found | None:
     """The description a message carries; None if it has none. Raises PeerError 415 for an encoded body, 400
-    for a multipart one that is broken, and for one with two descriptions."""
+    for one without a type, for a multipart one that is broken, and for one with two descriptions."""
     content_type = message.headers.get("Content-Type")
-    if not message.body or content_type is None:
+    if not message.body.strip():
         return None
+    if content_type is None:
+        raise PeerError("a body without Content-Type", 400)
     encoding = message.headers.get("Content-Encoding")
     if _SDP.match(content_type):
         if encoding is not None and encoding.lower() != "identity":
@@ -55,6 +59,16 @@ def find_sdp(message: Request | Response) -> Found | None:
     if boundary is None:
         raise PeerError("a multipart body without boundary", 400)
     return _in_parts(message.body, (boundary[1] or boundary[2]).encode("utf-8", "surrogateescape"))
+
+
+def drop_sdp(message: Request | Response) -> None:
+    """Take the body away if it has a description, or may have one."""
+    try:
+        if find_sdp(message) is None:
+            return
+    except PeerError:
+        pass
+    message.set_body(b"")
 
 
 def _in_parts(body: bytes, boundary: bytes) -> Found | None:

@@ -18,7 +18,7 @@ from functools import partial
 
 from agw.iq.messages import Audited, AuditValue, ErrorReply, Event, Notice, Reply
 from imsalg.anchor import Anchor, Side, Termination
-from imsalg.body import Found, find_sdp
+from imsalg.body import Found, drop_sdp, find_sdp
 from imsalg.crossing import Cancel, Crossing, Effect, Note, Respond, Send, SendAck
 from imsalg.errors import BadSdp, PeerError
 from imsalg.negotiation import Negotiation, Random, Terms, select
@@ -375,7 +375,8 @@ class Call:
         self._steps.want(wanted, proceed, lambda status, reason: self._lost(reason), self._now)
 
     def _decline(self, crossing: Crossing, outgoing: Response) -> None:
-        """A final response other than 2xx."""
+        """A final response other than 2xx. Media it may describe (RFC 3261 section 21.4.26) are not ours."""
+        drop_sdp(outgoing)
         self._finish(crossing, outgoing.status)
         self.effects.append(Respond(crossing, outgoing))
         if crossing is self.invite:

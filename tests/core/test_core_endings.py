@@ -149,6 +149,13 @@ def test_a_refusal_passes_as_it_is(world, alice, status):
     assert clean(world)
 
 
+def test_a_refusal_carries_no_description_across(world, alice):
+    """What a UE says it could take instead may have keys in it."""
+    world.network.call(alice, sdp=FAR)
+    alice.reply(alice.expect("INVITE"), 488, sdp=OFFER)
+    assert not world.network.expect(488).body
+
+
 def test_an_invite_again_after_a_challenge_is_a_call_again_p37(world, alice):
     for status in (407, 200):
         alice.invite("sip:bob@home.example", sdp=OFFER)

@@ -1,0 +1,296 @@
+"""Broken and hostile messages are refused or dropped; none raises, none leaves anything (World.finish)."""
+
+import gzip
+
+import pytest
+
+from tests.sim.world import ACCESS, CORE, crypto, lines_of, media, protected, session
+
+OFFER = protected("192.0.2.10")
+HEAD = b"Via: SIP/2.0/UDP h;branch=z9hG4bK1\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:c@d>\r\nCall-ID: 1\r\n"
+FAR = session("203.0.113.5", media(7000))
+
+BROKEN = [
+    "",
+    "x",
+    "<>",
+    "<sip:>",
+    "<sip:a@b",
+    '"unclosed <sip:a@b>',
+    "sip:",
+    "<sip:a@[::1>",
+    "<sip:a@b:99999>",
+    "*",
+    ",,",
+    ";",
+    "\x80",
+]
+BODIES = [
+    b"v=0",
+    b"v=0\r\n",
+    b"garbage",
+    b"\x00\xff\xfe",
+    b"v=0\r\no=- 1 1 IN IP4 1.2.3.4\r\ns=-\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n",  # without c=
+    session("host.example").encode(),
+    session("224.1.1.1").encode(),
+    session("192.0.2.10", "m=audio 99999 RTP/AVP 0").encode(),
+    session("192.0.2.10", "m=audio x RTP/AVP 0").encode(),
+    session("192.0.2.10", *[media()] * 40).encode(),
+    session("192.0.2.10", media(4000, "RTP/SAVP", "a=crypto:", "a=3ge2ae:requested")).encode(),
+    session("192.0.2.10", media(4000, "RTP/AVP", "a=rtcp:")).encode(),
+    session("192.0.2.10", media(4000, "RTP/AVP", "a=rtcp:0")).encode(),
+    session("192.0.2.10", media(4000, "RTP/AVP", "a=rtcp:5000 IN IP6 ::1")).encode(),
+    session("255.255.255.255").encode(),
+    session("::1").encode(),
+    session("0.0.0.0").encode(),
+    session("192.0.2.10", media(65535)).encode(),
+    session("192.0.2.10", media(4000, "RTP/SAVP", "a=key-mgmt:", "a=key-mgmt:mikey")).encode(),
+]  # fmt: skip
+
+
+@pytest.fixture
+def alice(world):
+    return world.register(world.ue(10), "alice")
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_a_broken_offer_is_refused_or_passes_and_nothing_is_left(world, alice, body):
+    alice.invite("sip:bob@home.example", sdp=body)
+    for message in world.network.inbox[:]:
+        world.network.reply(message, 200, sdp=FAR)
+    assert alice.inbox[-1].status in (200, 400, 488, 500)
+    world.network.call(alice, sdp=body)
+
+
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("status", [183, 200])
+def test_a_broken_answer_fails_the_call_and_nothing_is_left(world, alice, body, status):
+    alice.invite("sip:bob@home.example", sdp=OFFER)
+    world.network.reply(world.network.expect("INVITE"), status, sdp=body)
+    world.network.call(alice, sdp=FAR)
+    alice.reply(alice.expect("INVITE"), status, sdp=body)
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_a_broken_answer_in_an_ack_or_prack_ends_the_call_or_not_but_never_breaks(world, alice, body):
+    for method in ("ACK", "PRACK"):
+        invite = alice.invite("sip:bob@home.example")
+        there = world.network.expect("INVITE")
+        status, more = (200, ()) if method == "ACK" else (183, (("RSeq", "1"),))
+        world.network.reply(there, status, *more, sdp=FAR)
+        got = alice.expect(status)
+        talk = alice.dialog(invite, got)
+        if method == "ACK":
+            talk.ack(sdp=body)
+        else:
+            talk.request("PRACK", ("RAck", "1 1 INVITE"), sdp=body)
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_a_broken_reinvite_leaves_the_call(world, alice, body):
+    here, far = world.originate(alice)
+    for talk, other in ((here, far), (far, here)):
+        talk.request("INVITE", sdp=body)
+        for message in other.peer.inbox[:]:
+            other.peer.reply(message, 488)
+        talk.peer.inbox.clear()
+        other.peer.inbox.clear()
+    here.hang_up(far)
+
+
+# -- bodies in parts
+
+
+def parts(*bodies, boundary="b1"):
+    return "".join(f"--{boundary}\r\n{body}\r\n" for body in bodies) + f"--{boundary}--\r\n"
+
+
+MIXED = ("Content-Type", 'multipart/mixed; boundary="b1"')
+SDP = "Content-Type: application/sdp"
+PIDF = "Content-Type: application/pidf+xml\r\nContent-ID: <x>\r\n\r\n<presence/>"
+
+
+def test_a_description_in_a_multipart_body_is_treated_and_the_other_parts_stay(world, alice):
+    body = parts(PIDF, f"Content-Type: application/sdp\r\nContent-Disposition: session\r\n\r\n{OFFER}")
+    alice.invite("sip:bob@home.example", MIXED, sdp=body)
+    there = world.network.expect("INVITE")
+    assert lines_of(there, "m=")[0].split()[2] == "RTP/AVP"
+    assert not lines_of(there, "a=crypto")
+    assert PIDF.encode() in there.body
+    assert there.headers.get("Content-Type") == MIXED[1]
+    assert there.headers.get("Content-Length") == str(len(there.body))
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "status"),
+    [
+        (("Content-Type", "multipart/mixed"), parts(PIDF), 400),
+        (MIXED, "nothing", 400),
+        (MIXED, "--b1\r\n", 400),
+        (MIXED, parts(*[f"Content-Type: application/sdp\r\n\r\n{OFFER}"] * 2), 400),
+        (MIXED, parts("Content-Type: multipart/alternative; boundary=b2\r\n\r\n--b2--"), 415),
+        (MIXED, parts(f"{SDP}\r\nContent-Transfer-Encoding: base64\r\n\r\n{OFFER}"), 415),
+        (MIXED, parts(f"{SDP}\r\nContent-Encoding: gzip\r\n\r\n{OFFER}"), 415),
+        (MIXED, parts(f"{SDP}\r\ne: gzip\r\n\r\n{OFFER}"), 415),
+    ],
+)  # fmt: skip
+def test_a_body_in_parts_that_cannot_be_read_is_refused(world, alice, headers, body, status):
+    alice.invite("sip:bob@home.example", headers, sdp=body)
+    alice.expect(status)
+    assert world.network.quiet()
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        f"CONTENT-TYPE : Application/SDP;charset=utf-8\r\n\r\n{OFFER}",
+        f"Content-Type:\r\n application/sdp\r\n\r\n{OFFER}",
+        f"X: y\r\nc: application/sdp\r\n\r\n{OFFER}",
+        f"Content-Type: application/sdp\n\n{OFFER}",
+    ],
+)
+def test_no_way_to_write_a_part_hides_its_keys(world, alice, part):
+    """What the other end might take for a description is treated as one, or nothing passes."""
+    alice.invite("sip:bob@home.example", MIXED, sdp=parts(part))
+    for message in world.network.inbox:
+        assert not lines_of(message, "a=crypto")
+
+
+def test_an_encoded_description_is_415(world, alice):
+    body = gzip.compress(OFFER.encode())
+    headers = (("Content-Type", "application/sdp"), ("Content-Encoding", "gzip"))
+    alice.invite("sip:bob@home.example", *headers, sdp=body)
+    alice.expect(415)
+
+
+def test_an_encoded_answer_fails_the_call(world, alice):
+    alice.invite("sip:bob@home.example", sdp=OFFER)
+    there = world.network.expect("INVITE")
+    headers = (("Content-Type", "application/sdp"), ("e", "gzip"))
+    world.network.reply(there, 200, *headers, sdp=gzip.compress(FAR.encode()))
+    alice.expect(415)
+    world.network.expect("ACK")
+    world.network.expect("BYE")
+
+
+@pytest.mark.parametrize("kind", ["Application/SDP", "application/sdp;charset=x", " application/sdp "])
+def test_a_description_is_known_by_its_type_however_it_is_written(world, alice, kind):
+    alice.invite("sip:bob@home.example", ("c", kind), sdp=OFFER)
+    assert not lines_of(world.network.expect("INVITE"), "a=crypto")
+
+
+def test_a_body_without_a_type_never_carries_keys_across(world, alice):
+    """RFC 3261 section 20.15: a body must have a type; what has none is not guessed at by the other end."""
+    request = alice.compose("INVITE", "sip:bob@home.example", sdp=OFFER)
+    request.headers.remove("Content-Type")
+    alice.send(request)
+    for message in world.network.inbox:
+        assert b"a=crypto" not in message.body
+
+
+# -- header fields
+
+
+@pytest.mark.parametrize("value", BROKEN)
+@pytest.mark.parametrize("name", ["Contact", "Route", "Record-Route", "P-Preferred-Identity", "RAck"])
+def test_a_broken_header_in_a_request_never_raises(world, alice, name, value):
+    bob = world.register(world.ue(11), "bob")
+    field = (name, value.replace("\x80", "\udc80"))
+    for method in ("INVITE", "MESSAGE", "SUBSCRIBE", "REGISTER"):
+        alice.request(method, "sip:bob@home.example", field, sdp=OFFER if method == "INVITE" else "")
+        world.network.request(method, bob.contact, ("Route", bob.path), field)
+    world.network.inbox.clear()
+    here, far = world.originate(world.register(world.ue(12), "dora"), protected("192.0.2.12"))
+    for talk in (here, far):
+        for method in ("INVITE", "UPDATE", "PRACK", "INFO", "BYE"):
+            talk.request(method, field)
+        request = talk.compose("ACK", field, cseq=1)
+        talk.peer.send(request)
+
+
+@pytest.mark.parametrize("value", BROKEN)
+@pytest.mark.parametrize(
+    "name", ["Contact", "Record-Route", "Service-Route", "P-Associated-URI", "P-Preferred-Identity", "RSeq"]
+)
+def test_a_broken_header_in_a_response_never_raises(world, alice, name, value):
+    field = (name, value.replace("\x80", "\udc80"))
+    for status in (183, 200, 302, 401):
+        fresh = world.ue(30)
+        fresh.register("fresh")
+        world.network.reply(world.network.expect("REGISTER"), status, field)
+        alice.invite("sip:bob@home.example", sdp=OFFER)
+        world.network.reply(world.network.expect("INVITE"), status, field, sdp=FAR)
+        world.network.call(alice, sdp=FAR)
+        there = alice.expect("INVITE")
+        alice.reply(there, status, field, sdp=session("192.0.2.10", media(4000, "RTP/SAVP", crypto())))
+        fresh.invite("sip:bob@home.example", sdp=session("192.0.2.30"))
+        world.network.inbox.clear()
+    world.core.shutdown(world.now)
+    world.settle()
+
+
+@pytest.mark.parametrize("value", BROKEN)
+def test_a_broken_service_route_or_identity_does_not_make_later_requests_raise(world, value):
+    value = value.replace("\x80", "\udc80")
+    for name in ("Service-Route", "P-Associated-URI"):
+        phone = world.ue(40)
+        phone.register("eve")
+        world.network.accept(world.network.expect("REGISTER"), 3600, (name, value))
+        phone.request("MESSAGE", "sip:bob@home.example", ("P-Preferred-Identity", "<sip:eve@home.example>"))
+        phone.invite("sip:bob@home.example", sdp=session("192.0.2.40"))
+        world.network.invite(phone.contact, sdp=FAR)
+        for there in [each for each in phone.inbox if getattr(each, "method", "") == "INVITE"]:
+            phone.reply(there, 180, ("P-Preferred-Identity", "<sip:eve@home.example>"))
+        world.network.inbox.clear()
+        phone.inbox.clear()
+
+
+@pytest.mark.parametrize(
+    "target", ["sip:x@y;transport=ws", "sips:x@y", "tel:+49", "urn:x", "http://x", "sip:x@y:0"]
+)
+def test_a_dialog_whose_target_cannot_be_reached_ends_all_the_same(world, alice, target):
+    """The proxy's own BYE has nowhere to go then."""
+    invite = alice.invite("sip:bob@home.example", sdp=OFFER)
+    there = world.network.expect("INVITE")
+    world.network.reply(there, 200, ("Contact", f"<{target}>"), sdp=FAR)
+    alice.dialog(invite, alice.expect(200)).ack()
+    world.core.shutdown(world.now)
+    world.settle()
+    alice.expect("BYE")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\r\n\r\n",
+        b"\x00" * 100,
+        b"INVITE sip:x SIP/2.0\r\n\r\n",
+        b"SIP/2.0 200 OK\r\n\r\n",
+        b"INVITE x SIP/2.0\r\n" + HEAD + b"CSeq: 1 INVITE\r\n\r\n",
+        b"OPTIONS sip:@ SIP/2.0\r\n" + HEAD + b"CSeq: 1 OPTIONS\r\n\r\n",
+    ],
+)
+def test_garbage_never_raises(world, alice, data):
+    for peer in (alice, world.network):
+        world.receive(data, peer.flow)
+
+
+def test_the_branch_of_a_via_that_is_ours_but_broken_never_raises(world, alice):
+    for via in (
+        f"SIP/2.0/UDP {CORE}",
+        f"SIP/2.0/UDP {ACCESS};branch=",
+        "x",
+        f"SIP/2.0/UDP {CORE};branch=a;;",
+    ):
+        request = alice.compose("MESSAGE", "sip:bob@home.example")
+        request.headers.append("Via", via)
+        alice.send(request)
+
+
+def test_a_request_uri_that_is_broken_is_400(world, alice):
+    for uri in ("sip:", "sip:@", "sip:a@[::1", "x"):
+        alice.request("MESSAGE", uri, ("To", "<sip:bob@home.example>"))
+        alice.expect(400)
+        world.network.request("MESSAGE", uri, ("To", "<sip:bob@home.example>"))
+        world.network.expect(400)
