@@ -216,7 +216,10 @@ class LabCore:
         return uri.host.lower() == self._domain or (uri.host, uri.port or SIP_PORT) == self._here
 
     def _is_home(self, uri: Uri) -> bool:
-        return uri.host.lower() == self._domain or Address(uri.host, uri.port or SIP_PORT) in self._home
+        """An address without port is an alias too: phones write no port in To (RFC 3261 section 19.1.1)."""
+        if uri.host.lower() == self._domain:
+            return True
+        return any(uri.host == host and uri.port in (None, port) for host, port in self._home)
 
     def _sip_uri(self, text: str) -> Uri:
         uri = Uri.parse(text)

@@ -467,3 +467,14 @@ def test_damaged_messages_harm_nobody(bob: Lab) -> None:
         bob.core.to_send()
     bob.jump(300)
     assert bob.core.status(bob.now)["transactions"] == 0
+
+
+def test_a_phone_that_takes_the_proxy_for_its_domain_is_served() -> None:
+    lab = Lab(aliases=["127.0.0.1:5060"])
+    (challenge,) = lab.request("REGISTER", "sip:127.0.0.1:5060", to="<sip:bob@127.0.0.1>", source=PHONE)
+    assert isinstance(challenge, Response)
+    assert challenge.status == 401
+    assert lab.register("bob", f"<sip:bob@{PHONE}>").status == 200
+    (invite,) = lab.request("INVITE", "sip:bob@127.0.0.1:5060")
+    assert isinstance(invite, Request)
+    assert invite.uri == f"sip:bob@{PHONE}"
