@@ -1,5 +1,5 @@
-"""Real softphones with real audio: each hears the other's tone, and the wire shows SRTP on the access side and
-RTP on the core side. The capture, the keys read off the SIP in it, and the check with pylibsrtp are not ours."""
+"""Real softphones with real audio: each hears the other's tone, and the wire shows SRTP on the access side
+and RTP on the core side. The capture, the keys read off the SIP in it, and pylibsrtp's check are not ours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Either process dies in the middle of a call (trap P43)."""
+"""Either process dies, hangs or leaves in the middle of a call (trap P43)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.system.calls import BOB, audio, keys, originate, registered
+from tests.system.calls import BOB, audio, keys, originate, refused, registered
 from tests.system.sipp import HOST, Sipp, requests, responses
 from tests.system.world import GRACE, World
 
@@ -46,6 +46,27 @@ def test_a_call_ends_on_both_sides_when_the_gateway_dies_and_the_next_one_works_
         for end in (access, core):
             assert len(requests(end.finish(), "BYE", sent=False)) == 1
     originate(world, tmp_path, offer=RTP, answer=RTP)
+
+
+def test_a_gateway_that_hangs_costs_the_call_and_keeps_nothing(world: World, tmp_path: Path) -> None:
+    with world.frozen("gateway"):
+        response, core = refused(world, tmp_path, 503, at=world.peers_port, offer=RTP)
+    assert core == []
+    assert "gateway" in (response.headers.get("Warning") or "")
+    world.assert_no_call_left()
+    originate(world, tmp_path, offer=RTP, answer=RTP)
+
+
+def test_a_call_that_is_cancelled_while_the_gateway_is_asked_goes_nowhere(
+    world: World, tmp_path: Path
+) -> None:
+    with Sipp(tmp_path, "call_uas", answer=RTP) as core, world.frozen("gateway"):
+        route = f"<sip:{HOST}:{core.port};lr>"
+        with Sipp(
+            tmp_path, "cancel_at_once_uac", remote=world.peers_port, ruri=BOB, route=route, offer=RTP
+        ) as access:
+            assert responses(access.finish(), 487, "INVITE", sent=False)
+        assert core.traced() == []
 
 
 def test_without_a_gateway_calls_are_refused_and_registrations_served(world: World, tmp_path: Path) -> None:

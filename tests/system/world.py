@@ -70,6 +70,15 @@ class World(Stack):
         self.processes[name].send_signal(signal.SIGTERM)
         assert self.processes[name].wait(10.0) == 0
 
+    @contextmanager
+    def frozen(self, name: str) -> Iterator[None]:
+        """It neither ends nor does anything."""
+        self.processes[name].send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.processes[name].send_signal(signal.SIGCONT)
+
     def print_logs(self) -> None:
         """What the processes have logged since the last time, for pytest to show of a test that failed."""
         for name in self.processes:
