@@ -217,6 +217,7 @@ def _received_key(name: str) -> str:
     return _key(name)
 
 
+@lru_cache(maxsize=512)
 def _value(line: str) -> str:
     return unfold(line.partition(":")[2])
 

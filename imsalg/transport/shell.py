@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -25,6 +26,7 @@ from imsalg.transport.tcp import Received, TcpConnections, TcpLimits
 from imsalg.transport.udp import Datagram, UdpListener
 
 ROUNDS = 16  # of output that causes output (a send that fails at once), before the loop gets its turn
+GRAIN = 0.02  # seconds a timer may fire late, so that many fire together
 ERROR_PAUSE = 1.0  # seconds until a machine whose timer raised is asked again
 MAX_UNRESOLVED = 1024  # datagrams that wait for a name
 
@@ -183,9 +185,12 @@ class Shell:
     def _arm(self, pause: float) -> None:
         """A timer that is armed for too early stays: it finds nothing due and is armed anew."""
         when = self._machine.timeout()
-        if when is None or (self._timer and self._armed <= when):
+        if when is None:
             return
+        when = math.ceil(when / GRAIN) * GRAIN
         if self._timer:
+            if self._armed <= when:
+                return
             self._timer.cancel()
         now = time.monotonic()
         self._armed = max(when, now + pause)
