@@ -20,7 +20,8 @@ _PART_TYPE = re.compile(
 )  # folded, and the compact form that some parsers take here as well
 
 _ENCODED = re.compile(
-    rb"(?:^|\r?\n)(?:e|content-encoding|content-transfer-encoding(?![ \t]*:[ \t]*(?:7bit|8bit|binary)))[ \t]*:",
+    rb"(?:^|\r?\n)(?:e|content-encoding|content-transfer-encoding"
+    rb"(?![ \t]*:[ \t]*(?:7bit|8bit|binary)))[ \t]*:",
     re.IGNORECASE,
 )
 
