@@ -15,6 +15,7 @@ import ipaddress
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from agw.errors import CommandError
@@ -148,8 +149,15 @@ def _check_stream(stream: Stream, ip6: bool) -> None:
 
 
 def _check_remote(address: Address, ip6: bool) -> None:
+    _check_host(address.host, ip6)
+    if not 0 < address.port < 65536:
+        raise ValueError("a remote port out of range")
+
+
+@lru_cache(maxsize=1024)
+def _check_host(text: str, ip6: bool) -> None:
     try:
-        host = ipaddress.ip_address(address.host)
+        host = ipaddress.ip_address(text)
     except ValueError:
         raise ValueError("a remote host that is not numeric") from None
     if host.version != (6 if ip6 else 4):
@@ -158,8 +166,6 @@ def _check_remote(address: Address, ip6: bool) -> None:
         raise ValueError("a scoped or IPv4-mapped remote")
     if host.is_unspecified or host.is_multicast or host == _BROADCAST:
         raise ValueError("an unspecified, multicast or broadcast remote")
-    if not 0 < address.port < 65536:
-        raise ValueError("a remote port out of range")
 
 
 _BROADCAST = ipaddress.IPv4Address("255.255.255.255")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from agw.context import Context, Termination
@@ -167,4 +168,9 @@ def _remote_rtcp(stream: Stream) -> Address | None:
 
 def _canonical(address: Address) -> Address:
     """With the host as sockets print it, so that sources can be compared."""
-    return Address(str(ipaddress.ip_address(address.host)), address.port)
+    return Address(_canonical_host(address.host), address.port)
+
+
+@lru_cache(maxsize=1024)
+def _canonical_host(host: str) -> str:
+    return str(ipaddress.ip_address(host))

@@ -6,7 +6,6 @@ Free pairs are drawn at random, which makes the next port hard to guess.
 
 from __future__ import annotations
 
-import ipaddress
 from collections import deque
 from collections.abc import Sequence
 from random import Random
@@ -25,10 +24,9 @@ class Realm:
 
     def choose(self, ip6: bool, now: float) -> str:
         """The address of that family with the most free pairs. Raises CommandError if there is no address."""
-        version = 6 if ip6 else 4
-        hosts = [host for host in self._pools if ipaddress.ip_address(host).version == version]
+        hosts = [host for host in self._pools if (":" in host) is ip6]
         if not hosts:
-            raise CommandError("unsupported", f"realm {self.name} has no IPv{version} address")
+            raise CommandError("unsupported", f"realm {self.name} has no IPv{6 if ip6 else 4} address")
         return max(hosts, key=lambda host: self._pools[host].counts(now)[2])
 
     def reserve(self, host: str, now: float) -> int:

@@ -372,9 +372,8 @@ def _sockets(leg: Leg) -> Sockets:
 
 def _socket(local: Address) -> socket.socket:
     family = _family(local)
-    sock = socket.socket(family, socket.SOCK_DGRAM)
+    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     try:
-        sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -393,8 +392,8 @@ def _sockaddr(remote: Address | None, family: socket.AddressFamily) -> Sockaddr 
     """As recvfrom will tell it, so that the two can be compared."""
     if remote is None:
         return None
-    flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
     try:
-        return socket.getaddrinfo(remote.host, remote.port, family, socket.SOCK_DGRAM, 0, flags)[0][4]
-    except OSError:
+        host = socket.inet_ntop(family, socket.inet_pton(family, remote.host))
+    except (OSError, ValueError):
         raise UsageError(f"{remote.host} is no numeric address of the leg's family") from None
+    return (host, remote.port) if family == socket.AF_INET else (host, remote.port, 0, 0)
