@@ -9,7 +9,9 @@ import pytest
 from imsalg.sip.message import Response
 from tests.system.calls import (
     BOB,
+    MEDIASEC,
     Call,
+    Ue,
     audio,
     keys,
     normal,
@@ -19,7 +21,7 @@ from tests.system.calls import (
     registered,
     terminate,
 )
-from tests.system.sipp import HOST, Sipp, Traced, requests, responses, sdp
+from tests.system.sipp import HOST, Sipp, Traced, port, requests, responses, sdp
 from tests.system.world import T1, World
 
 KEY = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEB"
@@ -105,6 +107,29 @@ def test_a_call_over_tcp(world: World, tmp_path: Path, tcp: tuple[bool, bool]) -
     ]
 
 
+def test_a_ue_registers_and_calls_on_one_connection(world: World, tmp_path: Path) -> None:
+    home = port()
+    with (
+        Sipp(tmp_path, "call_uas", port=home, answer=RTP) as core,
+        Sipp(
+            tmp_path,
+            "tcp_ue_uac",
+            remote=world.access_port,
+            tcp=True,
+            user=f"ue{home}",
+            headers=MEDIASEC,
+            ruri=BOB,
+            route=f"<sip:{HOST}:9;lr>",
+            offer=SRTP,
+        ) as access,
+    ):
+        (ok,) = responses(access.finish(), 200, "INVITE", sent=False)
+        (invite,) = requests(core.finish(), "INVITE", sent=False)
+    assert (len(keys(ok)), keys(invite)) == (1, [])
+    register(world, tmp_path, ue=Ue(f"ue{home}", access.port, home, ""), expires=0)
+    assert world.status()["registrations"] == []
+
+
 def test_an_invite_over_1300_octets_goes_on_over_tcp(world: World, tmp_path: Path) -> None:
     offer = audio(*(f"a=rtpmap:{number} a-long-codec-name-{number}/8000" for number in range(96, 127)))
     with (
@@ -188,6 +213,33 @@ def test_a_caller_that_loses_the_200_gets_it_again_with_the_same_answer(world: W
     oks = [ok for ok in oks if ok.cseq.method == "INVITE"]
     assert len(oks) > 1
     assert len({ok.body for ok in oks}) == 1
+
+
+def test_a_callee_hangs_up(world: World, tmp_path: Path) -> None:
+    with registered(world, tmp_path) as ue:
+        call = originate(world, tmp_path, "ended_uac", "hangup_uas", ue=ue, offer=SRTP, answer=RTP)
+        assert len(requests(call.caller, "BYE", sent=False)) == 1
+        call = terminate(
+            world,
+            tmp_path,
+            "ended_uac",
+            "hangup_uas",
+            ue=ue,
+            offer=RTP,
+            answer=audio(E2AE[0], proto="RTP/SAVP"),
+        )
+        assert len(requests(call.caller, "BYE", sent=False)) == 1
+
+
+def test_other_requests_in_a_call_pass(world: World, tmp_path: Path) -> None:
+    with registered(world, tmp_path) as ue:
+        call = originate(world, tmp_path, "inside_uac", "inside_uas", ue=ue, offer=SRTP, answer=RTP)
+    for method, name in (("INFO", "Info-Package"), ("REFER", "Refer-To"), ("NEWS", "X-News")):
+        (sent,), (came,) = (
+            requests(end, method, sent=end is call.caller) for end in (call.caller, call.callee)
+        )
+        assert came.headers.get(name) == sent.headers.get(name)
+        assert came.cseq == sent.cseq
 
 
 # -- early dialogs -------------------------------------------------------------------------------------------
@@ -288,6 +340,28 @@ def test_hold_and_resume_keep_ports_and_keys_p14(world: World, tmp_path: Path, o
     ours = [keys(message) for message in (oks if originating else invites)]
     assert ours[1] == ours[2] == ours[0][:1]
     assert not any(keys(message) for message in (invites if originating else oks))
+
+
+def test_a_refused_reinvite_changes_nothing_p29(world: World, tmp_path: Path) -> None:
+    with registered(world, tmp_path) as ue:
+        call = originate(
+            world,
+            tmp_path,
+            "reinvite_refused_uac",
+            "reinvite_refused_uas",
+            ue=ue,
+            offer=SRTP,
+            hold=audio(*E2AE, "a=inactive", port=6002, proto="RTP/SAVP", version=2),
+            resume=SRTP,
+            answer=RTP,
+            resume_answer=RTP,
+        )
+    (refusal,) = responses(call.caller, 488, "INVITE", sent=False)
+    first, again = responses(call.caller, 200, "INVITE", sent=False)
+    assert refusal.cseq.number == 2
+    assert first.body == again.body
+    invites = requests(call.callee, "INVITE", sent=False)
+    assert [sdp(invite).origin.version for invite in invites] == [1, 2, 3]
 
 
 def _exchanges(call: Call) -> tuple[list[object], list[object]]:

@@ -3,6 +3,7 @@ and RTP on the core side. The capture, the keys read off the SIP in it, and pyli
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from cli.tone import tone_seconds
 from tests.interop.ue_process import Ue
 from tests.interop.wire import Capture, Kind, Packet, between, sdes_keys, tone_in, tone_share, unprotect
 from tests.system.sipp import port
-from tests.system.world import World
+from tests.system.world import TABLES, World
 
 pytest.importorskip("pjsua2")
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a capture needs root")
@@ -23,10 +24,14 @@ ALICE_TONE, BOB_TONE = 1000, 440
 ALICE_RTP, BOB_RTP = 43000, 44000
 SUITES = ("AES_CM_128_HMAC_SHA1_80", "AES_256_CM_HMAC_SHA1_80")
 
+POLICY = (
+    f"[policy]\nsuites = {json.dumps(SUITES)}\n"  # no more, so that SIP stays on UDP, where it is captured
+)
+
 
 @pytest.fixture(scope="module")
 def _media_world() -> Iterator[World]:
-    with World(sipp_registrar=False) as world:
+    with World(sipp_registrar=False, tables=TABLES + POLICY) as world:
         yield world
         world.check()
         world.assert_nothing_left()
@@ -57,9 +62,12 @@ class Phones:
         e2ae = ("--e2ae", "--suite", self.suite, "--rtp-port", ALICE_RTP, "--tone", ALICE_TONE)
         return self._phone("alice", self.world.access_uri, self.alice_port, *e2ae, *options)
 
-    def bob(self, *options: object) -> Ue:
-        plain = ("--rtp-port", BOB_RTP, "--tone", BOB_TONE)
-        return self._phone("bob", self.world.lab_uri, self.bob_port, *plain, *options)
+    def bob(self, *options: object, behind_the_proxy: bool = False) -> Ue:
+        sound = ("--rtp-port", BOB_RTP, "--tone", BOB_TONE)
+        if behind_the_proxy:
+            e2ae = ("--e2ae", "--suite", self.suite)
+            return self._phone("bob", self.world.access_uri, self.bob_port, *e2ae, *sound, *options)
+        return self._phone("bob", self.world.lab_uri, self.bob_port, *sound, *options)
 
     def _phone(self, user: str, registrar: str, port: int, *options: object) -> Ue:
         who = ("--user", user, "--password", self.world.password, "--registrar", registrar, "--port", port)
@@ -135,3 +143,21 @@ def test_hold_and_resume_keep_the_keys_and_the_tone_comes_back_p35(world: World,
     assert bob.wait_for("media", direction="recvonly")
     phones.assert_heard(2.4)
     phones.assert_protected(seen, 2.4)
+
+
+def test_two_ues_behind_one_proxy_have_a_key_each_way(world: World, tmp_path: Path) -> None:
+    phones = Phones(world, tmp_path, SUITES[0])
+    with Capture(phones.ports) as capture, phones.bob(behind_the_proxy=True) as bob:
+        bob.wait_for("registered")
+        with phones.alice("--call", f"sip:bob@{DOMAIN}", "--duration", 2) as alice:
+            assert alice.ended() == 0
+        seen = capture.drain()
+    phones.assert_heard(1.2)
+    keys = {key for _, suite, key in sdes_keys(seen) if suite == phones.suite}
+    assert len(keys) == 4
+    for way, hz in (((None, BOB_RTP), ALICE_TONE), ((BOB_RTP, None), BOB_TONE)):
+        srtp = between(seen, *way, Kind.RTP)
+        assert tone_share((packet.payload for packet in srtp), hz) < 0.1
+        heard = [unprotect(srtp, phones.suite, key) for key in keys]
+        assert [tone_in(plain, hz) > 1.2 for plain, _ in heard].count(True) == 1
+        assert [refused for _, refused in heard].count(0) == 1
