@@ -66,14 +66,18 @@ class Origins:
     host: str
     last: bytes = b""
 
-    def write(self, username: str, build: Callable[[Origin], Document]) -> bytes:
+    def write(self, username: str, build: Callable[[Origin], Document]) -> Document:
+        """What is built; `last` has it as bytes."""
         addrtype = "IP6" if ":" in self.host else "IP4"
-        body = bytes(build(Origin(username, self.session_id, self.version, "IN", addrtype, self.host)))
+        origin = Origin(username, self.session_id, self.version, "IN", addrtype, self.host)
+        document = build(origin)
+        body = bytes(document)
         if self.last and body != self.last:
             self.version += 1
-            body = bytes(build(Origin(username, self.session_id, self.version, "IN", addrtype, self.host)))
+            document = build(replace(origin, version=self.version))
+            body = bytes(document)
         self.last = body
-        return body
+        return document
 
 
 @dataclass(slots=True)
@@ -84,7 +88,7 @@ class Exchange:
     offer: Document  # as received
     decisions: tuple[Decision, ...]
     own: dict[int, tuple[Crypto, ...]]  # our lines in the offer to the UE, by m-line
-    sent: bytes = b""  # the offer as we passed it on
+    sent: Document | None = None  # the offer as we passed it on
     answer: Document | None = None
 
 
@@ -176,7 +180,7 @@ class Negotiation:
                 origin,
             ),
         )
-        return exchange.sent
+        return self.origins[side].last
 
     # -- answer
 
@@ -185,9 +189,11 @@ class Negotiation:
         exchange = self._exchange()
         if side is exchange.side:
             raise UsageError("an answer from the side that offered")
+        if exchange.sent is None:
+            raise BadSdp("an answer to an offer that has not been passed on", 400)
         answer = Document(body)
         lines = rewrite.check_answer(
-            Document(exchange.sent), answer, exchange.decisions, exchange.own, self.terms.rules
+            exchange.sent, answer, exchange.decisions, exchange.own, self.terms.rules
         )
         for line, media in zip(lines, answer.media, strict=True):
             if media.port and not line.accepted:
@@ -218,7 +224,7 @@ class Negotiation:
         if answer is None:
             raise UsageError("no answer has been taken")
         own = {index: (line,) for index, line in self.keys.items()} if exchange.side is Side.ACCESS else {}
-        body = self.origins[exchange.side].write(
+        self.origins[exchange.side].write(
             answer.origin.username,
             lambda origin: rewrite.answer(
                 answer,
@@ -233,7 +239,7 @@ class Negotiation:
         )
         self.decisions = exchange.decisions
         self.latest, self.pending = exchange, None
-        return body
+        return self.origins[exchange.side].last
 
     def reopen(self, offer: Document) -> None:
         """Expect another answer to an offer that has one, if nothing was agreed on since: an early answer may
