@@ -12,6 +12,10 @@ from itertools import pairwise
 from imsalg.errors import PeerError
 from imsalg.sip.message import Request, Response
 
+NEGOTIATING = frozenset(("INVITE", "ACK", "PRACK", "UPDATE"))
+"""The methods whose messages negotiate media. In others a description is of no use but to leak (OPTIONS may
+do without, RFC 3261 section 11.2), so there it does not pass."""
+
 _SDP = re.compile(r"\s*application/sdp\s*(;|$)", re.IGNORECASE)
 _MULTIPART = re.compile(r"\s*multipart/", re.IGNORECASE)
 _BOUNDARY = re.compile(r';\s*boundary\s*=\s*(?:"([^"]{1,70})"|([^\s;"]{1,70}))', re.IGNORECASE)

@@ -18,7 +18,7 @@ from functools import partial
 
 from agw.iq.messages import Audited, AuditValue, ErrorReply, Event, Notice, Reply
 from imsalg.anchor import Anchor, Side, Termination
-from imsalg.body import Found, drop_sdp, find_sdp
+from imsalg.body import NEGOTIATING, Found, drop_sdp, find_sdp
 from imsalg.crossing import Cancel, Crossing, Effect, Note, Respond, Send, SendAck
 from imsalg.errors import BadSdp, PeerError
 from imsalg.negotiation import Negotiation, Random, Terms, select
@@ -29,7 +29,6 @@ from imsalg.sip.message import Request, Response, make_response
 from imsalg.steps import Steps
 
 MAX_BRANCHES = 7  # dialogs at a time; the gateway has a limit of terminations in a context
-_NEGOTIATING = frozenset(("INVITE", "ACK", "PRACK", "UPDATE"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +301,7 @@ class Call:
             branch.dialog.toward(crossing.side is self.caller).refresh(response.headers)
         if response.status == 199 and not branch.dialog.confirmed:
             self._drop_branch(response.to.tag or "")
+            drop_sdp(outgoing)
             self._pass_on(crossing, outgoing)
             return
         fail = partial(self._fail, crossing, response)
@@ -702,6 +702,5 @@ class Call:
 
 
 def _description(message: Request | Response, method: str) -> Found | None:
-    """The session description of a message that negotiates media; others carry theirs as it is (RFC 3261
-    section 11.2: OPTIONS)."""
-    return find_sdp(message) if method in _NEGOTIATING else None
+    """The session description of a message that negotiates media."""
+    return find_sdp(message) if method in NEGOTIATING else None

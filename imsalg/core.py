@@ -22,6 +22,7 @@ from agw.iq.messages import Audited, AuditValue, ErrorCode, ErrorReply, Hello, N
 from agw.iq.messages import Request as IqRequest
 from imsalg import mediasec, trust
 from imsalg.anchor import Side
+from imsalg.body import NEGOTIATING, drop_sdp
 from imsalg.call import Call, Limits
 from imsalg.config import AccessConfig, ProxyConfig
 from imsalg.crossing import Ask, Cancel, Crossing, Note, Respond, Send, SendAck
@@ -212,6 +213,8 @@ class Core:
             return
         if response.status >= 200:
             crossing.answered = response.status
+        if crossing.request.method not in NEGOTIATING:
+            drop_sdp(response)
         headers = response.headers
         if crossing.registering is not None:
             self._registered(crossing, response)
@@ -330,6 +333,8 @@ class Core:
             Side.CORE if access is None else Side.ACCESS, request, outgoing, flow, transaction
         )
         transaction.owner = crossing
+        if request.method not in NEGOTIATING:
+            drop_sdp(outgoing)
         token = self._pop_routes(outgoing)
         if request.method == "REGISTER":
             self._register(crossing, access, flow)

@@ -181,6 +181,15 @@ def test_requests_outside_of_calls_pass_both_ways(world, alice, method):
     world.network.expect(200)
 
 
+@pytest.mark.parametrize("method", ["OPTIONS", "MESSAGE", "INFO"])
+def test_a_description_outside_of_negotiation_does_not_pass_with_its_keys(world, alice, method):
+    alice.request(method, "sip:bob@home.example", sdp=protected("192.0.2.10"))
+    assert not world.network.expect(method).body
+    world.network.request(method, alice.contact, ("Route", alice.path))
+    alice.reply(alice.expect(method), 200, sdp=protected("192.0.2.10"))
+    assert not world.network.expect(200).body
+
+
 def test_a_subscription_is_recorded_and_its_notify_finds_the_ue(world, alice):
     subscribe = alice.request("SUBSCRIBE", "sip:bob@home.example", ("Event", "presence"))
     there = world.network.expect("SUBSCRIBE")

@@ -1,0 +1,238 @@
+"""Seeded chaos: peers that behave well, badly, and at random, over links that lose, and a gateway likewise.
+Whatever happens: no exception, nothing secret where it does not belong, bounded state, and everything
+ends (see World)."""
+
+import base64
+import random
+
+import pytest
+
+from agw.iq.messages import ErrorCode, Event
+from imsalg.config import CallConfig, LimitsConfig, RegistrationConfig
+from imsalg.sip.message import Request, Response
+from tests.sim.world import World, media, session
+
+SEEDS = 120
+STEPS = 250
+CALLS = 20
+METHODS = ("BYE", "UPDATE", "INVITE", "INVITE", "PRACK", "INFO", "REFER", "MESSAGE", "OPTIONS", "FOO")
+STATUSES = (
+    100,
+    180,
+    183,
+    183,
+    183,
+    199,
+    200,
+    200,
+    200,
+    200,
+    202,
+    302,
+    401,
+    407,
+    404,
+    481,
+    486,
+    487,
+    488,
+    491,
+    503,
+    603,
+)
+
+
+class Chaos:
+    """What may happen next, drawn at random; each method is one thing."""
+
+    def __init__(self, seed):
+        self.rng = random.Random(seed)
+        self.world = World(
+            seed=seed,
+            loss=self.rng.choice((0.0, 0.0, 0.1, 0.3)),
+            call=CallConfig(ringing_limit=60.0, inactivity=30.0),
+            limits=LimitsConfig(calls=CALLS),
+            registration=RegistrationConfig(min_expires=1),
+        )
+        self.phones = [self.world.ue(number) for number in (10, 11, 12)]
+        for phone, user in zip(self.phones, ("alice", "bob", "carol"), strict=True):
+            phone.user = user
+        self.network = self.world.network
+        self.peers = [*self.phones, self.network]
+        self.invites = []  # (peer, INVITE as sent)
+        self.arrived = []  # (peer, request as received)
+        self.talks = []
+        self.sent = []  # (peer, bytes)
+
+    def run(self):
+        things = (
+            *[self.call, self.speak, self.wait] * 2,
+            *[self.reply] * 4,
+            *(self.register, self.acknowledge, self.cancel, self.repeat, self.mangle, self.trouble),
+        )
+        for _ in range(STEPS):
+            self.rng.choice(things)()
+            self.collect()
+            self.check()
+        self.world.connect()
+        self.world.finish()
+
+    def check(self):
+        status = self.world.status()
+        assert len(status["calls"]) <= CALLS + 20  # with those that only wait for the last replies
+        assert status["asked"] <= 200
+        assert len(self.world.audit().contexts) <= CALLS + 20
+
+    def collect(self):
+        for peer in self.peers:
+            for message in peer.inbox:
+                if isinstance(message, Request):
+                    self.arrived = [*self.arrived[-30:], (peer, message)]
+                    if message.method == "REGISTER" and self.rng.random() < 0.8:
+                        self.network.accept(message, self.rng.choice((0, 5, 3600)))
+                elif message.cseq.method == "INVITE" and 100 < message.status < 300:
+                    self.join(peer, message)
+            peer.inbox.clear()
+
+    def join(self, peer, response: Response):
+        """A dialog of the caller's."""
+        for owner, invite in self.invites:
+            same = invite.call_id == response.call_id and invite.cseq == response.cseq
+            if owner is peer and same and response.to.tag and "Contact" in response.headers:
+                self.talks = [*self.talks[-20:], peer.dialog(invite, response)]
+                if response.status >= 200 and self.rng.random() < 0.8:
+                    self.talks[-1].ack(sdp=self.body(peer) if not invite.body else "")
+                return
+
+    # -- what peers do
+
+    def register(self):
+        phone = self.rng.choice(self.phones)
+        headers = self.rng.choice(((), (("Security-Client", "sdes-srtp;mediasec"),)))
+        phone.register(phone.user, *headers, expires=self.rng.choice((0, 1, 60, 3600)))
+        for message in self.network.inbox:
+            if isinstance(message, Request) and message.method == "REGISTER":
+                phone.path = message.headers.get("Path")
+
+    def call(self):
+        phone = self.rng.choice(self.phones)
+        if self.rng.random() < 0.5:
+            invite = phone.invite("sip:bob@home.example", sdp=self.body(phone))
+            self.invites.append((phone, invite))
+        elif phone.path:
+            invite = self.network.call(phone, sdp=self.body(self.network))
+            self.invites.append((self.network, invite))
+        self.invites = self.invites[-20:]
+
+    def reply(self):
+        if not self.arrived:
+            return
+        peer, request = self.rng.choice(self.arrived)
+        if request.method == "ACK":
+            return
+        status = self.rng.choice(STATUSES)
+        reliable = (("Require", "100rel"), ("RSeq", str(self.rng.randrange(4))))
+        headers = reliable if status < 200 and self.rng.random() < 0.5 else ()
+        tag = self.rng.choice(("one", "one", "one", "two", "three"))
+        response = peer.reply(request, status, *headers, sdp=self.body(peer), tag=tag)
+        self.sent = [*self.sent[-20:], (peer, bytes(response))]
+        if request.method == "INVITE" and 100 < status < 300 and request.to.tag is None:
+            self.talks = [*self.talks[-20:], peer.dialog(request, response)]
+
+    def speak(self):
+        if self.talks:
+            talk = self.rng.choice(self.talks)
+            method = self.rng.choice(METHODS)
+            rack = (("RAck", f"{self.rng.randrange(4)} {talk.cseq} INVITE"),) if method == "PRACK" else ()
+            body = self.body(talk.peer) if method in ("UPDATE", "INVITE", "PRACK") else ""
+            request = talk.request(method, *rack, sdp=body)
+            self.sent = [*self.sent[-20:], (talk.peer, bytes(request))]
+            if method == "INVITE":
+                self.invites.append((talk.peer, request))
+
+    def acknowledge(self):
+        if self.talks:
+            talk = self.rng.choice(self.talks)
+            talk.ack(sdp=self.body(talk.peer))
+
+    def cancel(self):
+        if self.invites:
+            peer, invite = self.rng.choice(self.invites)
+            peer.cancel(invite)
+
+    def wait(self):
+        self.world.advance(self.rng.choice((0.01, 0.3, 1.0, 5.0, 40.0)))
+
+    def repeat(self):
+        if self.sent:
+            peer, data = self.rng.choice(self.sent)
+            self.world.receive(data, peer.flow)
+
+    def mangle(self):
+        """A message with some octets changed, taken away, or doubled."""
+        if not self.sent:
+            return
+        peer, data = self.rng.choice(self.sent)
+        octets = bytearray(data)
+        for _ in range(self.rng.randrange(1, 4)):
+            at = self.rng.randrange(len(octets))
+            match self.rng.randrange(3):
+                case 0:
+                    octets[at] = self.rng.randrange(256)
+                case 1:
+                    del octets[at : at + self.rng.randrange(1, 30)]
+                case _:
+                    octets[at:at] = octets[at : at + self.rng.randrange(1, 30)]
+            if not octets:
+                return
+        self.world.receive(bytes(octets), peer.flow)
+
+    # -- what they say
+
+    def body(self, peer):
+        """Mostly a description that fits, seldom one that does not; every key is said once."""
+        if self.rng.random() < 0.2:
+            return ""
+        key = base64.b64encode(self.rng.randbytes(30)).decode()
+        line = f"a=crypto:{self.rng.choice((1, 1, 1, 2))} AES_CM_128_HMAC_SHA1_80 inline:{key}"
+        direction = self.rng.choice(("a=sendrecv", "a=sendrecv", "a=sendonly", "a=inactive"))
+        port = self.rng.choice((4000, 4000, 4002, 4004, 0))
+        plain = media(port, "RTP/AVP", direction)
+        secured = media(port, "RTP/SAVP", line, direction)
+        asked = media(port, "RTP/SAVP", line, direction, "a=3ge2ae:requested")
+        usual = (plain, secured, asked, asked) if peer in self.phones else (plain, plain, plain, secured)
+        strange = media(port, "UDP/TLS/RTP/SAVP", "a=3ge2ae:requested"), "m=audio 1", "a=crypto:1 x"
+        lines = [self.rng.choice(usual)]
+        if self.rng.random() < 0.2:
+            lines.append(self.rng.choice((*usual, *strange)))
+        host = self.rng.choice((peer.address.host, peer.address.host, "0.0.0.0", "host.example"))
+        return session(host, *lines)
+
+    # -- what the gateway does
+
+    def trouble(self):
+        world = self.world
+        match self.rng.randrange(9):
+            case 0:
+                world.held = True
+            case 1 | 2:
+                world.answer_gateway()
+            case 3:
+                world.fail.append(self.rng.choice(list(ErrorCode)))
+            case 4 if world._connected:
+                world.disconnect()
+            case 5 if not world._connected:
+                world.restart_gateway()
+                world.connect()
+            case 6 | 7 if not world._connected:
+                world.connect()
+            case 8 if world.plane.legs:
+                leg = self.rng.choice(list(world.plane.legs))
+                world.plane.silent = self.rng.choice((0.0, 100.0))
+                world.gateway.event(leg, self.rng.choice(list(Event)), "", world.now)
+                world.settle()
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_whatever_peers_and_gateway_do_everything_ends(seed):
+    Chaos(seed).run()
