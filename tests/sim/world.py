@@ -72,8 +72,6 @@ AGW = AgwConfig(
 )
 
 
-
-
 class Memory:
     """A Plane that remembers its legs. silent: seconds without media, of every leg."""
 
@@ -306,8 +304,6 @@ class World:
         if flow.local == CORE:
             text = data.decode("utf-8", "surrogateescape")
             assert "a=3ge2ae" not in text, "an indication of e2ae went to the core"
-                f"an indication went: {text}" if DBG else "an indication of e2ae went to the core"
-            )
             assert not any(secret in text for secret in self._secrets), "a key of e2ae went to the core"
         if flow.transport is Transport.UDP and self.rng.random() < self._loss:
             return
