@@ -1,14 +1,15 @@
 """What a call costs: CPU milliseconds of proxy and gateway, beside Kamailio with rtpengine doing the same.
 
-Run as `python tests/bench/signalling.py [--rates 50,100] [--seconds 10] [--trials 3] [--json] [--profile]`. SIPp
-calls with SDES e2ae (INVITE, 100, 180, 200, ACK, half a second, BYE, 200; no media), each call checked for being
-protected towards the caller and plain, without key or indication, towards the callee. Both systems take turns; each
-trial has fresh processes. Both log warnings only; Kamailio has one worker, rtpengine one thread.
+Run as `python tests/bench/signalling.py [--rates 50,100] [--seconds 10] [--trials 3] [--json] [--profile]`.
+SIPp calls with SDES e2ae (INVITE, 100, 180, 200, ACK, half a second, BYE, 200; no media). Both its ends check
+each call: protected towards the caller; plain, without key or indication, towards the callee. The systems
+take turns, and each trial has fresh processes. Both log warnings only; Kamailio has one worker, rtpengine one
+thread.
 
-A number is all CPU time (user and system, of all threads and child processes) from the first call until --settle
-seconds after the last, less what the same processes used while idle, by the number of calls. Settling takes 32
-seconds and more because transactions live as long (RFC 3261 timer J): their end costs, too. It does not judge: it
-exits 0 unless it could not run. Calls that failed are counted and printed.
+A number is all CPU time (user and system, of all threads and child processes) from the first call until
+--settle seconds after the last, less what the same processes used while idle, by the number of calls.
+Settling takes 32 seconds and more because transactions live as long (RFC 3261 timer J): their end costs, too.
+It does not judge: it exits 0 unless it could not run. Calls that failed are counted and printed.
 """
 
 from __future__ import annotations
@@ -20,93 +21,32 @@ import os
 import platform
 import pstats
 import re
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-PEERS = Path(__file__).resolve().parent / "peers"
-HOST = "127.0.0.1"
-START = 10.0  # seconds in which a process must answer
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.bench.peers.systems import (
+    HOST,
+    ROOT,
+    SYSTEMS,
+    CannotRun,
+    Place,
+    Running,
+    imsalg,
+    process,
+    sipp,
+    udp_in_use,
+    wait_for,
+)
+
 IDLE = 3.0  # seconds over which the idle processes are measured
-
-PROXY = """
-[[access]]
-name = "access"
-listen = "{host}:{port}"
-mechanisms = ["sdes-srtp"]
-trusted = ["{host}/32"]
-[core]
-listen = "{host}:{core_port}"
-next_hop = "sip:{host}:{callee_port}"
-[gateway]
-iq = "unix:{place}/iq"
-[policy]
-e2ae_unregistered = "grant"
-[status]
-socket = "{place}/status"
-"""
-GATEWAY = """
-[iq]
-listen = "unix:{place}/iq"
-[[realm]]
-name = "access"
-addresses = ["{host}"]
-ports = [47100, 50999]
-[[realm]]
-name = "core"
-addresses = ["{host}"]
-ports = [51000, 54999]
-"""
-RTPENGINE_PORTS = (55000, 59999)
-
-
-class CannotRun(Exception):
-    """A process did not start, or is not installed."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where one trial runs: a directory of its own and the SIP ports, from `base` on."""
-
-    path: Path
-    base: int
-
-    @property
-    def port(self) -> int:  # where the caller sends to
-        return self.base
-
-    @property
-    def caller_port(self) -> int:
-        return self.base + 10
-
-    @property
-    def callee_port(self) -> int:
-        return self.base + 20
-
-    @property
-    def control_port(self) -> int:
-        return self.base + 30
-
-    def text(self, template: str) -> str:
-        return template.format(
-            host=HOST, place=self.path, port=self.port, core_port=self.base + 1, callee_port=self.callee_port
-        )
-
-
-@dataclass(frozen=True)
-class Running:
-    """The two processes that are measured, by their ids."""
-
-    proxy: int
-    gateway: int
 
 
 @dataclass(frozen=True)
@@ -121,106 +61,6 @@ class Trial:
     proxy: float
     gateway: float
     idle: float
-
-
-# -- the two systems -----------------------------------------------------------------------------------------
-
-
-@contextmanager
-def imsalg(place: Place, profile: bool = False) -> Iterator[Running]:
-    """With profile, each process leaves NAME.prof in the place when it ends."""
-    with ExitStack() as stack:
-        pids = []
-        for name, template in (("gateway", GATEWAY), ("proxy", PROXY)):
-            config = place.path / f"{name}.toml"
-            config.write_text(place.text(template))
-            profiler = ["-m", "cProfile", "-o", str(place.path / f"{name}.prof")] if profile else []
-            command = [sys.executable, *profiler, "-m", "cli.main", name, "-c", str(config), "--log", "warning"]
-            pids.append(stack.enter_context(process(name, command, place)))
-        wait_for("proxy", place, lambda: has_gateway(place.path / "status"))
-        yield Running(pids[1], pids[0])
-
-
-@contextmanager
-def kamailio(place: Place) -> Iterator[Running]:
-    control = f"{HOST}:{place.control_port}"
-    first, last = RTPENGINE_PORTS
-    rtpengine = [
-        *("rtpengine", "--foreground", "--log-stderr", "--log-level=4", "--table=-1", "--no-fallback"),
-        *("--num-threads=1", "--media-num-threads=1", "--delete-delay=0", f"--interface={HOST}"),
-        *(f"--listen-ng={control}", f"--port-min={first}", f"--port-max={last}", "--config-file=none"),
-    ]
-    command = [
-        *("kamailio", "-DD", "-E", "-f", str(PEERS / "kamailio.cfg"), "-Y", str(place.path)),
-        *("-P", str(place.path / "kamailio.pid"), "-w", str(place.path)),
-        *("-A", f"LISTEN=udp:{HOST}:{place.port}", "-A", f'NEXT_HOP="sip:{HOST}:{place.callee_port}"'),
-        *("-A", f'RTPENGINE="udp:{control}"'),
-    ]
-    with ExitStack() as stack:
-        gateway = stack.enter_context(process("rtpengine", rtpengine, place))
-        wait_for("rtpengine", place, lambda: answers(place.control_port, b"1 d7:command4:pinge"))
-        proxy = stack.enter_context(process("kamailio", command, place))
-        wait_for("kamailio", place, lambda: answers(place.port, options(place)))
-        yield Running(proxy, gateway)
-
-
-SYSTEMS: dict[str, Callable[[Place], object]] = {"imsalg": imsalg, "kamailio": kamailio}
-
-
-@contextmanager
-def process(name: str, command: list[str], place: Place) -> Iterator[int]:
-    """A child in the foreground; what it says goes to NAME.log in the place. Raises CannotRun."""
-    with (place.path / f"{name}.log").open("wb") as log:
-        try:
-            child = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        except OSError as error:
-            raise CannotRun(f"{command[0]}: {error.strerror}") from None
-        try:
-            yield child.pid
-        finally:
-            child.terminate()
-            try:
-                child.wait(10)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
-
-
-def wait_for(name: str, place: Place, ready: Callable[[], bool]) -> None:
-    until = time.monotonic() + START
-    while not ready():
-        if time.monotonic() > until:
-            said = (place.path / f"{name}.log").read_text(errors="replace")[-2000:]
-            raise CannotRun(f"{name} does not answer; it says:\n{said}")
-        time.sleep(0.05)
-
-
-def has_gateway(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as peer:
-        try:
-            peer.connect(str(path))
-            return json.load(peer.makefile("rb"))["gateway"] is not None
-        except OSError:
-            return False
-
-
-def answers(port: int, question: bytes) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
-        peer.settimeout(0.2)
-        try:
-            peer.connect((HOST, port))
-            peer.send(question)
-            return bool(peer.recv(65535))
-        except OSError:
-            return False
-
-
-def options(place: Place) -> bytes:
-    return (
-        f"OPTIONS sip:{HOST}:{place.port} SIP/2.0\r\nVia: SIP/2.0/UDP {HOST};rport;branch=z9hG4bK{time.monotonic_ns()}\r\n"
-        "From: <sip:bench@invalid>;tag=1\r\nTo: <sip:bench@invalid>\r\nCall-ID: bench\r\nCSeq: 1 OPTIONS\r\n"
-        "Max-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
-    ).encode()
 
 
 # -- one trial -----------------------------------------------------------------------------------------------
@@ -257,18 +97,13 @@ def load(place: Place, rate: int, calls: int) -> tuple[int, int]:
                 time.sleep(0.05)
     made, served = last_row(caller), last_row(callee)
     succeeded = min(int(made.get("SuccessfulCall(C)", 0)), int(served.get("SuccessfulCall(C)", 0)))
+    if succeeded < calls:
+        for errors in sorted(place.path.glob("*.errors")):
+            say(f"{errors.name}: {errors.read_text(errors='replace')[:1000]}")
     return calls - succeeded, sum(int(row.get("Retransmissions(C)", 0)) for row in (made, served))
 
 
 WAIT = os.WEXITED | os.WNOHANG | os.WNOWAIT
-
-
-def sipp(place: Place, scenario: str, port: int, trace: Path) -> list[str]:
-    return [
-        *("sipp", "-sf", str(PEERS / scenario), "-i", HOST, "-p", str(port), "-nostdin", "-fd", "1"),
-        *("-cp", str(port + 1), "-mp", str(port + 40)),
-        *("-trace_stat", "-stf", str(trace), "-trace_err", "-error_file", f"{trace}.errors"),
-    ]
 
 
 def last_row(path: Path) -> dict[str, str]:
@@ -280,18 +115,11 @@ def last_row(path: Path) -> dict[str, str]:
         return {}
 
 
-def udp_in_use(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return True
-    return False
-
-
 def cpu(running: Running) -> list[float]:
-    """Seconds that the proxy and the gateway have used, each with its children. /proc/PID/stat has the same in
-    ticks of 10 ms; the clock of a process (clock_getcpuclockid(3)) tells it to the nanosecond."""
+    """Seconds that the proxy and the gateway have used, each with its children.
+
+    /proc/PID/stat has them in ticks of 10 ms; the clock of a process (clock_getcpuclockid(3)) is exact.
+    """
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -309,12 +137,12 @@ def cpu(running: Running) -> list[float]:
 # -- what is printed -----------------------------------------------------------------------------------------
 
 
-def summary(trials: list[Trial]) -> list[dict[str, object]]:
+def summary(trials: list[Trial]) -> list[dict[str, Any]]:
     """One row for each rate and part: minimum, median and maximum of both systems, and the medians' ratio."""
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for rate in sorted({trial.rate for trial in trials}):
         for part in ("proxy", "gateway", "both"):
-            row: dict[str, object] = {"rate": rate, "part": part}
+            row: dict[str, Any] = {"rate": rate, "part": part}
             medians = []
             for system in SYSTEMS:
                 values = [
@@ -329,7 +157,7 @@ def summary(trials: list[Trial]) -> list[dict[str, object]]:
     return rows
 
 
-def table(result: dict[str, object]) -> str:
+def table(result: dict[str, Any]) -> str:
     lines = [f"{name:<10} {value}" for name, value in result["head"].items()]
     columns = f"{'minimum':>9} {'median':>8} {'maximum':>8}"
     lines += [
@@ -348,18 +176,19 @@ def table(result: dict[str, object]) -> str:
         total, failed, again = (
             sum(trial[name] for trial in mine) for name in ("calls", "failed", "retransmissions")
         )
-        lines.append(f"{system:<10} {failed} of {total} calls FAILED" if failed else f"{system:<10} {total} calls, none failed")
-        lines[-1] += f"; {again} retransmissions"
+        outcome = f"{failed} of {total} calls FAILED" if failed else f"{total} calls, none failed"
+        lines.append(f"{system:<10} {outcome}; {again} retransmissions")
     return "\n".join(lines)
 
 
 def head() -> dict[str, str]:
     """Machine and versions."""
-    cpu_name = re.search(r"^model name\s*: (.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    model = re.search(r"^model name\s*: (.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    commit = output("git", "-C", str(ROOT), "describe", "--always", "--dirty")
     return {
-        "machine": f"{cpu_name[1] if cpu_name else platform.machine()}, {len(os.sched_getaffinity(0))} cores, "
+        "machine": f"{model[1] if model else platform.machine()}, {len(os.sched_getaffinity(0))} cores, "
         f"Linux {platform.release()}, load {os.getloadavg()[0]:.1f} at the start",
-        "imsalg": f"{output('git', '-C', str(ROOT), 'describe', '--always', '--dirty')}, Python {platform.python_version()}",
+        "imsalg": f"{commit}, Python {platform.python_version()}",
         "kamailio": output("kamailio", "-v").removeprefix("version: "),
         "rtpengine": output("rtpengine", "--version").removeprefix("Version: "),
         "sipp": output("sipp", "-v"),
@@ -379,16 +208,19 @@ def profile(place: Place, rate: int, calls: int) -> str:
     """The ten functions that cost most in each process; the profiler itself makes all of them dearer."""
     with imsalg(place, profile=True):
         load(place, rate, calls)
-    text = []
+    text: list[str] = []
     for name in ("proxy", "gateway"):
         stats = pstats.Stats(str(place.path / f"{name}.prof")).stats
-        own = sorted(stats.items(), key=lambda item: -item[1][2])[:10]
-        text.append(f"\n{name}: microseconds per call of the function itself and with what it calls; times called per call")
-        for (file, line, function), (_, count, itself, whole, _) in own:
+        # cProfile counts the time that passes: in the loop itself that is waiting.
+        busy = [item for item in stats.items() if not item[0][0].endswith("asyncio/runners.py")]
+        text += [
+            "",
+            f"{name}, per call: microseconds of the function itself, with all it calls; times called",
+        ]
+        for (file, line, function), (_, count, itself, whole, _) in sorted(busy, key=lambda x: -x[1][2])[:10]:
             where = f"{Path(file).parent.name}/{Path(file).name}:{line} " if line else ""
-            text.append(
-                f"{itself / calls * 1e6:8.1f} {whole / calls * 1e6:9.1f} {count / calls:8.1f}  {where}{function}"
-            )
+            spent = f"{itself / calls * 1e6:8.1f} {whole / calls * 1e6:9.1f} {count / calls:8.1f}"
+            text.append(f"{spent}  {where}{function}")
     return "\n".join(text)
 
 
@@ -425,12 +257,13 @@ def main() -> None:
     if options.json:
         print(json.dumps({**result, "profile": profiled}, indent=2))
     else:
-        print(table(result) + profiled)
+        print(table(result))
+        if profiled:
+            print(profiled)
 
 
 def say(text: str) -> None:
-    if sys.stderr.isatty():
-        print(text, file=sys.stderr)
+    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

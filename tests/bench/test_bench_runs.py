@@ -1,0 +1,30 @@
+"""The benchmark works: a few calls through both systems, nothing said about their speed."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SIGNALLING = Path(__file__).resolve().parent / "signalling.py"
+
+
+@pytest.mark.skipif(
+    not all(map(shutil.which, ("sipp", "kamailio", "rtpengine"))), reason="needs sipp, kamailio, rtpengine"
+)
+def test_a_call_costs_something_in_both_systems_and_none_fails():
+    arguments = ["--rates=5", "--seconds=2", "--trials=1", "--settle=1", "--base-port=46000"]
+    arguments += ["--json", "--profile"]
+    done = subprocess.run(
+        [sys.executable, SIGNALLING, *arguments], capture_output=True, text=True, timeout=90
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert [trial["system"] for trial in result["trials"]] == ["imsalg", "kamailio"]
+    for trial in result["trials"]:
+        assert (trial["calls"], trial["failed"]) == (10, 0), done.stderr
+        assert trial["proxy"] > 0.0
+    assert [row["part"] for row in result["summary"]] == ["proxy", "gateway", "both"]
+    assert "gateway, per call" in result["profile"]
