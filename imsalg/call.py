@@ -272,7 +272,10 @@ class Call:
             return
         if crossing.server is None or crossing.request.method == "BYE":
             self._bye_response(crossing, response)
-        elif not self._steps.run(partial(self._respond, crossing, response)):
+            return
+        if response.status >= 200:
+            crossing.final = response
+        if not self._steps.run(partial(self._respond, crossing, response)):
             self.effects.append(
                 Note(logging.WARNING, f"{self.token}: {response.status} dropped, too much at once")
             )
@@ -365,14 +368,18 @@ class Call:
         if branch.dialog.confirmed:
             proceed()
             return
-        branch.dialog.confirmed = True
+
+        def confirmed() -> None:
+            branch.dialog.confirmed = True
+            proceed()
+
         wanted: dict[str, Termination | None] = {}
         for tag, other in list(self.branches.items()):
-            if not other.dialog.confirmed:
+            if other is not branch and not other.dialog.confirmed:
                 wanted |= dict.fromkeys(other.media.names.values())
                 del self.branches[tag]
         wanted |= select(self._media(), branch.media)
-        self._steps.want(wanted, proceed, lambda status, reason: self._lost(reason), self._now)
+        self._steps.want(wanted, confirmed, lambda status, reason: self._lost(reason), self._now)
 
     def _decline(self, crossing: Crossing, outgoing: Response) -> None:
         """A final response other than 2xx. Media it may describe (RFC 3261 section 21.4.26) are not ours."""
@@ -585,6 +592,8 @@ class Call:
         for crossing in list(self._crossings):
             if crossing.server is not None and not crossing.answered and crossing.request.method != "BYE":
                 self._refuse(crossing, 481, "")
+            if crossing.final is not None:  # came in time to be of no use
+                self._late(crossing, crossing.final)
 
     def _refuse(self, crossing: Crossing, status: int, reason: str) -> None:
         """A final response of our own; what went on to the other side is cancelled if it can be."""
@@ -651,7 +660,7 @@ class Call:
 
     def _settle(self, crossing: Crossing) -> None:
         """Nothing more is expected of a request."""
-        crossing.deadline = None
+        crossing.deadline = crossing.final = None
         if crossing in self._crossings:
             self._crossings.remove(crossing)
 

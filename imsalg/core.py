@@ -685,7 +685,9 @@ class Core:
     def _audited(self, message: Reply | ErrorReply) -> None:
         """The gateway's contexts after a loss of the connection (trap P43)."""
         if isinstance(message, ErrorReply):
-            self._drop_anchored("the gateway cannot be audited")
+            for call in [call for call in self.calls.values() if call.anchored]:
+                call.end("the gateway cannot be audited", 503, self._now)
+                self._carry_out(call)
             return
         there = {
             context.context

@@ -22,8 +22,8 @@ class Crossing:
 
     side: where it came from. request: as received. outgoing, flow: what leaves, and where to. The proxy's own
     requests have no server transaction. sent: the client transaction was asked for. answered: the final
-    status its sender was given, 0 if none yet. deadline: when an INVITE is given up. offer: the session
-    description it carried, if that was an offer.
+    status its sender was given, 0 if none yet. final: the other side's, until it is passed on. deadline: when
+    an INVITE is given up. offer: the session description it carried, if that was an offer.
     """
 
     side: Side
@@ -34,6 +34,7 @@ class Crossing:
     client: ClientTransaction | None = None
     sent: bool = False
     answered: int = 0
+    final: Response | None = None
     deadline: float | None = None
     offer: Document | None = None
     call: Call | None = None
