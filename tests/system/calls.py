@@ -163,6 +163,24 @@ def refused(
         return response, core.traced()
 
 
+@contextmanager
+def call_up(world: World, directory: Path, description: str) -> Iterator[tuple[Sipp, Sipp]]:
+    """The two ends, caller and callee, of a call that neither will hang up. description: of both."""
+    with (
+        Sipp(directory, "call_uas", answer=description) as core,
+        Sipp(
+            directory,
+            "ended_uac",
+            remote=world.peers_port,
+            ruri=BOB,
+            route=f"<sip:{HOST}:{core.port};lr>",
+            offer=description,
+        ) as access,
+    ):
+        core.wait_for("ACK")
+        yield access, core
+
+
 # -- session descriptions ------------------------------------------------------------------------------------
 
 

@@ -1,19 +1,58 @@
-"""Policy switches that are not at their defaults."""
+"""Switches that are not at their defaults."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
-from tests.system.calls import audio, keys, originate, registered
-from tests.system.sipp import responses
+import pytest
+
+from tests.system.calls import audio, call_up, keys, normal, originate, registered, terminate
+from tests.system.sipp import requests, responses
 from tests.system.world import TABLES, World, registrar
 
+INACTIVITY = 1.0
+SWITCHES = """
+[policy]
+best_effort_srtp = true
+echo_applied = true
+answer_without_crypto = "plain"
+unknown_media = "refuse"
+suites = ["AEAD_AES_256_GCM"]
+"""
 
-def test_best_effort_srtp_where_policy_grants_it_p20(tmp_path: Path) -> None:
-    offer = audio("a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEB")
-    tables = TABLES + "[policy]\nbest_effort_srtp = true\n"
-    with registrar(tmp_path), World(tables=tables) as world, registered(world, tmp_path) as ue:
-        call = originate(world, tmp_path, ue=ue, offer=offer, answer=audio(port=6100))
-        world.assert_no_call_left()
+
+@pytest.fixture(scope="module")
+def _world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    tables = TABLES.replace("[call]", f"[call]\ninactivity = {INACTIVITY}") + SWITCHES
+    with registrar(tmp_path_factory.mktemp("registrar")), World(tables=tables) as world:
+        yield world
+        world.check()
+        world.assert_nothing_left()
+
+
+LINE = "a=crypto:1 AEAD_AES_256_GCM inline:" + "A" * 59 + "="
+
+
+def test_best_effort_srtp_is_e2ae_and_told_so_p20(world: World, tmp_path: Path) -> None:
+    with registered(world, tmp_path) as ue:
+        call = originate(world, tmp_path, ue=ue, offer=audio(LINE), answer=audio(port=6100))
+    (invite,) = requests(call.callee, "INVITE", sent=False)
     (ok,) = responses(call.caller, 200, "INVITE", sent=False)
-    assert len(keys(ok)) == 1
+    assert (keys(invite), len(keys(ok))) == ([], 1)
+    assert "a=3ge2ae:applied" in normal(ok)
+
+
+def test_a_plain_answer_to_e2ae_is_a_plain_call(world: World, tmp_path: Path) -> None:
+    with registered(world, tmp_path) as ue:
+        call = terminate(world, tmp_path, ue=ue, offer=audio(), answer=audio(port=6100))
+    (invite,) = requests(call.callee, "INVITE", sent=False)
+    assert "AEAD_AES_256_GCM" in normal(invite)
+    assert len(keys(invite)) == 1
+    assert "m=audio CORE RTP/AVP 0" in normal(responses(call.caller, 200, "INVITE", sent=False)[0])
+
+
+def test_a_call_without_media_is_ended_on_both_sides(world: World, tmp_path: Path) -> None:
+    with call_up(world, tmp_path, audio()) as ends:
+        for end in ends:
+            assert len(requests(end.finish(), "BYE", sent=False)) == 1

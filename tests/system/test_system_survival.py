@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from tests.system.calls import BOB, audio, keys, originate, refused, registered
+from tests.system.calls import BOB, audio, call_up, keys, originate, refused, registered
 from tests.system.sipp import HOST, Sipp, requests, responses
 from tests.system.world import GRACE, World
 
@@ -19,28 +17,10 @@ SRTP = audio(
 RTP = audio(port=6100)
 
 
-@contextmanager
-def call_up(world: World, directory: Path) -> Iterator[tuple[Sipp, Sipp]]:
-    """A call that neither of its ends will hang up."""
-    with (
-        Sipp(directory, "call_uas", answer=RTP) as core,
-        Sipp(
-            directory,
-            "ended_uac",
-            remote=world.peers_port,
-            ruri=BOB,
-            route=f"<sip:{HOST}:{core.port};lr>",
-            offer=RTP,
-        ) as access,
-    ):
-        core.wait_for("ACK")
-        yield access, core
-
-
 def test_a_call_ends_on_both_sides_when_the_gateway_dies_and_the_next_one_works_p43(
     world: World, tmp_path: Path
 ) -> None:
-    with call_up(world, tmp_path) as (access, core):
+    with call_up(world, tmp_path, RTP) as (access, core):
         world.kill("gateway")
         world.restart("gateway")
         for end in (access, core):
@@ -89,7 +69,7 @@ def test_without_a_gateway_calls_are_refused_and_registrations_served(world: Wor
 
 
 def test_the_gateway_drops_what_a_dead_proxy_left_after_its_grace_p43(world: World, tmp_path: Path) -> None:
-    with call_up(world, tmp_path):
+    with call_up(world, tmp_path, RTP):
         world.kill("proxy")
         died = time.monotonic()
         assert len(world.audit().contexts) == 1
@@ -104,14 +84,14 @@ def test_the_gateway_drops_what_a_dead_proxy_left_after_its_grace_p43(world: Wor
 def test_a_proxy_that_comes_back_gives_up_at_once_what_it_does_not_know_p43(
     world: World, tmp_path: Path
 ) -> None:
-    with call_up(world, tmp_path):
+    with call_up(world, tmp_path, RTP):
         world.kill("proxy")
         world.restart("proxy")
         world.assert_no_call_left(GRACE / 2)
 
 
 def test_a_proxy_that_is_told_to_leave_ends_its_calls(world: World, tmp_path: Path) -> None:
-    with call_up(world, tmp_path) as (access, core):
+    with call_up(world, tmp_path, RTP) as (access, core):
         world.leave("proxy")
         for end in (access, core):
             assert len(requests(end.finish(), "BYE", sent=False)) == 1

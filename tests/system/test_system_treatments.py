@@ -74,6 +74,12 @@ def assert_as_in(row: Row, call: Call, foreign: set[str]) -> None:
 
 FOREIGN = {UE_KEY, UE_KEY_2, PEER_KEY, GCM_KEY}
 
+MSRP = session(
+    "m=message 6006 TCP/TLS/MSRP *",
+    "a=path:msrps://127.0.0.1:6006/abc;tcp",
+    "a=accept-types:text/plain",
+    f"a=key-mgmt:mikey {MIKEY}",
+)
 PLAIN = Row(audio("a=ptime:20"), local("CORE", "a=ptime:20"), audio(port=6100), local("ACCESS"))
 
 ORIGINATING = {
@@ -105,6 +111,9 @@ ORIGINATING = {
         local("CORE", f"a=key-mgmt:mikey {MIKEY}", proto="RTP/SAVP"),
         audio(f"a=key-mgmt:mikey {MIKEY}", port=6100, proto="RTP/SAVP"),
         local("ACCESS", f"a=key-mgmt:mikey {MIKEY}", proto="RTP/SAVP"),
+    ),
+    "e2e KMS for MSRP: untouched": Row(
+        MSRP, MSRP.replace("o=- 1 1", "o=- ID 1"), MSRP, MSRP.replace("o=- 1 1", "o=- ID 1")
     ),
     "plain": PLAIN,
     "best effort is plain while policy says so p20": Row(
@@ -193,6 +202,12 @@ TERMINATING = {
         local("ACCESS", crypto(1, CM, PEER_KEY), proto="RTP/SAVP"),
         audio(crypto(1, CM, UE_KEY), port=6100, proto="RTP/SAVP"),
         local("CORE", crypto(1, CM, UE_KEY), proto="RTP/SAVP"),
+    ),
+    "e2e KMS": Row(
+        audio(f"a=key-mgmt:mikey {MIKEY}", proto="RTP/SAVP"),
+        local("ACCESS", f"a=key-mgmt:mikey {MIKEY}", proto="RTP/SAVP"),
+        audio(f"a=key-mgmt:mikey {MIKEY}", port=6100, proto="RTP/SAVP"),
+        local("CORE", f"a=key-mgmt:mikey {MIKEY}", proto="RTP/SAVP"),
     ),
     "an indication that the core wrote is taken away p19": Row(
         audio(crypto(1, CM, PEER_KEY), APPLIED, proto="RTP/SAVP"),
