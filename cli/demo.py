@@ -135,7 +135,7 @@ def command(base_port: int, as_json: bool) -> None:
             asyncio.run(demo.run())
     except StackError as error:
         raise click.ClickException(str(error)) from None
-    except KeyboardInterrupt:  # SIGTERM as well
+    except (KeyboardInterrupt, asyncio.CancelledError):  # SIGTERM as well
         sys.exit(130)
     if as_json:
         click.echo(json.dumps(demo.as_json(), indent=2))
@@ -175,7 +175,9 @@ class Demo:
         return Side(f"{name}{index // 2}", kind, 400 + 40 * index, directory / f"{index}.wav", rtp_port)
 
     async def run(self) -> None:
-        """Prints each row as it ends."""
+        """Prints each row as it ends. SIGTERM ends it as Ctrl-C does: the phones leave first."""
+        if (task := asyncio.current_task()) is not None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         self._print(LINE.format("caller", "callee", "expected", "seen", "hears", "time", "").rstrip())
         async with asyncio.TaskGroup() as group:
             for outcome in self.outcomes:
