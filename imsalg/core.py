@@ -90,6 +90,7 @@ class Core:
         self._gateway_deadline: float | None = None
         self._iq_id = 0
         self._iq_out: list[IqRequest] = []
+        self._under_audit: tuple[str, ...] = ()  # the contexts that our own audit has to show
         self._asked: dict[int, tuple[Call, int] | None] = {}  # request id -> who asked; None: our own audit
 
     # -- the shell's face
@@ -642,6 +643,7 @@ class Core:
         else:
             self._iq_id += 1
             self._asked[self._iq_id] = None
+            self._under_audit = self.claims()
             self._iq_out.append(IqRequest(self._iq_id, "", (AuditValue(),)))
 
     def gateway_down(self, now: float) -> None:
@@ -685,9 +687,10 @@ class Core:
     def _audited(self, message: Reply | ErrorReply) -> None:
         """The gateway's contexts after a loss of the connection (trap P43)."""
         if isinstance(message, ErrorReply):
-            for call in [call for call in self.calls.values() if call.anchored]:
-                call.end("the gateway cannot be audited", 503, self._now)
-                self._carry_out(call)
+            for token in self._under_audit:
+                if (call := self.calls.get(token)) is not None:
+                    call.end("the gateway cannot be audited", 503, self._now)
+                    self._carry_out(call)
             return
         there = {
             context.context
@@ -695,7 +698,10 @@ class Core:
             if isinstance(result, Audited)
             for context in result.contexts
         }
-        for call in [call for token, call in self.calls.items() if call.anchored and token not in there]:
+        for token in self._under_audit:
+            call = self.calls.get(token)
+            if call is None or not call.anchored or token in there:
+                continue
             call.gateway_lost("the gateway has lost the context", self._now)
             self._carry_out(call)
 

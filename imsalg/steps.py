@@ -126,6 +126,8 @@ class Steps:
         self._waiting = None
         if isinstance(reply, Reply):
             self._anchor.acknowledge(waiting.wanted, reply.results)
+        self.holds = bool(self._anchor)
+        if isinstance(reply, Reply):
             waiting.then(reply)
         else:
             waiting.refused(_STATUS.get(reply.code, 500), f"the gateway: {reply.text}")

@@ -74,7 +74,8 @@ class Chaos:
             self.rng.choice(things)()
             self.collect()
             self.check()
-        self.world.connect()
+        if not self.world.connected:
+            self.world.connect()
         self.world.finish()
 
     def check(self):
@@ -219,12 +220,12 @@ class Chaos:
                 world.answer_gateway()
             case 3:
                 world.fail.append(self.rng.choice(list(ErrorCode)))
-            case 4 if world._connected:
+            case 4 if world.connected:
                 world.disconnect()
-            case 5 if not world._connected:
+            case 5 if not world.connected:
                 world.restart_gateway()
                 world.connect()
-            case 6 | 7 if not world._connected:
+            case 6 | 7 if not world.connected:
                 world.connect()
             case 8 if world.plane.legs:
                 leg = self.rng.choice(list(world.plane.legs))

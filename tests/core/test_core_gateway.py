@@ -246,6 +246,33 @@ def test_a_call_that_is_not_anchored_survives_a_restart(world, alice):
     here.hang_up(far)
 
 
+def test_a_call_whose_lines_were_all_declined_survives_a_short_absence(world, alice):
+    here, far = world.originate(alice, answer=session("203.0.113.5", media(0)))
+    world.disconnect()
+    world.connect()
+    here.hang_up(far)
+
+
+def test_a_call_that_begins_during_the_audit_is_not_missed_in_it(world, alice):
+    world.disconnect()
+    world.held = True
+    world.connect()
+    invite = alice.invite("sip:bob@home.example", sdp=OFFER)
+    world.answer_gateway()
+    world.network.reply(world.network.expect("INVITE"), 200, sdp=FAR)
+    alice.dialog(invite, alice.expect(200)).ack()
+
+
+def test_an_audit_that_is_refused_ends_the_calls_and_gives_them_back(world, alice):
+    world.originate(alice)
+    world.disconnect()
+    world.fail.append(ErrorCode.OVERLOAD)
+    world.connect()
+    alice.reply(alice.expect("BYE"), 200)
+    world.network.reply(world.network.expect("BYE"), 200)
+    assert clean(world)
+
+
 def test_a_gateway_that_lost_one_context_while_away_ends_that_call_alone_p43(world, alice):
     world.originate(alice)
     lost = world.audit().contexts[0].context
@@ -260,6 +287,47 @@ def test_a_gateway_that_lost_one_context_while_away_ends_that_call_alone_p43(wor
     alice.reply(alice.expect("BYE"), 200)
     assert len(world.status()["calls"]) == 1
     here.hang_up(far)
+    assert clean(world)
+
+
+# -- what arrives while the call ends
+
+
+@pytest.mark.parametrize("ending", ["cancel", "shutdown"])
+def test_a_200_that_waits_while_the_call_ends_is_acknowledged_and_hung_up(world, alice, ending):
+    invite = alice.invite("sip:bob@home.example", sdp=OFFER)
+    there = world.network.expect("INVITE")
+    world.network.reply(there, 180)
+    alice.expect(180)
+    world.held = True
+    world.network.reply(there, 200, sdp=FAR)
+    if ending == "cancel":
+        alice.cancel(invite)
+    else:
+        world.core.shutdown(world.now)
+        world.settle()
+    assert [each.status for each in alice.inbox] == [487 if ending == "cancel" else 503]
+    assert world.network.expect("ACK").to.tag == "there"
+    world.network.reply(world.network.expect("BYE"), 200)
+    assert world.network.quiet()  # one BYE, and no CANCEL of what is answered
+    world.answer_gateway()
+    assert clean(world)
+
+
+def test_a_prack_answered_while_the_call_ends_leaves_nothing(world, alice):
+    invite = alice.invite("sip:bob@home.example", sdp=OFFER)
+    there = world.network.expect("INVITE")
+    world.network.reply(there, 183, ("Require", "100rel"), ("RSeq", "1"), sdp=FAR)
+    talk = alice.dialog(invite, alice.expect(183))
+    moved = protected("192.0.2.10", port=4444)
+    talk.request("PRACK", ("RAck", f"1 {invite.cseq.number} INVITE"), sdp=moved)
+    prack = world.network.expect("PRACK")
+    world.held = True
+    world.network.reply(prack, 200, sdp=FAR)
+    alice.cancel(invite)
+    world.network.reply(world.network.expect("CANCEL"), 200)
+    world.network.reply(there, 487)
+    world.answer_gateway()
     assert clean(world)
 
 

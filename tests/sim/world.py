@@ -124,7 +124,7 @@ class World:
         self._agw, self._loss = agw, loss
         self._replies: list[FromGateway] = []
         self._secrets: set[str] = set()  # every key the gateway was told, as it might be printed
-        self._connected = False
+        self.connected = False
         self._incarnation = 0
         self.restart_gateway()
         self.network = Peer(self, NETWORK, CORE)
@@ -187,14 +187,14 @@ class World:
         self._incarnation += 1
 
     def connect(self) -> None:
-        self._connected = True
+        self.connected = True
         hello = Hello(VERSION, "agw", str(self._incarnation), REALMS)
         self.gateway.greeted("pcscf", self.core.claims(), self.now)
         self.core.gateway_up(hello, self.now)
         self.settle()
 
     def disconnect(self) -> None:
-        self._connected = False
+        self.connected = False
         self._replies.clear()
         self.gateway.gone("pcscf", self.now)
         self.core.gateway_down(self.now)
@@ -272,7 +272,7 @@ class World:
             while (notice := self.gateway.next_notice()) is not None:
                 moved = True
                 self._replies.append(notice[1])
-            while self._replies and self._connected and not self.held:
+            while self._replies and self.connected and not self.held:
                 moved = True
                 self.core.gateway_message(self._replies.pop(0), self.now)
             for flow, data in self.core.to_send():
@@ -289,7 +289,7 @@ class World:
             print(f"{self.now:.3f} {text} {first}")
 
     def _execute(self, request: IqRequest) -> None:
-        assert self._connected
+        assert self.connected
         self.asked.append(request)
         for command in request.commands:
             for stream in getattr(command, "streams", ()):
