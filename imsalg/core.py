@@ -451,6 +451,8 @@ class Core:
         """A request outside of dialogs leaves: recorded if it makes one, as a call if it is an INVITE."""
         method = crossing.request.method
         if method != "INVITE":
+            if method in _OF_CALLS:
+                raise PeerError("no such call", 481)
             if method in _RECORDED:
                 self._record(crossing, access, binding.token if binding else None)
             self._send(crossing)
