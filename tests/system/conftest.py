@@ -15,7 +15,7 @@ from tests.system.world import World, registrar
 def _world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     if shutil.which("sipp") is None:
         pytest.skip("SIPp is not installed")
-    with registrar(tmp_path_factory.mktemp("registrar")), World() as world:
+    with registrar(tmp_path_factory.mktemp("registrar")), World(log_level="debug") as world:
         yield world
         world.check()
         world.assert_nothing_left()

@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.calls import audio, call_up, keys, normal, originate, registered, terminate
+from tests.system.calls import (
+    audio,
+    call_up,
+    keys,
+    normal,
+    originate,
+    refused,
+    registered,
+    session,
+    terminate,
+)
 from tests.system.sipp import requests, responses
 from tests.system.world import TABLES, World, registrar
 
@@ -15,6 +25,7 @@ INACTIVITY = 1.0
 SWITCHES = """
 [policy]
 best_effort_srtp = true
+e2ae_unregistered = "grant"
 echo_applied = true
 answer_without_crypto = "plain"
 unknown_media = "refuse"
@@ -41,6 +52,21 @@ def test_best_effort_srtp_is_e2ae_and_told_so_p20(world: World, tmp_path: Path) 
     (ok,) = responses(call.caller, 200, "INVITE", sent=False)
     assert (keys(invite), len(keys(ok))) == ([], 1)
     assert "a=3ge2ae:applied" in normal(ok)
+
+
+def test_e2ae_is_granted_to_a_ue_that_did_not_register_it(world: World, tmp_path: Path) -> None:
+    offer = audio(LINE, "a=3ge2ae:requested", proto="RTP/SAVP")
+    with registered(world, tmp_path, mediasec=False) as ue:
+        call = originate(world, tmp_path, ue=ue, offer=offer, answer=audio(port=6100))
+    assert keys(requests(call.callee, "INVITE", sent=False)[0]) == []
+    assert len(keys(responses(call.caller, 200, "INVITE", sent=False)[0])) == 1
+
+
+def test_media_without_a_treatment_are_refused(world: World, tmp_path: Path) -> None:
+    msrp = session("m=message 6006 TCP/MSRP *", "a=path:msrp://127.0.0.1:6006/abc;tcp")
+    response, core = refused(world, tmp_path, 488, at=world.peers_port, offer=msrp)
+    assert "refused by policy" in (response.headers.get("Warning") or "")
+    assert core == []
 
 
 def test_a_plain_answer_to_e2ae_is_a_plain_call(world: World, tmp_path: Path) -> None:

@@ -259,3 +259,23 @@ def test_an_answer_that_gives_up_protection_ends_the_call(world: World, tmp_path
     with registered(world, tmp_path) as ue:
         call = terminate(world, tmp_path, "refused_uac", ue=ue, offer=audio(), answer=audio(port=6100))
     assert responses(call.caller, 488, "INVITE", sent=False)
+
+
+def test_the_logs_at_their_loudest_tell_no_key_p18(world: World, tmp_path: Path) -> None:
+    secrets: set[str] = set()
+    with registered(world, tmp_path) as ue:
+        for way, rows in ((originate, ORIGINATING), (terminate, TERMINATING)):
+            for row in [row for name, row in rows.items() if "SDES" in name]:
+                call = way(world, tmp_path, ue=ue, offer=row.offer, answer=row.answer)
+                for traced in (*call.caller, *call.callee):
+                    secrets.update(keys(traced.message))
+    logs = [world.log(name) for name in ("proxy", "gateway")]
+    assert all(len(log) > 20 for log in logs)
+    assert len(secrets) > 20
+    for text in ("\n".join(log) for log in logs):
+        assert MIKEY not in text
+        for secret in secrets:
+            raw = base64.b64decode(secret)
+            assert secret not in text
+            assert raw.hex() not in text.lower()
+            assert repr(raw)[2:-1] not in text
