@@ -9,6 +9,7 @@ import pytest
 
 from agw.iq.messages import ErrorCode, Event
 from imsalg.config import CallConfig, LimitsConfig, RegistrationConfig
+from imsalg.sip.dialog import contact_uri
 from imsalg.sip.message import Request, Response
 from tests.sim.world import World, media, session
 
@@ -99,7 +100,7 @@ class Chaos:
         """A dialog of the caller's."""
         for owner, invite in self.invites:
             same = invite.call_id == response.call_id and invite.cseq == response.cseq
-            if owner is peer and same and response.to.tag and "Contact" in response.headers:
+            if owner is peer and same and response.to.tag and contact_uri(response.headers):
                 self.talks = [*self.talks[-20:], peer.dialog(invite, response)]
                 if response.status >= 200 and self.rng.random() < 0.8:
                     self.talks[-1].ack(sdp=self.body(peer) if not invite.body else "")

@@ -168,9 +168,7 @@ def backward(world, response):
     world.network.send(back, world.network._flows[Via.parse(back.headers.first("Via")).branch])
 
 
-@pytest.mark.parametrize(
-    "method", ["MESSAGE", "SUBSCRIBE", "REFER", "PUBLISH", "NOTIFY", "INFO", "FOO", "OPTIONS"]
-)
+@pytest.mark.parametrize("method", ["MESSAGE", "SUBSCRIBE", "REFER", "PUBLISH", "NOTIFY", "FOO", "OPTIONS"])
 def test_requests_outside_of_calls_pass_both_ways(world, alice, method):
     alice.request(method, "sip:bob@home.example", sdp="")
     there = world.network.expect(method)
@@ -181,7 +179,15 @@ def test_requests_outside_of_calls_pass_both_ways(world, alice, method):
     world.network.expect(200)
 
 
-@pytest.mark.parametrize("method", ["OPTIONS", "MESSAGE", "INFO"])
+@pytest.mark.parametrize("method", ["BYE", "UPDATE", "PRACK", "INFO"])
+def test_what_is_of_calls_alone_is_481_without_a_dialog(world, alice, method):
+    alice.request(method, "sip:bob@home.example", sdp=protected("192.0.2.10"))
+    alice.expect(481)
+    world.network.request(method, alice.contact, ("Route", alice.path))
+    world.network.expect(481)
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "MESSAGE", "FOO"])
 def test_a_description_outside_of_negotiation_does_not_pass_with_its_keys(world, alice, method):
     alice.request(method, "sip:bob@home.example", sdp=protected("192.0.2.10"))
     assert not world.network.expect(method).body
