@@ -271,7 +271,7 @@ def test_the_logs_at_their_loudest_tell_no_key_p18(world: World, tmp_path: Path)
                     secrets.update(keys(traced.message))
     logs = [world.log(name) for name in ("proxy", "gateway")]
     assert all(len(log) > 20 for log in logs)
-    assert len(secrets) > 20
+    assert len(secrets - FOREIGN) > 10
     for text in ("\n".join(log) for log in logs):
         assert MIKEY not in text
         for secret in secrets:
