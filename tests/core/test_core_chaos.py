@@ -11,7 +11,8 @@ from agw.iq.messages import ErrorCode, Event
 from imsalg.config import CallConfig, LimitsConfig, RegistrationConfig
 from imsalg.sip.dialog import contact_uri
 from imsalg.sip.message import Request, Response
-from tests.sim.world import World, media, session
+from tests.sim.sdp import media, session
+from tests.sim.world import World
 
 SEEDS = 120
 STEPS = 250

@@ -6,7 +6,7 @@ import pytest
 
 from agw.iq.messages import MAX_TERMINATIONS, Mode
 from imsalg.call import MAX_BRANCHES
-from tests.sim.world import crypto, lines_of, media, protected, session
+from tests.sim.sdp import crypto, lines_of, media, protected, session
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from msgspec.structs import replace
 
 from imsalg.config import CallConfig, LimitsConfig
 from imsalg.sip.endpoint import Transport
-from tests.sim.world import BASE, CORE, NETWORK, media, protected, session
+from tests.sim.sdp import media, protected, session
+from tests.sim.world import BASE, CORE, NETWORK
 
 OFFER = protected("192.0.2.10")
 FAR = session("203.0.113.5", media(7000))

@@ -6,7 +6,8 @@ from msgspec.structs import replace
 from agw.config import GatewayConfig as AgwConfig
 from agw.config import Realm
 from agw.iq.messages import ErrorCode, Event
-from tests.sim.world import AGW, BASE, media, protected, session
+from tests.sim.sdp import media, protected, session
+from tests.sim.world import AGW, BASE
 
 OFFER = protected("192.0.2.10")
 FAR = session("203.0.113.5", media(7000))

@@ -4,7 +4,8 @@ import gzip
 
 import pytest
 
-from tests.sim.world import ACCESS, CORE, crypto, lines_of, media, protected, session
+from tests.sim.sdp import crypto, lines_of, media, protected, session
+from tests.sim.world import ACCESS, CORE
 
 OFFER = protected("192.0.2.10")
 HEAD = b"Via: SIP/2.0/UDP h;branch=z9hG4bK1\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:c@d>\r\nCall-ID: 1\r\n"

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.sim.world import NETWORK, session
+from tests.sim.sdp import session
+from tests.sim.world import NETWORK
 
 AUDIO = session("192.0.2.10")
 PRIVATE = (

@@ -8,7 +8,9 @@ from msgspec.structs import replace
 from agw.iq.messages import Address, Mode, Suite, Transport
 from imsalg.policy.decide import Rules
 from imsalg.sip import endpoint as sip
-from tests.sim.world import BASE, Peer, crypto, key, lines_of, media, protected, session
+from tests.sim.peer import Peer
+from tests.sim.sdp import crypto, key, lines_of, media, protected, session
+from tests.sim.world import BASE
 
 SUITE = "AES_CM_128_HMAC_SHA1_80"
 FAR = session("203.0.113.5", media(7000))

@@ -4,7 +4,8 @@ import pytest
 from msgspec.structs import replace
 
 from imsalg.policy.treatment import Mechanism
-from tests.sim.world import BASE, protected, session
+from tests.sim.sdp import protected, session
+from tests.sim.world import BASE
 
 SERVER = ["sdes-srtp;mediasec", "msrp-tls;mediasec"]
 CLIENT = ("Security-Client", "sdes-srtp;mediasec")

@@ -5,7 +5,7 @@ import base64
 import pytest
 
 from agw.iq.messages import ConfigureConnectionPoint, Mode, ReserveConnectionPoint, Transport
-from tests.sim.world import crypto, lines_of, media, protected, session
+from tests.sim.sdp import crypto, lines_of, media, protected, session
 
 FAR = session("203.0.113.5", media(7000))
 NEAR = session("192.0.2.10", media(4000, "RTP/SAVP", crypto("k")))

@@ -6,7 +6,9 @@ from msgspec.structs import replace
 from imsalg.config import LimitsConfig, Networks
 from imsalg.policy.treatment import Mechanism
 from imsalg.sip.endpoint import Address, Flow, Transport
-from tests.sim.world import ACCESS, BASE, CORE, NETWORK, Peer, session
+from tests.sim.peer import Peer
+from tests.sim.sdp import session
+from tests.sim.world import ACCESS, BASE, CORE, NETWORK
 
 AUDIO = session("192.0.2.10")
 

@@ -4,7 +4,8 @@ import pytest
 
 from imsalg.sip.endpoint import Transport
 from imsalg.sip.values import Via
-from tests.sim.world import ACCESS, CORE, NETWORK, crypto, lines_of, protected, session
+from tests.sim.sdp import crypto, lines_of, protected, session
+from tests.sim.world import ACCESS, CORE, NETWORK
 
 AUDIO = session("192.0.2.10")
 ANSWER = session("203.0.113.5")
