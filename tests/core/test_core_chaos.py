@@ -16,6 +16,7 @@ from tests.sim.world import World
 
 SEEDS = 120
 STEPS = 250
+SDP = b"\r\nContent-Type: application/sdp\r\n"
 CALLS = 20
 METHODS = ("BYE", "UPDATE", "INVITE", "INVITE", "PRACK", "INFO", "REFER", "MESSAGE", "OPTIONS", "FOO")
 STATUSES = (
@@ -186,8 +187,8 @@ class Chaos:
                     del octets[at : at + self.rng.randrange(1, 30)]
                 case _:
                     octets[at:at] = octets[at : at + self.rng.randrange(1, 30)]
-            if not octets:
-                return
+        if SDP in data and SDP not in octets:
+            return  # no description any more, and then nobody's business
         self.world.receive(bytes(octets), peer.flow)
 
     # -- what they say

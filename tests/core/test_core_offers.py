@@ -116,6 +116,23 @@ def test_update_from_the_callee_before_the_2xx(world, alice):
     alice.dialog(invite, alice.expect(200)).ack()
 
 
+def test_an_answer_that_comes_again_is_no_answer_to_another_offer(world, alice):
+    """The callee repeats its answer in the 200 while an UPDATE of the caller is under way."""
+    invite = world.network.call(alice, sdp=FAR)
+    there = alice.expect("INVITE")
+    alice.reply(there, 183, *REL, sdp=NEAR)
+    early = world.network.expect(183)
+    far = world.network.dialog(invite, early)
+    far.request("UPDATE", sdp=session("203.0.113.5", media(7000, "RTP/SAVP", crypto("e"))))
+    update = alice.expect("UPDATE")
+    alice.reply(there, 200, sdp=NEAR)
+    assert world.network.expect(200).body == early.body
+    alice.reply(update, 488)
+    world.network.expect(488)
+    far.ack(invite)
+    assert world.leg("access").transport is Transport.SRTP
+
+
 def test_info_refer_message_and_unknown_methods_pass_in_a_call(world, alice):
     here, far = world.originate(alice)
     for method in ("INFO", "REFER", "MESSAGE", "NOTIFY", "FOO", "OPTIONS"):
