@@ -197,20 +197,22 @@ class Chaos:
         """Mostly a description that fits, seldom one that does not; every key is said once."""
         if self.rng.random() < 0.2:
             return ""
+        lines = [self.line(peer in self.phones)]
+        if self.rng.random() < 0.2:
+            strange = media(4000, "UDP/TLS/RTP/SAVP", "a=3ge2ae:requested"), "m=audio 1", "a=crypto:1 x"
+            lines.append(self.rng.choice((self.line(peer in self.phones), *strange)))
+        host = self.rng.choice((peer.address.host, peer.address.host, "0.0.0.0", "host.example"))
+        return session(host, *lines)
+
+    def line(self, phone):
         key = base64.b64encode(self.rng.randbytes(30)).decode()
-        line = f"a=crypto:{self.rng.choice((1, 1, 1, 2))} AES_CM_128_HMAC_SHA1_80 inline:{key}"
+        crypto = f"a=crypto:{self.rng.choice((1, 1, 1, 2))} AES_CM_128_HMAC_SHA1_80 inline:{key}"
         direction = self.rng.choice(("a=sendrecv", "a=sendrecv", "a=sendonly", "a=inactive"))
         port = self.rng.choice((4000, 4000, 4002, 4004, 0))
         plain = media(port, "RTP/AVP", direction)
-        secured = media(port, "RTP/SAVP", line, direction)
-        asked = media(port, "RTP/SAVP", line, direction, "a=3ge2ae:requested")
-        usual = (plain, secured, asked, asked) if peer in self.phones else (plain, plain, plain, secured)
-        strange = media(port, "UDP/TLS/RTP/SAVP", "a=3ge2ae:requested"), "m=audio 1", "a=crypto:1 x"
-        lines = [self.rng.choice(usual)]
-        if self.rng.random() < 0.2:
-            lines.append(self.rng.choice((*usual, *strange)))
-        host = self.rng.choice((peer.address.host, peer.address.host, "0.0.0.0", "host.example"))
-        return session(host, *lines)
+        secured = media(port, "RTP/SAVP", crypto, direction)
+        asked = media(port, "RTP/SAVP", crypto, direction, "a=3ge2ae:requested")
+        return self.rng.choice((plain, secured, asked, asked) if phone else (plain, plain, plain, secured))
 
     # -- what the gateway does
 
