@@ -5,30 +5,29 @@ what it wants done is appended to `effects`, which `core` carries out. It never 
 gateway or a limit may come at any point. What needs the gateway is a step (see `steps`); CANCEL and BYE jump
 the queue of steps.
 
-Every dialog of the call is a branch with a negotiation of its own; before the first response there is only
-the root, which holds the offer of the INVITE that each early dialog forks from (trap P26).
+Every dialog of the call is a branch with a negotiation of its own (see `branches`).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 from agw.iq.messages import Audited, AuditValue, ErrorReply, Event, Notice, Reply
-from imsalg.anchor import Anchor, Side, Termination
+from imsalg.anchor import Anchor, Side
 from imsalg.body import NEGOTIATING, Found, drop_sdp, find_sdp
+from imsalg.branches import MAX_BRANCHES, Branch, Branches
 from imsalg.crossing import Cancel, Crossing, Effect, Note, Respond, Send, SendAck
-from imsalg.errors import BadSdp, PeerError
-from imsalg.negotiation import Negotiation, Random, Terms, select
-from imsalg.sip.dialog import Dialog, Party, contact_uri
+from imsalg.descriptions import Descriptions
+from imsalg.errors import PeerError
+from imsalg.negotiation import Negotiation, Random, Terms
+from imsalg.sip.dialog import Dialog, Party
 from imsalg.sip.endpoint import Flow
 from imsalg.sip.grammar import quote
 from imsalg.sip.message import Request, Response, make_response
 from imsalg.steps import Steps
-
-MAX_BRANCHES = 7  # dialogs at a time; the gateway has a limit of terminations in a context
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +38,9 @@ class Limits:
     gateway: float
 
 
-@dataclass(slots=True)
-class Branch:
-    """One dialog of the call and its media. translated: (side, description received) -> description passed
-    on, for
-    what is sent again: 2xx, provisional responses and ACK."""
-
-    dialog: Dialog
-    media: Negotiation
-    translated: dict[tuple[Side, bytes], bytes] = field(default_factory=dict)
-
-
 class Call:
-    """token: names the call in our Record-Route URIs, and its context. route: where a request made here
-    goes."""
+    """token: names the call in our Record-Route URIs, and its context. route: where a request made here goes
+    on the core side, and the flow it takes otherwise. flows: where requests to each side went last."""
 
     def __init__(
         self,
@@ -60,7 +48,7 @@ class Call:
         invite: Crossing,
         terms: Terms,
         limits: Limits,
-        route: Callable[[Call, Side, Request], Flow],
+        route: Callable[[Request, Flow], Flow],
         rng: Random,
         now: float,
     ) -> None:
@@ -73,16 +61,15 @@ class Call:
         self.started = now
         self.ending = ""
         self.effects: list[Effect] = []
-        self.branches: dict[str, Branch] = {}
-        self._now = now
-        self._rng = rng
-        self._terms = terms
+        self._inactivity = terms.inactivity
         self._limits = limits
         self._route = route
-        self._anchor = Anchor(token)
-        self._steps = Steps(self._anchor, self.effects, limits.gateway, self._lost)
-        self._root = self._negotiation(0)
-        self._forks = 0
+        anchor = Anchor(token)
+        self._steps = Steps(anchor, self.effects, limits.gateway, self._lost)
+        self._now = now
+        ip6 = {side: ":" in flow.local.host for side, flow in self.flows.items()}
+        self._branches = Branches(invite, anchor, terms, rng, ip6)
+        self._descriptions = Descriptions(token, self._branches, self._steps, self.effects.append, self._lost)
         self._crossings: list[Crossing] = []
         self._hung_up: dict[str, Request] = {}  # callee's tag -> our ACK to a 2xx nobody wanted
         self._closed = False
@@ -90,7 +77,7 @@ class Call:
     @property
     def finished(self) -> bool:
         """Nothing is left: no dialog, no request under way, nothing at the gateway."""
-        return not self.branches and not self._crossings and self._steps.idle
+        return not self._branches and not self._crossings and self._steps.idle
 
     @property
     def anchored(self) -> bool:
@@ -98,10 +85,12 @@ class Call:
         return self._steps.holds
 
     @property
-    def timers(self) -> int:
-        return sum(crossing.deadline is not None for crossing in self._crossings) + (
-            self._steps.deadline is not None
-        )
+    def _now(self) -> float:
+        return self._steps.now
+
+    @_now.setter
+    def _now(self, now: float) -> None:
+        self._steps.now = now
 
     def timeout(self) -> float | None:
         """When `expire` wants to be called."""
@@ -110,16 +99,15 @@ class Call:
 
     def status(self, now: float) -> dict[str, object]:
         """For the status document; no key material."""
-        media = [branch.media for branch in self.branches.values()] or [self._root]
-        decisions = media[-1].decisions or (media[-1].pending.decisions if media[-1].pending else ())
-        established = any(branch.dialog.confirmed for branch in self.branches.values())
+        media = [self._branches.root, *(branch.media for branch in self._branches)][-1]
+        decisions = media.decisions or (media.pending.decisions if media.pending else ())
         return {
             "token": self.token,
             "call_id": self.invite.request.call_id,
             "caller": self.invite.request.from_.uri,
             "callee": self.invite.request.to.uri,
             "direction": "originating" if self.caller is Side.ACCESS else "terminating",
-            "state": "ending" if self._closed else "established" if established else "setup",
+            "state": "ending" if self._closed else "established" if self._branches.established else "setup",
             "age": round(now - self.started, 1),
             "treatments": [str(decision.treatment) for decision in decisions],
         }
@@ -127,7 +115,7 @@ class Call:
     def addressee(self, request: Request, side: Side, flow: Flow) -> Party | None:
         """Whom a request from one side is for, if its tags are those of a dialog and it came from where that
         side's requests come from."""
-        branch = self._branch_of(request, side)
+        branch = self._branches.of(request, side)
         if branch is None or self.flows[side].remote != flow.remote:
             return None
         tag = (request.from_ if side is self.caller else request.to).tag
@@ -147,7 +135,7 @@ class Call:
         if crossing is not self.invite:
             if crossing.server is not None:
                 self.flows[crossing.side] = crossing.server.flow
-            if self._branch_of(crossing.request, crossing.side) is None:
+            if self._branches.of(crossing.request, crossing.side) is None:
                 # what crosses a BYE of ours is answered as by a peer that has hung up already
                 self._refuse(crossing, 200 if self._closed and method == "BYE" else 481, "")
                 return
@@ -166,26 +154,19 @@ class Call:
         except PeerError as error:
             self._refuse(crossing, error.status, error.reason)
             return
-        branch = self._branch_of(crossing.request, crossing.side)
-        media = branch.media if branch else self._root
+        branch = self._branches.of(crossing.request, crossing.side)
+        media = branch.media if branch else self._branches.root
         refuse = partial(self._refuse, crossing)
         if found is None:
             self._send(crossing)
         elif media.pending is None:
             if branch:
                 branch.translated.clear()
-            self._offer(
-                crossing.side,
-                media,
-                crossing.outgoing,
-                found,
-                partial(self._send_offer, crossing, media),
-                refuse,
-            )
+            proceed = partial(self._send_offer, crossing, media)
+            self._descriptions.offer(crossing.side, media, crossing.outgoing, found, None, proceed, refuse)
         elif media.pending.side is not crossing.side and crossing.request.method == "PRACK":
-            self._answer(
-                crossing.side, media, crossing.outgoing, found, partial(self._send, crossing), refuse
-            )
+            proceed = partial(self._send, crossing)
+            self._descriptions.answer(crossing.side, media, crossing.outgoing, found, None, proceed, refuse)
         else:
             # RFC 3311 section 5.2: the other side's offer is out, or this side's own has no answer yet
             self._refuse(crossing, 500 if media.pending.side is crossing.side else 491, "an offer is pending")
@@ -210,7 +191,7 @@ class Call:
         if crossing.answered:  # refused or cancelled while it waited
             self._roll_back(crossing)
             return
-        branch = self._branch_of(crossing.request, crossing.side)
+        branch = self._branches.of(crossing.request, crossing.side)
         if branch is not None:
             toward_callee = crossing.side is self.caller
             branch.dialog.number(crossing.outgoing, toward_callee)
@@ -232,7 +213,7 @@ class Call:
             self.effects.append(Note(logging.WARNING, f"{self.token}: an ACK dropped, too much at once"))
 
     def _ack(self, request: Request, outgoing: Request, side: Side, flow: Flow) -> None:
-        branch = self._branch_of(request, side)
+        branch = self._branches.of(request, side)
         if branch is None:
             return
         branch.dialog.number(outgoing, side is self.caller)
@@ -252,7 +233,7 @@ class Call:
             send()
         elif pending is not None and pending.side is not side:
             refuse = partial(self._bad_ack, outgoing, flow)
-            self._answer(side, branch.media, outgoing, found, send, refuse, branch)
+            self._descriptions.answer(side, branch.media, outgoing, found, branch, send, refuse)
         else:  # a description nobody asked for: it does not pass
             outgoing.set_body(b"")
             send()
@@ -294,7 +275,10 @@ class Call:
         if response.status >= 300:
             self._decline(crossing, outgoing)
             return
-        branch = self._branch_for(crossing, response)
+        if crossing is self.invite:
+            branch = self._branches.made_by(response)
+        else:
+            branch = self._branches.of(crossing.request, crossing.side)
         if branch is None:
             self.effects.append(
                 Note(logging.WARNING, f"{self.token}: a dialog over the limit of {MAX_BRANCHES}")
@@ -315,7 +299,7 @@ class Call:
             return
         proceed = partial(self._pass_on, crossing, outgoing)
         if invite and response.status >= 200:
-            proceed = partial(self._confirm, branch, proceed)
+            proceed = partial(self._descriptions.confirm, branch, proceed)
         if found is not None:
             self._described(crossing, branch, response, outgoing, found, proceed, fail)
         elif response.status >= 200 and branch.media.pending and branch.media.pending.offer is crossing.offer:
@@ -340,17 +324,15 @@ class Call:
             proceed()
             return
         if media.pending is None and crossing.offer is not None:
-            media.reopen(
-                crossing.offer
-            )  # another answer to the same offer, as the callee's after an announcement
-        if media.pending is not None and media.pending.side is crossing.side:
-            self._answer(side, media, outgoing, found, proceed, fail, branch)
-        elif media.pending is None and crossing.offer is not None:
+            media.reopen(crossing.offer)  # answered twice, as by an announcement and then the callee
+        if media.pending is not None and media.pending.offer is crossing.offer:
+            self._descriptions.answer(side, media, outgoing, found, branch, proceed, fail)
+        elif crossing.offer is not None:
             # answered, and something else agreed on since: what holds is what this side was told last
             found.replace(outgoing, media.origins[crossing.side].last)
             proceed()
         elif media.pending is None and (response.status >= 200 or "RSeq" in response.headers):
-            self._offer(side, media, outgoing, found, proceed, fail, branch)
+            self._descriptions.offer(side, media, outgoing, found, branch, proceed, fail)
         elif response.status >= 200:
             fail(488, "a session description out of turn")
         else:  # an unreliable response may not offer (RFC 3261 section 13.2.1): it passes without
@@ -362,24 +344,6 @@ class Call:
         if outgoing.status >= 200:
             self._finish(crossing, outgoing.status)
         self.effects.append(Respond(crossing, outgoing))
-
-    def _confirm(self, branch: Branch, proceed: Callable[[], None]) -> None:
-        """A 2xx to an INVITE: this dialog's media are heard, and the other early dialogs end."""
-        if branch.dialog.confirmed:
-            proceed()
-            return
-
-        def confirmed() -> None:
-            branch.dialog.confirmed = True
-            proceed()
-
-        wanted: dict[str, Termination | None] = {}
-        for tag, other in list(self.branches.items()):
-            if other is not branch and not other.dialog.confirmed:
-                wanted |= dict.fromkeys(other.media.names.values())
-                del self.branches[tag]
-        wanted |= select(self._media(), branch.media)
-        self._steps.want(wanted, confirmed, lambda status, reason: self._lost(reason), self._now)
 
     def _decline(self, crossing: Crossing, outgoing: Response) -> None:
         """A final response other than 2xx. Media it may describe (RFC 3261 section 21.4.26) are not ours."""
@@ -407,157 +371,28 @@ class Call:
             self._finish(crossing, response.status)
             self.effects.append(Respond(crossing, outgoing))
             if response.status not in (401, 407):  # challenged: the dialog goes on (RFC 3261 section 22)
-                self._drop_branch(self._tag_of(crossing.request, crossing.side))
+                self._drop_branch(self._branches.tag_of(crossing.request, crossing.side))
         self._settle(crossing)
 
-    # -- session descriptions
-
-    def _offer(
-        self,
-        side: Side,
-        media: Negotiation,
-        message: Request | Response,
-        found: Found,
-        proceed: Callable[[], None],
-        refuse: Callable[[int, str], None],
-        branch: Branch | None = None,
-    ) -> None:
-        """Decide, ask, rewrite: an offer from `side`."""
-        try:
-            wanted = media.offer(side, found.sdp)
-        except BadSdp as error:
-            refuse(error.status, error.reason)
-            return
-        self._note_decisions(media)
-
-        def then() -> None:
-            body = media.offered()
-            found.replace(message, body)
-            if branch is not None:
-                branch.translated[side, found.sdp] = body
-            proceed()
-
-        def refused(status: int, reason: str) -> None:
-            media.rollback()
-            refuse(status, reason)
-
-        self._steps.want(wanted, then, refused, self._now)
-
-    def _answer(
-        self,
-        side: Side,
-        media: Negotiation,
-        message: Request | Response,
-        found: Found,
-        proceed: Callable[[], None],
-        refuse: Callable[[int, str], None],
-        branch: Branch | None = None,
-    ) -> None:
-        """The answer from `side`; this dialog's media are heard from now on."""
-        try:
-            media.answer(side, found.sdp)
-        except BadSdp as error:
-            refuse(error.status, error.reason)
-            return
-
-        def then() -> None:
-            body = media.answered()
-            found.replace(message, body)
-            if branch is not None:
-                branch.translated[side, found.sdp] = body
-            proceed()
-
-        self._steps.want(select(self._media(), media), then, refuse, self._now)
+    # -- endings
 
     def _roll_back(self, crossing: Crossing) -> None:
         """An offer was refused: the media are as they were (trap P29)."""
-        branch = self._branch_of(crossing.request, crossing.side)
+        branch = self._branches.of(crossing.request, crossing.side)
         if branch is None or crossing.offer is None or branch.media.pending is None:
             return
         if branch.media.pending.offer is crossing.offer:
-            wanted = branch.media.rollback()
-            self._steps.run(
-                lambda: self._steps.want(
-                    wanted, lambda: None, lambda status, reason: self._lost(reason), self._now
-                )
-            )
-
-    def _note_decisions(self, media: Negotiation) -> None:
-        if media.pending is None:
-            return
-        for index, (line, decision) in enumerate(
-            zip(media.pending.offer.media, media.pending.decisions, strict=True)
-        ):
-            text = f"{self.token}: m={index} {line.kind}: {decision.reason}"
-            self.effects.append(Note(logging.INFO, text))
-
-    # -- branches
-
-    def _tag_of(self, message: Request | Response, side: Side) -> str:
-        """The callee's tag, which names the dialog, in a request from one side or a response to it."""
-        return (message.to.tag if side is self.caller else message.from_.tag) or ""
-
-    def _branch_of(self, request: Request, side: Side) -> Branch | None:
-        return self.branches.get(self._tag_of(request, side))
-
-    def _branch_for(self, crossing: Crossing, response: Response) -> Branch | None:
-        """The dialog a response belongs to; a new To-tag in a response to the first INVITE makes one."""
-        if crossing is not self.invite:
-            return self._branch_of(crossing.request, crossing.side)
-        tag = response.to.tag or ""
-        branch = self.branches.get(tag)
-        if branch is None and len(self.branches) < MAX_BRANCHES:
-            self._forks += 1
-            media = self._root.fork(self._forks) if self._root.pending else self._negotiation(self._forks)
-            branch = self.branches[tag] = Branch(self._dialog(response), media)
-        return branch
-
-    def _negotiation(self, number: int) -> Negotiation:
-        ip6 = {side: ":" in flow.local.host for side, flow in self.flows.items()}
-        return Negotiation.start(self._anchor, self._terms, self._rng, ip6, number)
-
-    def _dialog(self, response: Response) -> Dialog:
-        """Between us and the callee stand the proxies that recorded themselves above us in the response."""
-        invite = self.invite.request
-        ours = self.invite.outgoing.headers.values("Record-Route")
-        above = response.headers.values("Record-Route")[: -len(ours) or None]
-        caller = Party(
-            invite.headers.get("From") or "",
-            contact_uri(invite.headers) or invite.from_.uri,
-            tuple(invite.headers.values("Record-Route")),
-        )
-        callee = Party(
-            response.headers.get("To") or "",
-            contact_uri(response.headers) or invite.uri,
-            tuple(reversed(above)),
-            cseq=invite.cseq.number,
-        )
-        return Dialog(invite.call_id, caller, callee)
-
-    def _media(self) -> Iterable[Negotiation]:
-        return [branch.media for branch in self.branches.values()]
+            self._descriptions.settle(branch.media.rollback())
 
     def _drop_branch(self, tag: str) -> None:
-        """A dialog ended: its own terminations go, and with the last dialog the call."""
-        branch = self.branches.pop(tag, None)
-        if branch is None:
+        """A dialog ended, and with the last one the call."""
+        wanted = self._branches.drop(tag)
+        if wanted is None:
             return
-        if not self.branches and self.invite.answered:
+        if not self._branches and self.invite.answered:
             self._close()
-            return
-        used = {name for media in (*self._media(), self._root) for name in media.names.values()}
-        wanted: dict[str, Termination | None] = {
-            name: None for name in branch.media.names.values() if name not in used
-        }
-        if self.branches and branch.dialog.confirmed:
-            wanted |= select(self._media(), next(iter(self.branches.values())).media)
-        self._steps.run(
-            lambda: self._steps.want(
-                wanted, lambda: None, lambda status, reason: self._lost(reason), self._now
-            )
-        )
-
-    # -- endings
+        else:
+            self._descriptions.settle(wanted)
 
     def end(self, reason: str, status: int, now: float) -> None:
         """End the call from the middle: BYE to both sides, or a final response to its INVITE and CANCEL."""
@@ -566,7 +401,7 @@ class Call:
             return
         self.ending = reason
         self.effects.append(Note(logging.WARNING, f"{self.token}: ended: {reason}"))
-        for branch in self.branches.values():
+        for branch in self._branches:
             if branch.dialog.confirmed:
                 self._bye(branch.dialog, callee=False)
                 self._bye(branch.dialog, callee=True)
@@ -587,8 +422,8 @@ class Call:
         if self._closed:
             return
         self._closed = True
-        self.branches.clear()
-        self._steps.release(self._now)
+        self._branches.clear()
+        self._steps.release()
         for crossing in list(self._crossings):
             if crossing.server is not None and not crossing.answered and crossing.request.method != "BYE":
                 self._refuse(crossing, 481, "")
@@ -630,16 +465,16 @@ class Call:
     def _hang_up(self, crossing: Crossing, response: Response) -> None:
         """Acknowledge a 2xx that nobody waits for any more, and say BYE (RFC 3261 section 9.1)."""
         callee = crossing.side is self.caller
-        tag = self._tag_of(response, crossing.side)
+        tag = self._branches.tag_of(response, crossing.side)
         side = crossing.side.other
         ack = self._hung_up.get(tag)
         if ack is not None:
-            self.effects.append(SendAck(ack.copy(), self._route(self, side, ack)))
+            self.effects.append(SendAck(ack.copy(), self._way(side, ack)))
         elif len(self._hung_up) < MAX_BRANCHES:
-            branch = self.branches.get(tag)
-            dialog = branch.dialog if branch else self._dialog(response)
+            branch = self._branches.of(response, crossing.side)
+            dialog = branch.dialog if branch else self._branches.dialog(response)
             ack = self._hung_up[tag] = dialog.ack(response, callee)
-            self.effects.append(SendAck(ack.copy(), self._route(self, side, ack)))
+            self.effects.append(SendAck(ack.copy(), self._way(side, ack)))
             if branch is None:
                 self._bye(dialog, callee)
 
@@ -647,11 +482,14 @@ class Call:
         """A BYE of our own, towards one end of a dialog."""
         side = self.caller.other if callee else self.caller
         request = dialog.request("BYE", callee)
-        crossing = Crossing(
-            side.other, request, request, self._route(self, side, request), call=self, sent=True
-        )
+        crossing = Crossing(side.other, request, request, self._way(side, request), call=self, sent=True)
         self._crossings.append(crossing)
         self.effects.append(Send(crossing))
+
+    def _way(self, side: Side, request: Request) -> Flow:
+        """Where a request of our own goes."""
+        flow = self.flows[side]
+        return flow if side is Side.ACCESS else self._route(request, flow)
 
     def _finish(self, crossing: Crossing, status: int) -> None:
         """The sender of a request gets the other side's final answer."""
@@ -690,21 +528,19 @@ class Call:
     def _audit(self) -> None:
         """One stream is silent: the call ends if all are."""
         if self._steps.holds and not self._closed:
-            self._steps.ask(
-                (AuditValue(),), self._audited, lambda status, reason: self._lost(reason), self._now
-            )
+            self._steps.ask((AuditValue(),), self._audited, lambda _, reason: self._lost(reason))
 
     def _audited(self, reply: Reply) -> None:
         contexts = [
             context for result in reply.results if isinstance(result, Audited) for context in result.contexts
         ]
-        if not contexts or min(context.idle for context in contexts) >= self._terms.inactivity * 0.9:
+        if not contexts or min(context.idle for context in contexts) >= self._inactivity * 0.9:
             self._lost("no media")
 
     def expire(self, now: float) -> None:
         """Time has come to `timeout()`."""
         self._now = now
-        self._steps.expire(now)
+        self._steps.expire()
         for crossing in list(self._crossings):
             if crossing.deadline is not None and crossing.deadline <= now:
                 self._refuse(crossing, 408, "the ringing limit")

@@ -12,13 +12,11 @@ After every input, drain `to_send`, `iq_to_send` and `next_note`, and call `expi
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections import deque
-from hashlib import blake2b
 from typing import Protocol
 
-from agw.iq.messages import Audited, AuditValue, ErrorCode, ErrorReply, Hello, Notice, Reply
+from agw.iq.messages import ErrorReply, Hello, Notice, Reply
 from agw.iq.messages import Request as IqRequest
 from imsalg import mediasec, trust
 from imsalg.anchor import Side
@@ -27,9 +25,11 @@ from imsalg.call import Call, Limits
 from imsalg.config import AccessConfig, ProxyConfig
 from imsalg.crossing import Ask, Cancel, Crossing, Note, Respond, Send, SendAck
 from imsalg.errors import BadMessage, PeerError
+from imsalg.gatelink import GatewayLink
 from imsalg.negotiation import Terms
 from imsalg.policy.treatment import Mechanism
 from imsalg.registration import Binding, Registrations
+from imsalg.routes import Routes, loop_mark, to
 from imsalg.sip.endpoint import (
     AckReceived,
     CancelReceived,
@@ -41,15 +41,13 @@ from imsalg.sip.endpoint import (
     ResponseReceived,
     ServerTransaction,
     TransactionFailed,
-    Transport,
 )
 from imsalg.sip.grammar import quote
 from imsalg.sip.headers import Headers
 from imsalg.sip.message import Request, Response, make_response
 from imsalg.sip.timers import Running, Timers
-from imsalg.sip.values import Address, NameAddr, Uri, Via
+from imsalg.sip.values import NameAddr, Uri
 
-SIP_PORT = 5060
 MAX_NOTES = 10_000  # not yet fetched; more are dropped
 _EXTENSIONS = frozenset(("mediasec", "sec-agree", "path"))  # what Proxy-Require may ask of us
 _OF_CALLS = frozenset(("INVITE", "BYE", "UPDATE", "PRACK", "INFO"))  # never belong to another dialog
@@ -76,22 +74,20 @@ class Core:
         self._config = config
         self._rng = rng
         self._access = {access.listen: access for access in config.access}
-        self._ours = {(address.host.lower(), address.port) for address in (*self._access, config.core.listen)}
-        self._next_hop = Uri.parse(config.core.next_hop)
+        self._routes = Routes(config)
         self._limits = Limits(config.call.ringing_limit, config.gateway.timeout)
         self._timers: Timers[Call] = Timers()
         self._running: dict[str, Running[Call]] = {}
         self._notes: deque[Note] = deque(maxlen=MAX_NOTES)
         self._now = 0.0
         self._closing = False
-        # the gateway
-        self._gateway: Hello | None = None
-        self._incarnation = ""
-        self._gateway_deadline: float | None = None
-        self._iq_id = 0
-        self._iq_out: list[IqRequest] = []
-        self._under_audit: tuple[str, ...] = ()  # the contexts that our own audit has to show
-        self._asked: dict[int, tuple[Call, int] | None] = {}  # request id -> who asked; None: our own audit
+        self._gateway = GatewayLink(
+            frozenset((*(access.realm for access in config.access), config.core.realm)),
+            config.gateway.grace,
+            self.calls,
+            self._carry_out,
+            self._notes.append,
+        )
 
     # -- the shell's face
 
@@ -126,16 +122,14 @@ class Core:
             self._carry_out(call)
         for binding in self.registrations.expire(now):
             self._note(logging.INFO, f"registration of {binding.aor} expired")
-        if self._gateway_deadline is not None and self._gateway_deadline <= now:
-            self._gateway_deadline = None
-            self._drop_anchored("the gateway is gone")
+        self._gateway.expire(now)
 
     def timeout(self) -> float | None:
         times = (
             self.endpoint.timeout(),
             self._timers.next(),
             self.registrations.timeout(),
-            self._gateway_deadline,
+            self._gateway.deadline,
         )
         return min((time for time in times if time is not None), default=None)
 
@@ -158,12 +152,12 @@ class Core:
         counts = self.endpoint.counts()
         return {
             "name": self._config.name,
-            "gateway": self._gateway.name if self._gateway else None,
+            "gateway": self._gateway.hello.name if self._gateway.hello else None,
             "registrations": [_registration_status(binding, now) for binding in self.registrations],
             "calls": [call.status(now) for call in self.calls.values()],
             "transactions": sum(count for name, count in counts.items() if name != "timers"),
             "timers": counts["timers"] + len(self._timers),
-            "asked": len(self._asked),
+            "asked": self._gateway.outstanding,
             "drops": dict(self.endpoint.drops),
         }
 
@@ -250,7 +244,7 @@ class Core:
                     case SendAck(request, flow):
                         self.endpoint.send(request, flow, now)
                     case Ask():
-                        self._ask(call, effect)
+                        self._gateway.ask(call, effect, now)
                     case Note():
                         self._notes.append(effect)
         self._keep(call)
@@ -280,7 +274,7 @@ class Core:
             self._running[call.token] = self._timers.start(when, call)
 
     def _send(self, crossing: Crossing) -> None:
-        suffix = f".{_fingerprint(crossing.request)}" if crossing.server is not None else ""
+        suffix = loop_mark(crossing.request) if crossing.server is not None else ""
         crossing.client = self.endpoint.request(
             crossing.outgoing, crossing.flow, self._now, owner=crossing, branch_suffix=suffix
         )
@@ -305,18 +299,19 @@ class Core:
             and flow.remote.host not in self._config.core.trusted
         ):
             raise PeerError("not a trusted peer of the core side", 403)
-        if Uri.parse(request.uri).scheme not in ("sip", "sips", "tel", "urn"):
+        uri = Uri.parse(request.uri)
+        if uri.scheme not in ("sip", "sips", "tel", "urn"):
             raise PeerError("a URI scheme that is not routed here", 416)
         hops = headers.get("Max-Forwards")
         if hops is not None and not (hops.isascii() and hops.isdigit() and len(hops) <= 3):
             raise PeerError("malformed Max-Forwards")
-        if request.method == "OPTIONS" and self._is_ours(request.uri) and Uri.parse(request.uri).user is None:
+        if request.method == "OPTIONS" and self._routes.is_ours(uri) and uri.user is None:
             self._refuse(transaction, 200, "")
             return
         if hops is not None and int(hops) == 0:
             raise PeerError("too many hops", 483)
         headers.set("Max-Forwards", str(min(int(hops) if hops is not None else 71, 71) - 1))
-        if self._has_looped(request):
+        if self._routes.has_looped(request):
             raise PeerError("a loop", 482)
         unknown = [tag for tag in headers.values("Proxy-Require") if tag.lower() not in _EXTENSIONS]
         if unknown:
@@ -336,7 +331,7 @@ class Core:
         transaction.owner = crossing
         if request.method not in NEGOTIATING:
             drop_sdp(outgoing)
-        token = self._pop_routes(outgoing)
+        token = self._routes.pop(outgoing)
         if request.method == "REGISTER":
             self._register(crossing, access, flow)
         elif request.to.tag is not None:
@@ -375,13 +370,12 @@ class Core:
         crossing.registering = registering
         headers = crossing.outgoing.headers
         headers.remove("Route")
-        core = self._config.core.listen
-        headers.prepend("Path", f"<sip:{registering.token}@{core};lr>")
+        headers.prepend("Path", self._routes.path(registering.token))
         if "path" not in (tag.lower() for tag in headers.values("Require")):
             headers.append("Require", "path")
         headers.set("P-Visited-Network-ID", quote(self._config.visited_network))
         self._charge(headers)
-        crossing.flow = self._core_flow(self._next_hop)
+        crossing.flow = self._routes.to_home(crossing.outgoing)
         self._send(crossing)
 
     def _registered(self, crossing: Crossing, response: Response) -> None:
@@ -419,8 +413,7 @@ class Core:
         else:
             raise PeerError("not registered", 403)
         self._charge(headers)
-        first = headers.first("Route")
-        crossing.flow = self._core_flow(NameAddr.parse(first).parsed_uri if first else self._next_hop)
+        crossing.flow = self._routes.to_home(crossing.outgoing)
         self._initial(crossing, access, binding, mechanisms)
 
     def _from_core(self, crossing: Crossing, token: str | None) -> None:
@@ -437,8 +430,8 @@ class Core:
             return binding.flow, binding.access, binding
         uri = Uri.parse(outgoing.uri)
         for access in self._config.access:
-            if uri.host in access.trusted and not self._is_ours(outgoing.uri):
-                return _flow(uri, access.listen), access, None
+            if uri.host in access.trusted and not self._routes.is_ours(uri):
+                return to(uri, access.listen), access, None
         raise PeerError("not registered here", 404)
 
     def _initial(
@@ -454,15 +447,15 @@ class Core:
             if method in _OF_CALLS:
                 raise PeerError("no such call", 481)
             if method in _RECORDED:
-                self._record(crossing, access, binding.token if binding else None)
+                self._routes.record(crossing, access, binding.token if binding else None)
             self._send(crossing)
             return
         if self._closing or len(self.calls) >= self._config.limits.calls:
             raise PeerError("no new calls", 503)
-        if self._gateway is None:
+        if self._gateway.hello is None:
             raise PeerError("no gateway", 503)
         token = self._token()
-        self._record(crossing, access, token)
+        self._routes.record(crossing, access, token)
         terms = Terms(
             mechanisms & frozenset(access.mechanisms),
             access.type,
@@ -471,7 +464,7 @@ class Core:
             {Side.ACCESS: access.listen.host, Side.CORE: self._config.core.listen.host},
             self._config.call.inactivity,
         )
-        call = Call(token, crossing, terms, self._limits, self._route, self._rng, self._now)
+        call = Call(token, crossing, terms, self._limits, self._routes.to_core_or, self._rng, self._now)
         call.request(crossing, self._now)
         self._carry_out(call)
 
@@ -498,7 +491,7 @@ class Core:
                 trust.assert_identity(outgoing.headers, here.associated)
             else:
                 outgoing.headers.remove("P-Preferred-Identity")
-            crossing.flow = self._next_core_flow(outgoing)
+            crossing.flow = self._routes.to_core(outgoing)
         if call is not None:
             call.request(crossing, self._now)
             self._carry_out(call)
@@ -511,7 +504,7 @@ class Core:
         outgoing = request.copy()
         try:
             hops = int(outgoing.headers.get("Max-Forwards") or "70") - 1
-            token = self._pop_routes(outgoing)
+            token = self._routes.pop(outgoing)
             side = Side.CORE if access is None else Side.ACCESS
             call = self._call_of(request, outgoing, token, side, flow)
             if call is None or hops < 0:
@@ -522,7 +515,7 @@ class Core:
                 mediasec.strip(outgoing.headers)
                 trust.from_ue(outgoing.headers)
                 outgoing.headers.remove("P-Preferred-Identity")
-                to = self._next_core_flow(outgoing)
+                to = self._routes.to_core(outgoing)
             else:
                 trust.to_ue(outgoing.headers)
                 to = call.flows[Side.ACCESS]
@@ -548,67 +541,6 @@ class Core:
                 return call
         return None
 
-    # -- routes
-
-    def _pop_routes(self, outgoing: Request) -> str | None:
-        """Take our own Route values off the top: both of a doubled Record-Route, which have one token, but
-        not those of another pass. Gives the token."""
-        token: str | None = None
-        popped = False
-        while (value := outgoing.headers.first("Route")) is not None:
-            uri = NameAddr.parse(value).parsed_uri
-            if not self._is_our_address(uri) or (popped and uri.user != token):
-                break
-            outgoing.headers.pop_value("Route")
-            token, popped = uri.user, True
-        return token
-
-    def _record(self, crossing: Crossing, access: AccessConfig, token: str | None) -> None:
-        """Record-Route on both sides (RFC 5658): the one the next hop sees goes on top."""
-        user = f"{token}@" if token else ""
-        toward_core = crossing.side is Side.ACCESS
-        server = crossing.server
-        came = server.flow.transport if server is not None else crossing.flow.transport
-        access_transport, core_transport = (
-            (came, crossing.flow.transport) if toward_core else (crossing.flow.transport, came)
-        )
-        to_access = f"<sip:{user}{access.listen}{_transport_param(access_transport)};lr>"
-        to_core = f"<sip:{user}{self._config.core.listen}{_transport_param(core_transport)};lr>"
-        for value in (to_access, to_core) if toward_core else (to_core, to_access):
-            crossing.outgoing.headers.prepend("Record-Route", value)
-
-    def _route(self, call: Call, side: Side, request: Request) -> Flow:
-        """Where a request goes that a call has made itself."""
-        if side is Side.CORE:
-            with contextlib.suppress(PeerError):  # what the peer said cannot be followed: back to where it is
-                return self._next_core_flow(request)
-        return call.flows[side]
-
-    def _next_core_flow(self, request: Request) -> Flow:
-        route = request.headers.first("Route")
-        uri = NameAddr.parse(route).parsed_uri if route else Uri.parse(request.uri)
-        return self._core_flow(uri if uri.host else self._next_hop)
-
-    def _core_flow(self, uri: Uri) -> Flow:
-        return _flow(uri, self._config.core.listen)
-
-    def _is_ours(self, uri: str) -> bool:
-        return self._is_our_address(Uri.parse(uri))
-
-    def _is_our_address(self, uri: Uri) -> bool:
-        return (uri.host.lower(), uri.port or SIP_PORT) in self._ours
-
-    def _has_looped(self, request: Request) -> bool:
-        """RFC 3261 section 16.3 item 4: it passed here before, and nothing that routes it has changed."""
-        mark = ""
-        for value in request.headers.values("Via"):
-            via = Via.parse(value)
-            if (via.host.lower(), via.port or SIP_PORT) in self._ours:
-                mark = mark or _fingerprint(request)
-                if (via.branch or "").endswith(f".{mark}"):
-                    return True
-        return False
-
     def _charge(self, headers: Headers) -> None:
         """A charging identity for what goes to the core (RFC 7315 section 4.6)."""
         headers.set(
@@ -626,91 +558,22 @@ class Core:
 
     def claims(self) -> tuple[str, ...]:
         """The contexts that calls still need; the gateway drops the others."""
-        return tuple(token for token, call in self.calls.items() if call.anchored)
+        return self._gateway.claims()
 
     def iq_to_send(self) -> list[IqRequest]:
-        out, self._iq_out = self._iq_out, []
-        return out
+        return self._gateway.to_send()
 
     def gateway_up(self, hello: Hello, now: float) -> None:
-        """Connected. A restarted gateway has nothing of ours; one that only was out of reach is audited."""
         self._now = now
-        self._gateway, self._gateway_deadline = hello, None
-        realms = {access.realm for access in self._config.access} | {self._config.core.realm}
-        if missing := sorted(realms - set(hello.realms)):
-            self._note(logging.ERROR, f"the gateway has no realm {', '.join(missing)}")
-        if hello.incarnation != self._incarnation:
-            self._incarnation = hello.incarnation
-            self._drop_anchored("the gateway has restarted")
-        else:
-            self._iq_id += 1
-            self._asked[self._iq_id] = None
-            self._under_audit = self.claims()
-            self._iq_out.append(IqRequest(self._iq_id, "", (AuditValue(),)))
+        self._gateway.up(hello, now)
 
     def gateway_down(self, now: float) -> None:
-        """The connection is lost. Media go on; calls are ended if it does not come back in time."""
         self._now = now
-        self._gateway = None
-        self._gateway_deadline = now + self._config.gateway.grace
-        self._iq_out.clear()
-        asked, self._asked = self._asked, {}
-        for entry in asked.values():
-            if entry is not None:
-                entry[0].gateway_lost("the gateway went away in the middle of a command", now)
-                self._carry_out(entry[0])
+        self._gateway.down(now)
 
     def gateway_message(self, message: Reply | ErrorReply | Notice, now: float) -> None:
         self._now = now
-        if isinstance(message, Notice):
-            call = self.calls.get(message.context)
-            if call is not None:
-                call.notice(message, now)
-                self._carry_out(call)
-            return
-        if message.id not in self._asked:
-            return
-        entry = self._asked.pop(message.id)
-        if entry is None:
-            self._audited(message)
-            return
-        call, number = entry
-        call.replied(number, message, now)
-        self._carry_out(call)
-
-    def _ask(self, call: Call, ask: Ask) -> None:
-        if self._gateway is None:
-            call.replied(ask.number, ErrorReply(0, ErrorCode.OVERLOAD, "out of reach"), self._now)
-            return
-        self._iq_id += 1
-        self._asked[self._iq_id] = (call, ask.number)
-        self._iq_out.append(IqRequest(self._iq_id, ask.context, ask.commands))
-
-    def _audited(self, message: Reply | ErrorReply) -> None:
-        """The gateway's contexts after a loss of the connection (trap P43)."""
-        if isinstance(message, ErrorReply):
-            for token in self._under_audit:
-                if (call := self.calls.get(token)) is not None:
-                    call.end("the gateway cannot be audited", 503, self._now)
-                    self._carry_out(call)
-            return
-        there = {
-            context.context
-            for result in message.results
-            if isinstance(result, Audited)
-            for context in result.contexts
-        }
-        for token in self._under_audit:
-            call = self.calls.get(token)
-            if call is None or not call.anchored or token in there:
-                continue
-            call.gateway_lost("the gateway has lost the context", self._now)
-            self._carry_out(call)
-
-    def _drop_anchored(self, reason: str) -> None:
-        for call in [call for call in self.calls.values() if call.anchored]:
-            call.gateway_lost(reason, self._now)
-            self._carry_out(call)
+        self._gateway.message(message, now)
 
 
 def _wants_agreement(headers: Headers) -> bool:
@@ -724,34 +587,6 @@ def _is_emergency(request: Request) -> bool:
     """RFC 5031: urn:service:sos and what is below it."""
     uri = Uri.parse(request.uri)
     return uri.scheme == "urn" and (uri.opaque + ".").lower().startswith("service:sos.")
-
-
-def _fingerprint(request: Request) -> str:
-    """What routes a request, in eight digits: the same again means a loop, another one a spiral."""
-    parts = (
-        request.uri,
-        request.from_.tag or "",
-        request.to.tag or "",
-        request.call_id,
-        str(request.cseq),
-        *request.headers.values("Route"),
-        *request.headers.lines("Proxy-Authorization"),
-    )
-    return blake2b("\n".join(parts).encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
-
-
-def _flow(uri: Uri, local: Address) -> Flow:
-    """RFC 3263 for numeric hosts and for names with A or AAAA: the transport the URI names, else UDP."""
-    if not uri.host:
-        raise PeerError("a URI that cannot be routed", 404)
-    transport = (uri.param("transport") or "udp").lower()
-    if uri.scheme == "sips" or transport not in ("udp", "tcp"):
-        raise PeerError(f"transport {transport} is not served", 503)
-    return Flow(Transport(transport.upper()), local, Address(uri.host, uri.port or SIP_PORT))
-
-
-def _transport_param(transport: Transport) -> str:
-    return ";transport=tcp" if transport is Transport.TCP else ""
 
 
 def _registration_status(binding: Binding, now: float) -> dict[str, object]:

@@ -52,6 +52,8 @@ class Steps:
         self._number = 0
         self._release: int | None = None
         self._release_deadline: float | None = None
+        self.now = 0.0
+        """The call's time, which it sets before anything else happens."""
         self.holds = False
         """Whether the gateway may hold a context of this call."""
 
@@ -71,14 +73,12 @@ class Steps:
         self._go_on()
         return True
 
-    def want(
-        self, wanted: Wanted, then: Callable[[], None], refused: Callable[[int, str], None], now: float
-    ) -> None:
+    def want(self, wanted: Wanted, then: Callable[[], None], refused: Callable[[int, str], None]) -> None:
         """The first half of a step ends here. then: the second half, once the gateway has what is wanted.
         refused(status, reason): instead, if it cannot; nothing has changed at the gateway then."""
         commands = self._anchor.plan(wanted)
         if commands:
-            self.ask(commands, lambda reply: then(), refused, now, wanted)
+            self.ask(commands, lambda reply: then(), refused, wanted)
         else:
             then()
 
@@ -87,15 +87,14 @@ class Steps:
         commands: tuple[Command, ...],
         then: Callable[[Reply], None],
         refused: Callable[[int, str], None],
-        now: float,
         wanted: Wanted | None = None,
     ) -> None:
         self.holds = True
         self._number += 1
-        self._waiting = Waiting(self._number, wanted or {}, then, refused, now + self._timeout)
+        self._waiting = Waiting(self._number, wanted or {}, then, refused, self.now + self._timeout)
         self._effects.append(Ask(self._anchor.context, commands, self._number))
 
-    def release(self, now: float) -> None:
+    def release(self) -> None:
         """Give everything back, at once; steps that wait are dropped. A gateway that does not answer drops
         the context when it is greeted next, as nobody claims it then."""
         self._waiting = None
@@ -104,7 +103,7 @@ class Steps:
         if self.holds and self._release is None:
             self._number += 1
             self._release = self._number
-            self._release_deadline = now + self._timeout
+            self._release_deadline = self.now + self._timeout
             self._effects.append(Ask(self._anchor.context, (ReleaseTermination(),), self._number))
 
     def gone(self) -> None:
@@ -135,13 +134,13 @@ class Steps:
                 self._lost("the gateway does not know the context")
         self._go_on()
 
-    def expire(self, now: float) -> None:
-        if self._waiting is not None and self._waiting.deadline <= now:
+    def expire(self) -> None:
+        if self._waiting is not None and self._waiting.deadline <= self.now:
             waiting, self._waiting = self._waiting, None
             waiting.refused(503, "the gateway did not answer")
             self._lost("the gateway did not answer")
             self._go_on()
-        if self._release_deadline is not None and self._release_deadline <= now:
+        if self._release_deadline is not None and self._release_deadline <= self.now:
             self.holds, self._release_deadline = False, None
             text = f"{self._anchor.context}: the gateway did not answer the release"
             self._effects.append(Note(logging.WARNING, text))

@@ -1,0 +1,117 @@
+"""The dialogs of one call, each with its media: branches, told apart by the callee's tag.
+
+Before the first response there is only the root, which holds the offer of the INVITE; every early dialog
+forks from it, with an address and a key of its own on the offerer's side (traps P13, P26).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+from imsalg.anchor import Anchor, Side, Wanted
+from imsalg.crossing import Crossing
+from imsalg.negotiation import Negotiation, Random, Terms, select
+from imsalg.sip.dialog import Dialog, Party, contact_uri
+from imsalg.sip.message import Request, Response
+
+MAX_BRANCHES = 7  # at a time; the gateway has a limit of terminations in a context
+
+
+@dataclass(slots=True)
+class Branch:
+    """One dialog and its media. translated: (side, description received) -> description passed on, for what
+    is sent
+    again: 2xx, provisional responses and ACK."""
+
+    dialog: Dialog
+    media: Negotiation
+    translated: dict[tuple[Side, bytes], bytes] = field(default_factory=dict)
+
+
+class Branches:
+    """invite: the INVITE of the call; its sender is the caller."""
+
+    def __init__(
+        self, invite: Crossing, anchor: Anchor, terms: Terms, rng: Random, ip6: Mapping[Side, bool]
+    ) -> None:
+        self._invite = invite
+        self._caller = invite.side
+        self._by_tag: dict[str, Branch] = {}
+        self._forks = 0
+        self._start = partial(Negotiation.start, anchor, terms, rng, ip6)
+        self.root = self._start()
+
+    def __iter__(self) -> Iterator[Branch]:
+        return iter(list(self._by_tag.values()))
+
+    def __bool__(self) -> bool:
+        return bool(self._by_tag)
+
+    @property
+    def established(self) -> bool:
+        return any(branch.dialog.confirmed for branch in self)
+
+    def tag_of(self, message: Request | Response, side: Side) -> str:
+        """The callee's tag in a request from one side or a response to it."""
+        return (message.to.tag if side is self._caller else message.from_.tag) or ""
+
+    def of(self, message: Request | Response, side: Side) -> Branch | None:
+        """The branch of a request from one side, or of a response to it."""
+        return self._by_tag.get(self.tag_of(message, side))
+
+    def made_by(self, response: Response) -> Branch | None:
+        """The branch of a response to the INVITE, made now if its tag is new. None: there are too many."""
+        tag = response.to.tag or ""
+        branch = self._by_tag.get(tag)
+        if branch is None and len(self._by_tag) < MAX_BRANCHES:
+            self._forks += 1
+            media = self.root.fork(self._forks) if self.root.pending else self._start(number=self._forks)
+            branch = self._by_tag[tag] = Branch(self.dialog(response), media)
+        return branch
+
+    def dialog(self, response: Response) -> Dialog:
+        """The dialog a response to the INVITE makes. Between us and the callee stand the proxies that
+        recorded themselves above us in it."""
+        invite = self._invite.request
+        ours = self._invite.outgoing.headers.values("Record-Route")
+        above = response.headers.values("Record-Route")[: -len(ours) or None]
+        caller = Party(
+            invite.headers.get("From") or "",
+            contact_uri(invite.headers) or invite.from_.uri,
+            tuple(invite.headers.values("Record-Route")),
+        )
+        callee = Party(
+            response.headers.get("To") or "",
+            contact_uri(response.headers) or invite.uri,
+            tuple(reversed(above)),
+            cseq=invite.cseq.number,
+        )
+        return Dialog(invite.call_id, caller, callee)
+
+    def hear(self, chosen: Negotiation) -> Wanted:
+        """What the gateway shall have for this dialog's media to be heard, and those of the others not."""
+        return select([branch.media for branch in self], chosen)
+
+    def confirm(self, chosen: Branch) -> Wanted:
+        """A 2xx has come for it: the early dialogs beside it are over."""
+        over = [tag for tag, each in self._by_tag.items() if each is not chosen and not each.dialog.confirmed]
+        gone = [self._by_tag.pop(tag) for tag in over]
+        names = [name for branch in gone for name in branch.media.names.values()]
+        return {**dict.fromkeys(names), **self.hear(chosen.media)}
+
+    def drop(self, tag: str) -> Wanted | None:
+        """A dialog is over: its own terminations go, and another is heard. None: there was no such dialog."""
+        gone = self._by_tag.pop(tag, None)
+        if gone is None:
+            return None
+        media = [self.root, *(branch.media for branch in self)]
+        used = {name for negotiation in media for name in negotiation.names.values()}
+        released = dict.fromkeys(name for name in gone.media.names.values() if name not in used)
+        if self._by_tag and gone.dialog.confirmed:
+            return {**released, **self.hear(media[1])}
+        return released
+
+    def clear(self) -> None:
+        self._by_tag.clear()

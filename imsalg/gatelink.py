@@ -1,0 +1,121 @@
+"""The core's end of Iq: which call asked what, and what holds when the gateway goes and comes back (trap
+P43)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+
+from agw.iq.messages import Audited, AuditValue, ErrorCode, ErrorReply, Hello, Notice, Reply, Request
+from imsalg.call import Call
+from imsalg.crossing import Ask, Note
+
+
+class GatewayLink:
+    """calls: by token, which names their contexts as well. carry_out: does what a call wants done after it
+    was told something. grace: seconds the connection may be away before the calls it carries are ended."""
+
+    def __init__(
+        self,
+        realms: frozenset[str],
+        grace: float,
+        calls: Mapping[str, Call],
+        carry_out: Callable[[Call], None],
+        note: Callable[[Note], None],
+    ) -> None:
+        self.hello: Hello | None = None
+        self.deadline: float | None = None
+        self._realms = realms
+        self._grace = grace
+        self._calls = calls
+        self._carry_out = carry_out
+        self._note = note
+        self._incarnation = ""
+        self._id = 0
+        self._out: list[Request] = []
+        self._asked: dict[int, tuple[Call, int] | None] = {}  # request id -> who asked; None: our own audit
+        self._under_audit: tuple[str, ...] = ()  # the contexts that our own audit has to show
+
+    @property
+    def outstanding(self) -> int:
+        """Requests without a reply."""
+        return len(self._asked)
+
+    def claims(self) -> tuple[str, ...]:
+        """The contexts that calls still need; the gateway drops the others."""
+        return tuple(token for token, call in self._calls.items() if call.anchored)
+
+    def to_send(self) -> list[Request]:
+        out, self._out = self._out, []
+        return out
+
+    def ask(self, call: Call, ask: Ask, now: float) -> None:
+        if self.hello is None:
+            call.replied(ask.number, ErrorReply(0, ErrorCode.OVERLOAD, "out of reach"), now)
+            return
+        self._id += 1
+        self._asked[self._id] = (call, ask.number)
+        self._out.append(Request(self._id, ask.context, ask.commands))
+
+    def up(self, hello: Hello, now: float) -> None:
+        """Connected. A restarted gateway has nothing of ours; one that only was out of reach is audited."""
+        self.hello, self.deadline = hello, None
+        if missing := sorted(self._realms - set(hello.realms)):
+            self._note(Note(logging.ERROR, f"the gateway has no realm {', '.join(missing)}"))
+        if hello.incarnation != self._incarnation:
+            self._incarnation = hello.incarnation
+            self._lost(self.claims(), "the gateway has restarted", now)
+        else:
+            self._id += 1
+            self._asked[self._id] = None
+            self._under_audit = self.claims()
+            self._out.append(Request(self._id, "", (AuditValue(),)))
+
+    def down(self, now: float) -> None:
+        """The connection is lost. Media go on; calls are ended if it does not come back in time."""
+        self.hello = None
+        self.deadline = now + self._grace
+        self._out.clear()
+        asked, self._asked = self._asked, {}
+        for entry in asked.values():
+            if entry is not None:
+                entry[0].gateway_lost("the gateway went away in the middle of a command", now)
+                self._carry_out(entry[0])
+
+    def message(self, message: Reply | ErrorReply | Notice, now: float) -> None:
+        if isinstance(message, Notice):
+            if (call := self._calls.get(message.context)) is not None:
+                call.notice(message, now)
+                self._carry_out(call)
+        elif message.id in self._asked:
+            entry = self._asked.pop(message.id)
+            if entry is None:
+                self._audited(message, now)
+            else:
+                call, number = entry
+                call.replied(number, message, now)
+                self._carry_out(call)
+
+    def expire(self, now: float) -> None:
+        if self.deadline is not None and self.deadline <= now:
+            self.deadline = None
+            self._lost(self.claims(), "the gateway is gone", now)
+
+    def _audited(self, message: Reply | ErrorReply, now: float) -> None:
+        if isinstance(message, ErrorReply):
+            for token in self._under_audit:
+                if (call := self._calls.get(token)) is not None:
+                    call.end("the gateway cannot be audited", 503, now)
+                    self._carry_out(call)
+            return
+        audits = (result for result in message.results if isinstance(result, Audited))
+        there = {context.context for audited in audits for context in audited.contexts}
+        missing = [token for token in self._under_audit if token not in there]
+        self._lost(missing, "the gateway has lost the context", now)
+
+    def _lost(self, tokens: Iterable[str], reason: str, now: float) -> None:
+        for token in tokens:
+            call = self._calls.get(token)
+            if call is not None and call.anchored:
+                call.gateway_lost(reason, now)
+                self._carry_out(call)

@@ -1,0 +1,123 @@
+"""Our place in route sets, and where a request goes next (RFC 3261 section 16, RFC 5658, TS 24.229 clause
+5.2).
+
+The user part of our Path and Record-Route URIs is a token: it names a call, or else a binding.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from hashlib import blake2b
+
+from imsalg.anchor import Side
+from imsalg.config import AccessConfig, ProxyConfig
+from imsalg.crossing import Crossing
+from imsalg.errors import PeerError
+from imsalg.sip.endpoint import Flow, Transport
+from imsalg.sip.message import Request
+from imsalg.sip.values import Address, NameAddr, Uri, Via
+
+SIP_PORT = 5060
+
+
+class Routes:
+    """What the addresses in the configuration mean for routing; no state."""
+
+    def __init__(self, config: ProxyConfig) -> None:
+        self._core = config.core.listen
+        self._next_hop = Uri.parse(config.core.next_hop)
+        self._ours = {
+            (address.host.lower(), address.port)
+            for address in (*(access.listen for access in config.access), self._core)
+        }
+
+    def is_ours(self, uri: Uri) -> bool:
+        """Whether a URI is one of our own addresses."""
+        return (uri.host.lower(), uri.port or SIP_PORT) in self._ours
+
+    def path(self, token: str) -> str:
+        """The Path value of a REGISTER (RFC 3327)."""
+        return f"<sip:{token}@{self._core};lr>"
+
+    def pop(self, outgoing: Request) -> str | None:
+        """Take our own Route values off the top: both of a doubled Record-Route, which have one token, but
+        not those of another pass. Gives the token."""
+        token: str | None = None
+        popped = False
+        while (value := outgoing.headers.first("Route")) is not None:
+            uri = NameAddr.parse(value).parsed_uri
+            if not self.is_ours(uri) or (popped and uri.user != token):
+                break
+            outgoing.headers.pop_value("Route")
+            token, popped = uri.user, True
+        return token
+
+    def record(self, crossing: Crossing, access: AccessConfig, token: str | None) -> None:
+        """Record-Route on both sides (RFC 5658): the one the next hop sees goes on top."""
+        user = f"{token}@" if token else ""
+        came = crossing.server.flow if crossing.server is not None else crossing.flow
+        leaves = crossing.flow
+        on_access, on_core = (came, leaves) if crossing.side is Side.ACCESS else (leaves, came)
+        to_access = f"<sip:{user}{access.listen}{_transport_param(on_access.transport)};lr>"
+        to_core = f"<sip:{user}{self._core}{_transport_param(on_core.transport)};lr>"
+        for value in (to_access, to_core) if crossing.side is Side.ACCESS else (to_core, to_access):
+            crossing.outgoing.headers.prepend("Record-Route", value)
+
+    def to_core(self, request: Request) -> Flow:
+        """Where a request to the core goes: its first Route, else its URI, else the next hop. Raises
+        PeerError."""
+        first = request.headers.first("Route")
+        if first:
+            return to(NameAddr.parse(first).parsed_uri, self._core)
+        uri = Uri.parse(request.uri)
+        return to(uri if uri.host else self._next_hop, self._core)
+
+    def to_home(self, request: Request) -> Flow:
+        """The same for one outside of dialogs, whose URI says only who is meant, not where."""
+        return self.to_core(request) if "Route" in request.headers else to(self._next_hop, self._core)
+
+    def to_core_or(self, request: Request, flow: Flow) -> Flow:
+        """`to_core`; where that cannot be followed, back to where the peer was."""
+        with contextlib.suppress(PeerError):
+            return self.to_core(request)
+        return flow
+
+    def has_looped(self, request: Request) -> bool:
+        """RFC 3261 section 16.3 item 4: it passed here before, and nothing that routes it has changed."""
+        suffix = ""
+        for value in request.headers.values("Via"):
+            via = Via.parse(value)
+            if (via.host.lower(), via.port or SIP_PORT) in self._ours:
+                suffix = suffix or loop_mark(request)
+                if (via.branch or "").endswith(suffix):
+                    return True
+        return False
+
+
+def loop_mark(request: Request) -> str:
+    """The end of our branch: what routes a request, in eight digits. The same again means a loop, another one
+    a spiral."""
+    parts = (
+        request.uri,
+        request.from_.tag or "",
+        request.to.tag or "",
+        request.call_id,
+        str(request.cseq),
+        *request.headers.values("Route"),
+        *request.headers.lines("Proxy-Authorization"),
+    )
+    return "." + blake2b("\n".join(parts).encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
+
+
+def to(uri: Uri, local: Address) -> Flow:
+    """RFC 3263 for numeric hosts and for names with A or AAAA: the transport the URI names, else UDP."""
+    if not uri.host:
+        raise PeerError("a URI that cannot be routed", 404)
+    transport = (uri.param("transport") or "udp").lower()
+    if uri.scheme == "sips" or transport not in ("udp", "tcp"):
+        raise PeerError(f"transport {transport} is not served", 503)
+    return Flow(Transport(transport.upper()), local, Address(uri.host, uri.port or SIP_PORT))
+
+
+def _transport_param(transport: Transport) -> str:
+    return ";transport=tcp" if transport is Transport.TCP else ""
