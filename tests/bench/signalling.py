@@ -211,7 +211,7 @@ def profile(place: Place, rate: int, calls: int) -> str:
     text: list[str] = []
     for name in ("proxy", "gateway"):
         stats = pstats.Stats(str(place.path / f"{name}.prof")).stats
-        # cProfile counts the time that passes: in the loop itself that is waiting.
+        # cProfile counts the time that passes, starting included: in the loop itself that is waiting.
         busy = [item for item in stats.items() if not item[0][0].endswith("asyncio/runners.py")]
         text += [
             "",
