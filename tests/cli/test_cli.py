@@ -22,10 +22,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 PROXY = """
 [[access]]
 name = "access"
-listen = "127.0.0.1:36900"
+listen = "127.0.0.1:16900"
 [core]
-listen = "127.0.0.1:36902"
-next_hop = "sip:127.0.0.1:36904"
+listen = "127.0.0.1:16902"
+next_hop = "sip:127.0.0.1:16904"
 [gateway]
 iq = "unix:{0}/iq.sock"
 [status]
@@ -38,11 +38,11 @@ listen = "unix:{0}/iq.sock"
 [[realm]]
 name = "access"
 addresses = ["127.0.0.1"]
-ports = [36910, 36949]
+ports = [16910, 16949]
 [[realm]]
 name = "core"
 addresses = ["127.0.0.1"]
-ports = [36950, 36989]
+ports = [16950, 16989]
 """
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from cli.stack import Stack, StackError
 
-BASE = 37000
+BASE = 17000
 COMMAND = (sys.executable, "-m", "cli.main")
 
 
@@ -60,7 +60,7 @@ def test_the_lab_as_json() -> None:
     process = start("lab", "--json")
     assert process.stdout is not None
     ready, change = (json.loads(process.stdout.readline()) for _ in range(2))
-    assert (ready["event"], ready["access"], ready["lab"]) == ("ready", "127.0.0.1:37000", "127.0.0.1:37004")
+    assert (ready["event"], ready["access"], ready["lab"]) == ("ready", "127.0.0.1:17000", "127.0.0.1:17004")
     assert change == {"event": "change", "registrations": [], "calls": []}
     directory = Path(ready["directory"])
     assert directory.stat().st_mode & 0o077 == 0

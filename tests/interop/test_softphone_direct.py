@@ -13,8 +13,8 @@ from cli.tone import tone_seconds
 from tests.interop.ue_process import Ue
 from tests.interop.wire import Capture, Kind, between, sdes_keys, tone_in, tone_share, unprotect
 
-ALICE, ALICE_RTP, ALICE_TONE = 35010, 35020, 1000
-BOB, BOB_RTP, BOB_TONE = 35110, 35120, 440
+ALICE, ALICE_RTP, ALICE_TONE = 15010, 15020, 1000
+BOB, BOB_RTP, BOB_TONE = 15110, 15120, 440
 on_the_wire = pytest.mark.skipif(os.geteuid() != 0, reason="a capture needs root")
 
 
@@ -141,7 +141,7 @@ def test_the_time_is_over_while_it_rings(tmp_path: Path) -> None:
 
 
 def test_two_calls_at_once_are_answered(tmp_path: Path) -> None:
-    carol = ("--user", "carol", "--port", 35210, "--rtp-port", 35220, "--duration", 1)
+    carol = ("--user", "carol", "--port", 15210, "--rtp-port", 15220, "--duration", 1)
     with (
         bob(tmp_path) as callee,
         alice(tmp_path, "--call", callee.uri, "--duration", 1) as first,

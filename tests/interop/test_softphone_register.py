@@ -64,7 +64,7 @@ def challenging(message: str) -> tuple[int, str]:
 
 @pytest.fixture
 def registrar(request: pytest.FixtureRequest) -> Iterator[Registrar]:
-    server = Registrar(35300, request.param)
+    server = Registrar(15300, request.param)
     yield server
     server.close()
 
@@ -72,7 +72,7 @@ def registrar(request: pytest.FixtureRequest) -> Iterator[Registrar]:
 @pytest.mark.parametrize("registrar", [challenging], indirect=True)
 def test_security_verify_says_back_what_the_401_announced_p23(registrar: Registrar) -> None:
     with Ue(
-        "--user", "alice", "--registrar", registrar.uri, "--port", 35301, "--password", "x", "--e2ae"
+        "--user", "alice", "--registrar", registrar.uri, "--port", 15301, "--password", "x", "--e2ae"
     ) as ue:
         assert ue.wait_for("registered")["security"] == list(ANNOUNCED)
     for request in registrar.requests:
@@ -87,7 +87,7 @@ def test_security_verify_says_back_what_the_401_announced_p23(registrar: Registr
 
 @pytest.mark.parametrize("registrar", [challenging], indirect=True)
 def test_without_e2ae_no_security_header_is_sent(registrar: Registrar) -> None:
-    with Ue("--user", "bob", "--registrar", registrar.uri, "--port", 35302, "--password", "x") as ue:
+    with Ue("--user", "bob", "--registrar", registrar.uri, "--port", 15302, "--password", "x") as ue:
         ue.wait_for("registered", code=200)
     assert not any("Security-" in request for request in registrar.requests)
     assert [expires(request) > 0 for request in registrar.requests][:2] == [True, True]
@@ -96,14 +96,14 @@ def test_without_e2ae_no_security_header_is_sent(registrar: Registrar) -> None:
 
 @pytest.mark.parametrize("registrar", [lambda message: (200, SERVER)], indirect=True)
 def test_a_registrar_that_never_challenges_is_enough(registrar: Registrar) -> None:
-    with Ue("--user", "alice", "--registrar", registrar.uri, "--port", 35303, "--e2ae") as ue:
+    with Ue("--user", "alice", "--registrar", registrar.uri, "--port", 15303, "--e2ae") as ue:
         assert ue.wait_for("registered")["security"] == list(ANNOUNCED)
     assert ue.stop() == 0
 
 
 @pytest.mark.parametrize("registrar", [lambda message: (403, "")], indirect=True)
 def test_a_refused_registration_is_exit_code_1(registrar: Registrar) -> None:
-    with Ue("--user", "mallory", "--registrar", registrar.uri, "--port", 35304, "--e2ae") as ue:
+    with Ue("--user", "mallory", "--registrar", registrar.uri, "--port", 15304, "--e2ae") as ue:
         ue.wait_for("refused", code=403)
         assert ue.ended() == 1
 
@@ -112,7 +112,7 @@ def test_a_refused_registration_is_exit_code_1(registrar: Registrar) -> None:
 def test_a_wrong_password_ends_and_does_not_loop(registrar: Registrar) -> None:
     registrar._policy = lambda message: (401, CHALLENGE + SERVER)
     with Ue(
-        "--user", "alice", "--registrar", registrar.uri, "--port", 35305, "--password", "x", "--e2ae"
+        "--user", "alice", "--registrar", registrar.uri, "--port", 15305, "--password", "x", "--e2ae"
     ) as ue:
         ue.wait_for("refused")
         assert ue.ended() == 1
@@ -121,7 +121,7 @@ def test_a_wrong_password_ends_and_does_not_loop(registrar: Registrar) -> None:
 @pytest.mark.parametrize("registrar", [challenging], indirect=True)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_unregisters(registrar: Registrar, number: int) -> None:
-    with Ue("--user", "alice", "--registrar", registrar.uri, "--port", 35306, "--password", "x") as ue:
+    with Ue("--user", "alice", "--registrar", registrar.uri, "--port", 15306, "--password", "x") as ue:
         ue.wait_for("registered")
         assert ue.stop(number) == 0
     assert ue.wait_for("unregistered")

@@ -17,7 +17,7 @@ from tests.interop.ue_process import Ue
 
 pytest.importorskip("pjsua2")
 
-PORT = 37904
+PORT = 17904
 LAB = ("--registrar", f"sip:127.0.0.1:{PORT}", "--password", "lab")
 
 
@@ -39,8 +39,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[b
 def test_two_phones_register_and_hear_each_other(
     lab: object, tmp_path: Path, transport: str, other: str
 ) -> None:
-    bob = ("--user", "bob", "--rtp-port", 37920, "--tone", 440, "--record", tmp_path / "bob.wav")
-    alice = ("--user", "alice", "--rtp-port", 37940, "--tone", 1000, "--record", tmp_path / "alice.wav")
+    bob = ("--user", "bob", "--rtp-port", 17920, "--tone", 440, "--record", tmp_path / "bob.wav")
+    alice = ("--user", "alice", "--rtp-port", 17940, "--tone", 1000, "--record", tmp_path / "alice.wav")
     call = ("--call", "sip:bob@ims.test", "--duration", 2)
     with Ue(*bob, *LAB, "--transport", other) as callee:
         callee.wait_for("registered")

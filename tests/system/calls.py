@@ -202,7 +202,7 @@ def normal(message: Request | Response) -> str:
     assert message.headers.get("Content-Type") == "application/sdp"
     text = bytes(Document(message.body)).decode().replace("\r\n", "\n").rstrip("\n")
     text = re.sub(r"(?m)^o=(\S+) \d{3,} ", r"o=\1 ID ", text)
-    return re.sub(r"(?m)^(m=\w+ )(4[01]\d{3}) ", lambda found: f"{found[1]}{_realm(int(found[2]))} ", text)
+    return re.sub(r"(?m)^(m=\w+ )(2[01]\d{3}) ", lambda found: f"{found[1]}{_realm(int(found[2]))} ", text)
 
 
 def keys(message: Request | Response) -> list[str]:
@@ -212,4 +212,4 @@ def keys(message: Request | Response) -> list[str]:
 
 def _realm(port: int) -> str:
     assert port % 2 == 0
-    return "ACCESS" if port < 40800 else "CORE"
+    return "ACCESS" if port < 20800 else "CORE"

@@ -20,7 +20,7 @@ from imsalg.sip.message import Request, Response, parse_message
 SCENARIOS = Path(__file__).with_name("scenarios")
 HOST = "127.0.0.1"
 BLOCK = 8  # ports for one SIPp: SIP, control, then media
-_blocks = itertools.cycle(range(39100, 39900 - BLOCK, BLOCK))
+_blocks = itertools.cycle(range(19100, 19900 - BLOCK, BLOCK))
 _TRACED = re.compile(
     rb"(?m)^-{20,} [0-9-]+ [0-9:.]+\n\w+ message (sent|received) [\[(](\d+)(?:\]| bytes\)|\] bytes) ?:\n\n"
 )

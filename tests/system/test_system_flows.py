@@ -167,7 +167,7 @@ def test_nobody_there_is_408(world: World, tmp_path: Path) -> None:
         "refused_uac",
         remote=world.peers_port,
         ruri=BOB,
-        route=f"<sip:{HOST}:39998;lr>",
+        route=f"<sip:{HOST}:19998;lr>",
         offer=RTP,
     ) as access:
         assert final(access.finish()).status == 408

@@ -12,7 +12,7 @@ from typing import Any
 from cli.stack import Stack
 from tests.system.sipp import HOST, Sipp
 
-BASE_PORT = 39900  # the gateway's media are 100 above
+BASE_PORT = 19900  # the gateway's media are 100 above
 PEERS_PORT = BASE_PORT + 6  # an access side whose peers need no registration
 REGISTRAR_PORT = BASE_PORT + 8  # SIPp as the home network
 T1 = 0.08  # seconds: a transaction that waits 64 times as long ends about with one that waits T4

@@ -30,7 +30,7 @@ from imsalg.transport import resolver
 from imsalg.transport.shell import Shell
 from imsalg.transport.tcp import TcpLimits
 
-ports = itertools.count(36000)
+ports = itertools.count(16000)
 
 
 class Echo(Endpoint):
