@@ -13,6 +13,7 @@ from functools import partial
 from imsalg.anchor import Anchor, Side, Wanted
 from imsalg.crossing import Crossing
 from imsalg.negotiation import Negotiation, Random, Terms, select
+from imsalg.sdp.document import Document
 from imsalg.sip.dialog import Dialog, Party, contact_uri
 from imsalg.sip.message import Request, Response
 
@@ -22,12 +23,18 @@ MAX_BRANCHES = 7  # at a time; the gateway has a limit of terminations in a cont
 @dataclass(slots=True)
 class Branch:
     """One dialog and its media. translated: (side, description received) -> description passed on, for what
-    is sent
-    again: 2xx, provisional responses and ACK."""
+    is sent again: 2xx, provisional responses and ACK. offered: the offer in a response to an INVITE, which
+    PRACK or ACK answers (RFC 3261 section 13.2.1, RFC 3262 section 5)."""
 
     dialog: Dialog
     media: Negotiation
     translated: dict[tuple[Side, bytes], bytes] = field(default_factory=dict)
+    offered: Document | None = None
+
+    def awaits(self, side: Side) -> bool:
+        """Whether a request from that side is to bring the answer to `offered`."""
+        pending = self.media.pending
+        return pending is not None and pending.side is not side and pending.offer is self.offered
 
 
 class Branches:

@@ -164,7 +164,7 @@ class Call:
                 branch.translated.clear()
             proceed = partial(self._send_offer, crossing, media)
             self._descriptions.offer(crossing.side, media, crossing.outgoing, found, None, proceed, refuse)
-        elif media.pending.side is not crossing.side and crossing.request.method == "PRACK":
+        elif branch and branch.awaits(crossing.side) and crossing.request.method == "PRACK":
             proceed = partial(self._send, crossing)
             self._descriptions.answer(crossing.side, media, crossing.outgoing, found, None, proceed, refuse)
         else:
@@ -217,7 +217,6 @@ class Call:
         if branch is None:
             return
         branch.dialog.number(outgoing, side is self.caller)
-        pending = branch.media.pending
         try:
             found = _description(request, "ACK")
         except PeerError as error:
@@ -225,13 +224,13 @@ class Call:
             return
         send = partial(self.effects.append, SendAck(outgoing, flow))
         if found is None:
-            if pending is not None and pending.side is not side:
+            if branch.awaits(side):
                 branch.media.rollback()  # the offer of the 2xx stays without an answer
             send()
         elif (again := branch.translated.get((side, found.sdp))) is not None:
             found.replace(outgoing, again)
             send()
-        elif pending is not None and pending.side is not side:
+        elif branch.awaits(side):
             refuse = partial(self._bad_ack, outgoing, flow)
             self._descriptions.answer(side, branch.media, outgoing, found, branch, send, refuse)
         else:  # a description nobody asked for: it does not pass
@@ -333,6 +332,7 @@ class Call:
             proceed()
         elif media.pending is None and (response.status >= 200 or "RSeq" in response.headers):
             self._descriptions.offer(side, media, outgoing, found, branch, proceed, fail)
+            branch.offered = media.pending.offer if media.pending else None
         elif response.status >= 200:
             fail(488, "a session description out of turn")
         else:  # an unreliable response may not offer (RFC 3261 section 13.2.1): it passes without
@@ -434,7 +434,8 @@ class Call:
         """A final response of our own; what went on to the other side is cancelled if it can be."""
         response = make_response(crossing.request, status, to_tag=self.token)
         if reason:
-            response.headers.append("Warning", f"399 imsalg {quote(reason)}")
+            if crossing.side is Side.ACCESS:  # the core is not told what the UE and we have agreed on
+                response.headers.append("Warning", f"399 imsalg {quote(reason)}")
             self.effects.append(
                 Note(logging.INFO, f"{self.token}: {crossing.request.method} {status}: {reason}")
             )

@@ -184,7 +184,7 @@ class Core:
         if isinstance(transaction, ServerTransaction) or not isinstance(crossing, Crossing):
             return  # a response that did not get through; whoever waits for it has timers of its own
         method = crossing.request.method
-        status = 503 if cause is Cause.TRANSPORT else 408 if method == "INVITE" else 504
+        status = 503 if cause is Cause.TRANSPORT else 408
         self._note(logging.INFO, f"{method} to {transaction.flow.remote}: {cause} {detail}".rstrip())
         if crossing.call is not None:
             crossing.call.failed(crossing, status, self._now)
@@ -388,13 +388,22 @@ class Core:
         if response.status in (200, 401, 407) and registering.speaks_mediasec:
             mediasec.announce(headers, registering.access.mechanisms)
         if response.status == 200:
+            before = self.registrations.find(registering.token)
             binding = self.registrations.registered(registering, response, self._now)
-            if binding is None:
+            if binding is None and before is not None:
                 self._note(logging.INFO, f"{registering.aor} is not registered any more")
-            else:
+            elif binding is not None:
+                if before is not None and before.flow != binding.flow:
+                    self._follow(before.flow, binding.flow)
                 what = ", ".join(sorted(binding.mechanisms)) or "no media security"
                 where = f"{binding.flow.transport} {binding.flow.remote}"
                 self._note(logging.INFO, f"{binding.aor} is registered from {where}: {what}")
+
+    def _follow(self, before: Flow, flow: Flow) -> None:
+        """A UE has registered from somewhere else: its calls are reached there as well."""
+        for call in self.calls.values():
+            if call.flows[Side.ACCESS] == before:
+                call.flows[Side.ACCESS] = flow
 
     def _from_ue(self, crossing: Crossing, access: AccessConfig) -> None:
         """An initial request from a UE (TS 24.229 clause 5.2.6.3)."""
@@ -487,6 +496,12 @@ class Core:
             trusted = crossing.flow.remote.host in self._access[crossing.flow.local].trusted
             if call is None and (crossing.request.method in _OF_CALLS or not (here or trusted)):
                 raise PeerError("no such call", 481)
+            if (
+                call is not None
+                and not here
+                and crossing.flow.remote.host != call.flows[Side.ACCESS].remote.host
+            ):
+                raise PeerError("not from where this call's UE is", 403)
             if here is not None:
                 trust.assert_identity(outgoing.headers, here.associated)
             else:

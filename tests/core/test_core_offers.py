@@ -189,7 +189,25 @@ def test_a_late_offer_of_a_ue_that_may_not_have_e2ae_ends_the_call(world):
     carol.reply(carol.expect("INVITE"), 200, sdp=protected("192.0.2.20"))
     carol.expect("ACK")
     carol.expect("BYE")
-    world.network.expect(488)
+    refusal = world.network.expect(488)
+    assert "Warning" not in refusal.headers  # it would tell the core of e2ae
+
+
+def test_an_ack_answers_nothing_but_the_offer_of_its_2xx(world, alice):
+    """An UPDATE of the callee is under way when an ACK with a description comes from the caller."""
+    invite = alice.invite("sip:bob@home.example", sdp=NEAR)
+    there = world.network.expect("INVITE")
+    ok = world.network.reply(there, 200, sdp=FAR)
+    talk, far = alice.dialog(invite, alice.expect(200)), world.network.dialog(there, ok)
+    talk.ack()
+    world.network.expect("ACK")
+    far.request("UPDATE", sdp=FAR)
+    update = alice.expect("UPDATE")
+    talk.ack(sdp=NEAR)
+    assert not world.network.expect("ACK").body
+    alice.reply(update, 200, sdp=NEAR)
+    world.network.expect(200)
+    talk.hang_up(far)
 
 
 def test_a_bad_answer_in_the_ack_ends_the_call_on_both_sides(world, alice):

@@ -317,3 +317,28 @@ def test_network_policy_may_differ_by_access(worlds):
     bob = world.register(world.ue(11), "bob")
     assert bob.quiet()
     assert registrations(world)[1]["mechanisms"] == [Mechanism.SDES_SRTP]
+
+
+def test_a_ue_that_moves_in_a_call_is_reached_where_it_has_registered_last(world):
+    instance = ';+sip.instance="<urn:uuid:1>";reg-id=1'
+    alice, moved = world.ue(), world.ue(77)
+    alice.register("alice", contact=f"<sip:alice@192.0.2.10>{instance}")
+    world.network.accept(world.network.expect("REGISTER"))
+    alice.expect(200)
+    _, far = world.originate(alice, offer=AUDIO)
+    moved.register("alice", contact=f"<sip:alice@192.0.2.77>{instance}")
+    world.network.accept(world.network.expect("REGISTER"))
+    moved.expect(200)
+    far.request("BYE")
+    moved.reply(moved.expect("BYE"), 200)
+    far.peer.expect(200)
+
+
+def test_a_request_with_a_calls_token_from_elsewhere_is_refused(world):
+    alice = world.register(world.ue(), "alice")
+    here, far = world.originate(alice)
+    stranger = world.ue(99)
+    stranger.send(here.compose("BYE"))
+    stranger.expect(403)
+    assert world.network.quiet
+    here.hang_up(far)
