@@ -40,7 +40,8 @@ class Limits:
 
 class Call:
     """token: names the call in our Record-Route URIs, and its context. route: where a request made here goes
-    on the core side, and the flow it takes otherwise. flows: where requests to each side went last."""
+    on the core side, and the flow it takes otherwise. aor: the UE's, "" where it is not registered. flows:
+    where requests to each side went last."""
 
     def __init__(
         self,
@@ -51,8 +52,10 @@ class Call:
         route: Callable[[Request, Flow], Flow],
         rng: Random,
         now: float,
+        aor: str = "",
     ) -> None:
         self.token = token
+        self.aor = aor
         self.invite = invite
         self.caller = invite.side
         self.flows = {invite.side.other: invite.flow}
@@ -122,6 +125,11 @@ class Call:
         caller = self.invite.request.from_.tag
         return branch.dialog.toward(side is self.caller) if tag == caller else None
 
+    def far_end(self, request: Request, side: Side) -> Party | None:
+        """Whom a request from one side is for, by its tags alone; None if they are of no dialog."""
+        branch = self._branches.of(request, side)
+        return branch.dialog.toward(side is self.caller) if branch else None
+
     # -- requests
 
     def request(self, crossing: Crossing, now: float) -> None:
@@ -133,12 +141,12 @@ class Call:
         if method == "INVITE":
             crossing.deadline = now + self._limits.ringing
         if crossing is not self.invite:
-            if crossing.server is not None:
-                self.flows[crossing.side] = crossing.server.flow
             if self._branches.of(crossing.request, crossing.side) is None:
                 # what crosses a BYE of ours is answered as by a peer that has hung up already
                 self._refuse(crossing, 200 if self._closed and method == "BYE" else 481, "")
                 return
+            if crossing.server is not None:
+                self.flows[crossing.side] = crossing.server.flow
         if method == "BYE":
             self._send(crossing)
         elif not self._steps.run(partial(self._enter, crossing)):

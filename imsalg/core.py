@@ -473,7 +473,8 @@ class Core:
             {Side.ACCESS: access.listen.host, Side.CORE: self._config.core.listen.host},
             self._config.call.inactivity,
         )
-        call = Call(token, crossing, terms, self._limits, self._routes.to_core_or, self._rng, self._now)
+        aor = binding.aor if binding else ""
+        call = Call(token, crossing, terms, self._limits, self._routes.to_core_or, self._rng, self._now, aor)
         call.request(crossing, self._now)
         self._carry_out(call)
 
@@ -496,17 +497,18 @@ class Core:
             trusted = crossing.flow.remote.host in self._access[crossing.flow.local].trusted
             if call is None and (crossing.request.method in _OF_CALLS or not (here or trusted)):
                 raise PeerError("no such call", 481)
-            if (
-                call is not None
-                and not here
-                and crossing.flow.remote.host != call.flows[Side.ACCESS].remote.host
-            ):
+            if call is not None and not self._is_its_ue(call, crossing.flow):
                 raise PeerError("not from where this call's UE is", 403)
             if here is not None:
                 trust.assert_identity(outgoing.headers, here.associated)
             else:
                 outgoing.headers.remove("P-Preferred-Identity")
-            crossing.flow = self._routes.to_core(outgoing)
+            if call is not None:
+                crossing.flow = self._routes.in_dialog(outgoing, call.far_end(crossing.request, Side.ACCESS))
+            elif here is not None:
+                crossing.flow = self._routes.by_home(outgoing, here.service_route)
+            else:
+                crossing.flow = self._routes.to_core(outgoing)
         if call is not None:
             call.request(crossing, self._now)
             self._carry_out(call)
@@ -530,7 +532,10 @@ class Core:
                 mediasec.strip(outgoing.headers)
                 trust.from_ue(outgoing.headers)
                 outgoing.headers.remove("P-Preferred-Identity")
-                to = self._routes.to_core(outgoing)
+                if not self._is_its_ue(call, flow):
+                    self.endpoint.drops["ack-of-a-stranger"] += 1
+                    return
+                to = self._routes.in_dialog(outgoing, call.far_end(request, Side.ACCESS))
             else:
                 trust.to_ue(outgoing.headers)
                 to = call.flows[Side.ACCESS]
@@ -555,6 +560,14 @@ class Core:
                 outgoing.headers.set("Route", *party.routes)
                 return call
         return None
+
+    def _is_its_ue(self, call: Call, flow: Flow) -> bool:
+        """Whether a flow is that of a call's UE. The token alone does not say so: the other end knows it."""
+        before = call.flows[Side.ACCESS].remote
+        if flow.remote == before:
+            return True
+        owners = self.registrations.aors(flow)
+        return call.aor in owners if owners else flow.remote.host == before.host
 
     def _charge(self, headers: Headers) -> None:
         """A charging identity for what goes to the core (RFC 7315 section 4.6)."""

@@ -103,6 +103,10 @@ class Registrations:
                     return binding
         return next(iter(bindings.values()))
 
+    def aors(self, flow: Flow) -> frozenset[str]:
+        """The users who have registered on a flow."""
+        return frozenset(binding.aor for binding in self._by_flow.get(flow, {}).values())
+
     def by_contact(self, uri: str) -> Binding | None:
         """The binding with that Contact URI, for a core that keeps no Path."""
         return self._by_contact.get(uri)

@@ -7,12 +7,14 @@ The user part of our Path and Record-Route URIs is a token: it names a call, or 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from hashlib import blake2b
 
 from imsalg.anchor import Side
 from imsalg.config import AccessConfig, ProxyConfig
 from imsalg.crossing import Crossing
 from imsalg.errors import PeerError
+from imsalg.sip.dialog import Party
 from imsalg.sip.endpoint import Flow, Transport
 from imsalg.sip.message import Request
 from imsalg.sip.values import Address, NameAddr, Uri, Via
@@ -75,6 +77,28 @@ class Routes:
     def to_home(self, request: Request) -> Flow:
         """The same for one outside of dialogs, whose URI says only who is meant, not where."""
         return self.to_core(request) if "Route" in request.headers else to(self._next_hop, self._core)
+
+    def in_dialog(self, outgoing: Request, party: Party | None) -> Flow:
+        """A UE's request in a call goes by the route set of its dialog, whatever the UE says that this is
+        (TS 24.229 clause 5.2.6.3). party: for whom it is; None: nobody, it will be refused."""
+        if party is not None:
+            outgoing.headers.set("Route", *party.routes)
+            if not party.routes and (target := Uri.parse(party.target)).host:
+                return to(target, self._core)
+        return self.to_core(outgoing)
+
+    def by_home(self, outgoing: Request, service_route: Sequence[str]) -> Flow:
+        """A UE's request in a dialog that is not remembered. The To tag may be invented, so a next hop that
+        is not the home network's is not followed: the routes of the registration go in front of it."""
+        first = outgoing.headers.first("Route")
+        uri = NameAddr.parse(first).parsed_uri if first else Uri.parse(outgoing.uri)
+        home = [NameAddr.parse(value).parsed_uri for value in service_route] or [self._next_hop]
+        known = {(each.host.lower(), each.port or SIP_PORT) for each in (*home, self._next_hop)}
+        if self.is_ours(uri) or (uri.host.lower(), uri.port or SIP_PORT) in known:
+            return to(uri, self._core)
+        for value in reversed(service_route):
+            outgoing.headers.prepend("Route", value)
+        return to(home[0], self._core)
 
     def to_core_or(self, request: Request, flow: Flow) -> Flow:
         """`to_core`; where that cannot be followed, back to where the peer was."""

@@ -251,3 +251,52 @@ def test_a_long_request_goes_to_the_core_over_tcp(world, alice):
     assert there.via.transport == "TCP"
     world.network.reply(there, 486)
     alice.expect(486)
+
+
+def test_another_ue_that_knows_the_token_gets_nothing_of_a_call(world, alice, bob):
+    """The token stands in the Record-Route that the other end sees, and so do the tags."""
+    here, far = world.originate(alice)
+    for tag in (here.there, "<sip:bob@home.example>;tag=wrong"):
+        for method in ("INFO", "BYE"):
+            theft = here.compose(method, ("Via", bob.via()))
+            theft.headers.set("To", tag)
+            bob.send(theft)
+            bob.expect(403)
+    bob.send(here.compose("ACK", ("Via", bob.via()), cseq=here.invite.cseq.number))
+    assert world.network.quiet()
+    far.hang_up(here)
+
+
+def test_a_request_of_no_dialog_does_not_move_a_call(world, alice):
+    here, far = world.originate(alice)
+    moved = world.ue(10, 9999)
+    wrong = here.compose("INFO", ("Via", moved.via()))
+    wrong.headers.set("To", "<sip:bob@home.example>;tag=wrong")
+    moved.send(wrong)
+    moved.expect(481)
+    far.hang_up(here)
+
+
+@pytest.mark.parametrize("method", ["INFO", "BYE", "ACK"])
+def test_a_ue_cannot_say_where_a_request_of_its_call_goes(world, alice, method):
+    here, _ = world.originate(alice)
+    sink = world.ue(66)
+    cseq = here.invite.cseq.number if method == "ACK" else None
+    here.routes = [*here.routes, f"<sip:{sink.address};lr>"]
+    here.target = f"sip:bob@{sink.address}"
+    alice.send(here.compose(method, cseq=cseq))
+    assert sink.quiet()
+    assert not world.network.expect(method).headers.values("Route")
+
+
+@pytest.mark.parametrize("method", ["MESSAGE", "SUBSCRIBE", "REFER", "NOTIFY"])
+@pytest.mark.parametrize("by", ["route", "uri"])
+def test_an_invented_dialog_does_not_get_around_the_home_network(world, alice, method, by):
+    sink = world.ue(66)
+    route = [("Route", f"<sip:{sink.address};lr>")] if by == "route" else []
+    alice.request(method, f"sip:bob@{sink.address}", ("To", "<sip:bob@home.example>;tag=x"), *route)
+    assert sink.quiet()
+    assert world.network.expect(method).headers.values("Route") == [
+        f"<sip:orig@{NETWORK};lr>",
+        *(value for _, value in route),
+    ]
