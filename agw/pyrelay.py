@@ -38,6 +38,7 @@ class Drop(StrEnum):
     NOT_RTP = "not_rtp"  # on an RTP leg: neither RTP nor RTCP, or not on its port
     TOO_LONG = "too_long"  # more than MAX_PACKET bytes
     WRONG_SOURCE = "wrong_source"
+    LOOP = "loop"  # from a socket of our own which is not that of another call's same side
     GATED = "gated"  # media which the mode of this leg or of its peer leg forbids
     NO_PEER = "no_peer"  # the leg is not connected
     NO_REMOTE = "no_remote"  # the peer leg does not know yet where to send
@@ -60,6 +61,7 @@ class PythonPlane:
         self.events: Callable[[LegId, Event, str], None] = lambda id, event, detail: None
         self.loop = asyncio.get_running_loop()
         self.srtp_failures = srtp_failures
+        self.own: dict[Sockaddr, _Standing] = {}  # by host and port of our sockets
         self._legs: dict[LegId, _Standing] = {}
 
     def apply(self, difference: Difference) -> dict[LegId, StreamStatistics]:
@@ -188,6 +190,7 @@ class _Standing:
             self._close_sockets()
             self.sockets = sockets
             for channel, sock in enumerate(sockets):
+                self._plane.own[sock.getsockname()[:2]] = self
                 self._plane.loop.add_reader(sock, self._read, sock, channel)
         for whereabouts, remote in zip(self.whereabouts, means.remotes, strict=True):
             whereabouts.signal(remote, leg.latch, leg.source_filter, self.secured)
@@ -246,6 +249,11 @@ class _Standing:
         whereabouts = self.whereabouts[channel]
         if whereabouts.allowed is not None and source[0] != whereabouts.allowed:
             return Drop.WRONG_SOURCE
+        # Two peers who each name our own address as theirs would have a packet go round for ever. Contexts
+        # are chained only where they do not latch (a call that passes twice): that cannot close a circle.
+        own = self._plane.own.get(source[:2])
+        if own is not None and (self.leg.latch or own.leg.latch):
+            return Drop.LOOP
 
         if self.secured:
             if self.unprotector is None:
@@ -342,6 +350,7 @@ class _Standing:
     def _close_sockets(self) -> None:
         for sock in self.sockets or ():
             self._plane.loop.remove_reader(sock)
+            self._plane.own.pop(sock.getsockname()[:2], None)
             sock.close()
         self.sockets = None
 

@@ -345,20 +345,32 @@ class Core:
         self, transaction: ServerTransaction, status: int, reason: str, *headers: tuple[str, str]
     ) -> None:
         request = transaction.request
-        response = make_response(request, status, to_tag=self._token())
         if reason:
             headers += (("Warning", f"399 imsalg {quote(reason)}"),)
         if status == 423:
             headers += (("Min-Expires", str(self._config.registration.min_expires)),)
         if status == 503:
             headers += (("Retry-After", "5"),)
-        for name, value in headers:
-            response.headers.append(name, value)
         if status != 200:
             self._note(
                 logging.INFO, f"{request.method} from {transaction.flow.remote}: {status} {reason}".rstrip()
             )
+        if self._is_stranger(transaction.flow):
+            self.endpoint.refuse_stateless(transaction, status, headers, self._now)
+            return
+        response = make_response(request, status, to_tag=self._token())
+        for name, value in headers:
+            response.headers.append(name, value)
         self.endpoint.respond(transaction, response, self._now)
+
+    def _is_stranger(self, flow: Flow) -> bool:
+        """On the access side, neither registered nor trusted."""
+        access = self._access.get(flow.local)
+        return (
+            access is not None
+            and flow.remote.host not in access.trusted
+            and self.registrations.at(flow) is None
+        )
 
     def _register(self, crossing: Crossing, access: AccessConfig | None, flow: Flow) -> None:
         """TS 24.229 clause 5.2.2.1: Path, what the UE may not say, and where it goes."""

@@ -9,9 +9,9 @@ for retransmission.
 What the TU never sees: retransmissions (but those of a 2xx to an INVITE, which are end to end), ACKs for
 other finals than 2xx, the transactions of CANCEL, and everything in `drops`.
 
-Three kinds of requests are answered here without any state, by the request alone, so that a retransmission
-gets the same response: malformed ones (400, 505 …), those over the limit of transactions (503), and every
-CANCEL (200 or 481).
+Some requests are answered without any state, by the request alone, so that a retransmission gets the same
+response: malformed ones (400, 505 …), those over the limit of transactions (503), every CANCEL (200 or 481),
+and what the TU gives to `refuse_stateless`.
 """
 
 from __future__ import annotations
@@ -201,6 +201,15 @@ class Endpoint:
         response.headers.set("Via", *transaction.vias)
         transaction.wire = _framed(response)
         self._run(transaction, signal, now)
+
+    def refuse_stateless(
+        self, transaction: ServerTransaction, status: int, headers: Iterable[tuple[str, str]], now: float
+    ) -> None:
+        """Refuse a request and forget it: a stranger shall not make us remember and retransmit (RFC 3261
+        section 8.2.7)."""
+        self._answer(transaction.request, transaction.flow, status, *headers)
+        transaction.state = State.TERMINATED
+        self._keep_timers(transaction, now)
 
     def send(self, request: Request, flow: Flow, now: float) -> None:
         """Send a request without a transaction, which is what the ACK for a 2xx is; our Via is put on top."""

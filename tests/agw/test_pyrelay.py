@@ -515,6 +515,32 @@ async def test_an_rtp_leg_believes_the_first_packet_only_p15(rig: Rig, source_fi
     assert rig.dropped(a) == {"not_rtp": 1, **({"wrong_source": 1} if source_filter else {})}
 
 
+@pytest.mark.parametrize("itself", [True, False])
+@played
+async def test_peers_who_name_our_own_addresses_make_no_packet_go_round(rig: Rig, itself: bool) -> None:
+    a, b = rig.connect(rig.leg("a", latch=True), rig.leg("b"))
+    rig.change(a, remote=(a if itself else b).leg.local_rtp)
+    rig.change(b, remote=b.leg.local_rtp)
+    b.send(rtp(1))
+    rig.sent += 1  # what leaves comes back once
+    await rig.settle()
+    assert rig.dropped(a if itself else b) == {"loop": 1}
+
+
+@played
+async def test_contexts_may_be_chained_where_they_do_not_latch(rig: Rig) -> None:
+    a, b = rig.connect(rig.leg("a", latch=True), rig.leg("b"))
+    c, d = rig.connect(rig.leg("c"), rig.leg("d", latch=True))
+    rig.want(a.leg, b.leg, c.leg, d.leg)
+    rig.change(b, remote=c.leg.local_rtp)
+    rig.change(c, remote=b.leg.local_rtp)
+    for sender, receiver in ((a, d), (d, a)):
+        sender.send(rtp(1))
+        rig.sent += 1  # between the two
+        await rig.settle()
+        assert receiver.take() == [rtp(1)]
+
+
 @played
 async def test_without_latch_packets_do_not_move_the_remote(rig: Rig) -> None:
     a, b = rig.connect(rig.leg("a", SRTP), rig.leg("b"))

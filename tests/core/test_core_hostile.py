@@ -295,3 +295,17 @@ def test_a_request_uri_that_is_broken_is_400(world, alice):
         alice.expect(400)
         world.network.request("MESSAGE", uri, ("To", "<sip:bob@home.example>"))
         world.network.expect(400)
+
+
+@pytest.mark.parametrize("method", ["INVITE", "MESSAGE", "BYE"])
+def test_a_refused_stranger_leaves_nothing_to_remember_or_retransmit(world, method):
+    stranger = world.ue(66)
+    request = stranger.request(method, "sip:bob@home.example")
+    refusal = stranger.expect(403)
+    assert refusal.to.tag
+    assert world.status()["transactions"] == 0
+    world.advance(40)
+    assert stranger.quiet()
+    stranger.send(request)
+    assert bytes(refusal) in map(bytes, stranger.absorbed)  # the same again
+    assert world.network.quiet()
