@@ -31,11 +31,13 @@ Received = Request | Response | BadMessage
 class TcpLimits:
     """connections: accepted and opened together. idle: seconds of silence in both directions after which one
     is closed. write_buffer: octets that may wait for a slow peer, or for a connection that is being
-    opened."""
+    opened. first: seconds in which one that was accepted brings something whole; a message or keep-alive,
+    as all that counts against silence."""
 
     connections: int = 1000
     idle: float = 600.0
     write_buffer: int = 1024 * 1024
+    first: float = 30.0
 
 
 class TcpConnections:
@@ -191,6 +193,7 @@ class _Connection(asyncio.Protocol):
         self._stream = Stream()
         self._transport: asyncio.Transport
         self._used = time.monotonic()
+        self._heard = remote is not None
         self._idle_timer: asyncio.TimerHandle | None = None
 
     def send(self, data: bytes) -> None:
@@ -228,7 +231,6 @@ class _Connection(asyncio.Protocol):
         self._check_idle()
 
     def data_received(self, data: bytes) -> None:
-        self._used = time.monotonic()
         self._stream.feed(data)
         received: list[Received] = []
         while not self._stream.broken:
@@ -240,9 +242,11 @@ class _Connection(asyncio.Protocol):
             if message is None:
                 break
             received.append(message)
+        if received or self._stream.pongs:
+            self._used, self._heard = time.monotonic(), True
         if self._stream.pongs:
-            self._transport.write(b"\r\n" * self._stream.pongs)  # RFC 5626 section 3.5.1
-            self._stream.pongs = 0
+            pongs, self._stream.pongs = self._stream.pongs, 0
+            self.send(b"\r\n" * pongs)  # RFC 5626 section 3.5.1
         if received:
             self._table.received(received, self.flow)
 
@@ -257,7 +261,9 @@ class _Connection(asyncio.Protocol):
             self._table.failed(self.flow, str(error))
 
     def _check_idle(self) -> None:
-        left = self._used + self._table.limits.idle - time.monotonic()
+        limits = self._table.limits
+        patience = limits.idle if self._heard else min(limits.first, limits.idle)
+        left = self._used + patience - time.monotonic()
         if left <= 0:
             self._table.drops["tcp_idle_closed"] += 1
             self.close()

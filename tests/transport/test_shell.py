@@ -500,3 +500,31 @@ def test_answers_are_forgotten_in_time_and_in_number(
         assert len(lookups) == 5
 
     asyncio.run(run())
+
+
+@looped
+async def test_a_connection_that_brings_nothing_whole_is_closed_early() -> None:
+    async with (
+        Site(tcp=TcpLimits(first=0.2)) as site,
+        connected(site.address) as (slow, writer),
+        connected(site.address) as (good, to),
+    ):
+        to.write(options())
+        await read_message(good)
+        closed = asyncio.ensure_future(slow.read())
+        while not closed.done():
+            writer.write(b"X")
+            await asyncio.sleep(0.02)
+        assert site.shell.drops["tcp_idle_closed"] == 1
+        assert site.shell.connections == 1
+
+
+@looped
+async def test_keep_alives_of_a_peer_that_does_not_read_are_bounded() -> None:
+    async with Site(tcp=TcpLimits(write_buffer=100_000)) as site, connected(site.address) as (_, writer):
+        with contextlib.suppress(ConnectionError):
+            while not site.shell.drops["tcp_peer_too_slow"]:
+                writer.write(b"\r\n" * 50_000)
+                await asyncio.sleep(0.001)
+        assert site.shell.drops["tcp_peer_too_slow"] == 1
+        assert site.shell.connections == 0
