@@ -1,9 +1,11 @@
 /* The least that a relay of SRTP can be: epoll, recvmmsg, the transform, sendmmsg. No key change, no latching, no
  * replay list, no counters, no RTCP.
  *
- * Reads a line for each call: ACCESS-PORT CORE-PORT UE-PORT PEER-PORT UE-KEY OWN-KEY (see read_key). What the UE
- * sends to the access port leaves from the core port, unprotected, for the peer; and back, protected. At the end of
- * the input it says "ready" and runs until it is killed. */
+ *     bare CALLS
+ *
+ * The file has a line for each call: ACCESS-PORT CORE-PORT UE-PORT PEER-PORT UE-KEY OWN-KEY (see read_key). What the UE
+ * sends to the access port leaves from the core port, unprotected, for the peer; and back, protected. It says
+ * "ready" and runs until it is killed. */
 
 #define _GNU_SOURCE
 #include <netinet/in.h>
@@ -74,8 +76,9 @@ static void forward(struct side *side)
         now = sendmmsg(side->out, messages + sent, (unsigned)(left - sent), 0);
 }
 
-int main(void)
+int main(int count, char **words)
 {
+    must(count == 2 && freopen(words[1], "r", stdin), "bare: CALLS");
     int poll = epoll_create1(0), access, core, ue, peer;
     char ue_key[80], own_key[80];
     while (scanf("%d %d %d %d %79s %79s", &access, &core, &ue, &peer, ue_key, own_key) == 6) {
@@ -90,7 +93,7 @@ int main(void)
     fflush(stdout);
     for (;;) {
         struct epoll_event events[EVENTS];
-        int count = epoll_wait(poll, events, EVENTS, -1);
+        count = epoll_wait(poll, events, EVENTS, -1);
         for (int i = 0; i < count; i++)
             forward(events[i].data.ptr);
     }
