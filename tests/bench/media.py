@@ -5,8 +5,8 @@ with `--soak 10` for ten minutes of media with calls coming and going around the
 0 unless it could not run.
 
 RTP of 172 bytes, protected or unprotected on the way. The relay has one core and the load, senders and sink
-in one thread, another; packets leave one by one, evenly spaced. Each trial has fresh processes and fresh calls.
-Every packet that arrives has been checked: authentic, and with the payload that was sent.
+in one thread, another; packets leave one by one, evenly spaced. Each trial has fresh processes and fresh
+calls. Every packet that arrives has been checked: authentic, and with the payload that was sent.
 
 CPU is user and system time of all the relay's threads over the seconds that count, by packets received: the
 process's clock (clock_getcpuclockid(3)), which is the sum of what /proc/PID/task/*/stat has, in nanoseconds

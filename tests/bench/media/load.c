@@ -22,7 +22,7 @@
 #include "srtp.h"
 
 enum { BATCH = 64, ROOM = 256, PACKET = 172, EVENTS = 64, SSRC = 0x5eed0000, PORTS = 65536, MAX_STREAMS = 8192 };
-#define FIRST_INDEX 65000 /* every stream soon comes to its first roll-over */
+#define FIRST_INDEX 65500 /* every stream soon comes to its first roll-over */
 #define WARM_RATE 20000.0
 #define QUIET 200000000u /* nanoseconds without a packet after which none is waited for */
 #define SECOND 1e9
