@@ -25,7 +25,7 @@ from typing import NamedTuple
 from agw.flows import Difference, Leg, LegId
 from agw.iq.messages import Event, StreamStatistics, Transport
 from agw.latch import Sockaddr, Whereabouts
-from agw.sockets import Sockets, open_all, sockaddr
+from agw.sockets import Sockets, log_latched, open_all, sockaddr
 from agw.srtp import MAX_PACKET, Failure, Protector, SrtpError, Unprotector
 
 SRTP_FAILURE_PERIOD = 60.0  # seconds over which failed authentications are counted, and told at most once
@@ -236,8 +236,8 @@ class _Standing:
                 self._failed(error.failure)
                 return error.failure
 
-        if whereabouts.latching:
-            whereabouts.learn(source)
+        if whereabouts.latching and whereabouts.learn(source):
+            log_latched(self.leg.id, channel == 1, *source[:2])
         if not rtcp:
             self.heard = self._plane.loop.time()
             if not self._flowing:

@@ -1,11 +1,11 @@
 """The native Plane: the packet loop of `agw.native`, driven from the event loop.
 
-Python sees no packet here. It opens the sockets, makes the keys and holds both; the loop's threads are lent them
-in `apply`, which comes back when the change is in force, and what is not lent any more is closed and wiped. What
-a leg does and counts is as `agw.pyrelay` says.
+Python sees no packet here. It opens the sockets, makes the keys and holds both; the loop's threads are lent
+them in `apply`, which comes back when the change is in force, and what is not lent any more is closed and
+wiped. What a leg does and counts is as `agw.pyrelay` says.
 
-The legs of one context are on one thread, so that no packet changes threads: legs of different contexts cannot
-be connected.
+The legs of one context are on one thread, so that no packet changes threads: legs of different contexts
+cannot be connected.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import itertools
-import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -25,9 +24,7 @@ from agw.flows import Difference, Leg, LegId, OpenError
 from agw.iq.messages import Event, Key, StreamStatistics, Suite, Transport
 from agw.latch import Sockaddr
 from agw.native._relay import ffi, lib
-from agw.sockets import Sockets, close_all, open_all, sockaddr
-
-log = logging.getLogger("agw")
+from agw.sockets import Sockets, close_all, log_latched, open_all, sockaddr
 
 
 class NativePlane:
@@ -161,11 +158,9 @@ class NativePlane:
             case lib.RELAY_REKEYED:
                 standing.forget_old_keys()
             case lib.RELAY_LATCHED:
-                where = ipaddress.ip_address(
-                    bytes(notice.address.host)[: 16 if notice.address.family == 6 else 4]
-                )
-                what = "RTCP" if notice.value else "RTP"
-                log.info("latched  %-12s %s: %s %s", *id[:2], what, where)
+                address = notice.address
+                host = ipaddress.ip_address(bytes(address.host)[: 16 if address.family == 6 else 4])
+                log_latched(id, bool(notice.value), host, address.port)
             case lib.RELAY_BROKEN:
                 if standing.lose_sockets():
                     self.events(id, Event.CONTEXT_LOST, os.strerror(notice.value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Callable, Iterable
 
@@ -9,6 +10,8 @@ from agw.errors import UsageError
 from agw.flows import Leg, LegId, OpenError
 from agw.iq.messages import Address
 from agw.latch import Sockaddr
+
+log = logging.getLogger("agw")
 
 RECEIVE_BUFFER = 1 << 20  # bytes the kernel may hold for one socket while we are late
 
@@ -55,6 +58,12 @@ def sockaddr(remote: Address | None, leg: Leg) -> Sockaddr | None:
     except OSError:
         raise UsageError(f"{remote.host} is no numeric address of the leg's family") from None
     return found[0][4]
+
+
+def log_latched(id: LegId, rtcp: bool, host: object, port: int) -> None:
+    """One line for each peer that was found elsewhere than signalled."""
+    what = f"{id.termination} {id.stream} {'RTCP' if rtcp else 'RTP'} {host} {port}"
+    log.info("%-8s %-12s %-20s %s", "latched", "", ascii(id.context)[1:-1], ascii(what)[1:-1])
 
 
 def _sockets(leg: Leg) -> Sockets:

@@ -15,8 +15,9 @@ SOURCES = ("relay.c", "srtp.c")
 HEADERS = ("srtp.h", "relay.h")
 FLAGS = (
     *("-std=c11", "-O3", "-fvisibility=hidden", "-pthread"),
-    *("-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Wno-sign-conversion", "-Wstrict-prototypes", "-Werror"),
-)  # fmt: skip
+    *("-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Wno-sign-conversion", "-Wstrict-prototypes"),
+    "-Werror",
+)
 
 # What cffi itself writes has unused parameters and the like.
 _PREAMBLE = """
@@ -45,6 +46,7 @@ ffi.set_source(
     libraries=["crypto"],
     extra_compile_args=list(FLAGS),
     extra_link_args=["-pthread"],
+    optional=True,  # without a compiler there is the Python Plane
 )
 
 if __name__ == "__main__":
