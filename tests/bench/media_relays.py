@@ -41,7 +41,7 @@ AT_ONCE = 50  # Iq requests that wait for their replies
 INACTIVITY = 60.0
 GATEWAY = """
 grace = 3600.0
-{plane}
+{settings}
 [iq]
 listen = "unix:{path}/iq"
 [[realm]]
@@ -172,7 +172,7 @@ def gateway(place: Place) -> Iterator[int]:
     config = place.path / "gateway.toml"
     config.write_text(
         GATEWAY.format(
-            plane=place.plane,
+            settings=place.settings,
             path=place.path,
             host=HOST,
             access=ports.start,

@@ -22,15 +22,15 @@ SOURCES = Path(__file__).resolve().parent / "media"
 @dataclass(frozen=True)
 class Place:
     """Where a trial runs. path: a directory of its own. programs: one that several trials share, for what is
-    compiled. base: the first of 10,000 ports. load_core, relay_core: the CPUs. plane: a line of the gateway's
-    configuration."""
+    compiled. base: the first of 10,000 ports. load_core, relay_core: the CPUs. settings: lines of the
+    gateway's configuration."""
 
     path: Path
     programs: Path
     base: int
     load_core: int
     relay_core: int
-    plane: str = ""
+    settings: str = ""
 
     @property
     def relay_ports(self) -> range:  # even: two for each side of a call
