@@ -11,10 +11,10 @@ calls. Every packet that arrives has been checked: authentic, and with the paylo
 CPU is user and system time of all the relay's threads over the seconds that count, by packets received: the
 process's clock (clock_getcpuclockid(3)), which is the sum of what /proc/PID/task/*/stat has, in nanoseconds
 instead of ticks. The highest rate is the fastest that lost less than 0.1 %, found by bisection to 4 percent;
-a rate that fails once is tried once more. Added latency is one-way through the relay, less the same percentile
-without one. Memory is the whole process's, after the trial, less before the first call; what the kernel holds
-for sockets is not in it, and media_memory.py has the Plane alone. A trial in which other processes had more
-than five percent of the two processors is repeated, twice at most.
+a rate that fails once is tried once more. Added latency is one-way through the relay, less the same
+percentile without one. Memory is the whole process's, after the trial, less before the first call; what the
+kernel holds for sockets is not in it, and media_memory.py has the Plane alone. A trial in which other processes
+had more than five percent of the two processors is repeated, twice at most.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Run as `python tests/bench/media_memory.py [--plane native|python] [--streams 1000] [--suite NAME]`. A stream
 has two legs, SRTP and RTP, with four sockets. `C heap` is what malloc has given out (mallinfo2(3)): the native
-Plane's legs and keys, with OpenSSL's contexts. `resident` has Python's objects and what the heap wastes as well.
+Plane's legs and keys, with OpenSSL's contexts. `resident` has Python's objects as well, and what the heap
+wastes.
 """
 
 from __future__ import annotations
@@ -29,18 +30,10 @@ HOST = "127.0.0.1"
 class Mallinfo2(ctypes.Structure):
     _fields_ = [
         (name, ctypes.c_size_t)
-        for name in [
-            "arena",
-            "ordblks",
-            "smblks",
-            "hblks",
-            "hblkhd",
-            "usmblks",
-            "fsmblks",
-            "uordblks",
-            "fordblks",
-            "keepcost",
-        ]
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
     ]
 
 
