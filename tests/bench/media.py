@@ -13,8 +13,8 @@ process's clock (clock_getcpuclockid(3)), which is the sum of what /proc/PID/tas
 instead of ticks. The highest rate is the fastest that lost less than 0.1 %, found by bisection to 4 percent;
 a rate that fails once is tried once more. Added latency is one-way through the relay, less the same
 percentile without one. Memory is the whole process's, after the trial, less before the first call; what the
-kernel holds for sockets is not in it, and media_memory.py has the Plane alone. A trial in which other processes
-had more than five percent of the two processors is repeated, twice at most.
+kernel holds for sockets is not in it, and media_memory.py has the Plane alone. A trial in which other
+processes had more than five percent of the two processors is repeated, twice at most.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """What a stream costs a Plane in memory: the Plane alone, without the gateway around it and without packets.
 
 Run as `python tests/bench/media_memory.py [--plane native|python] [--streams 1000] [--suite NAME]`. A stream
-has two legs, SRTP and RTP, with four sockets. `C heap` is what malloc has given out (mallinfo2(3)): the native
-Plane's legs and keys, with OpenSSL's contexts. `resident` has Python's objects as well, and what the heap
-wastes.
+has two legs, SRTP and RTP, with four sockets. `C heap` is what malloc has given out (mallinfo2(3)): the
+native Plane's legs and keys, with OpenSSL's contexts. `resident` has Python's objects as well, and what the
+heap wastes.
 """
 
 from __future__ import annotations
