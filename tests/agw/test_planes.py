@@ -416,6 +416,42 @@ async def test_a_key_change_loses_nothing_p14(rig: Rig) -> None:
 
 
 @played
+async def test_a_key_change_that_is_taken_back_leaves_all_as_it_was_p29(rig: Rig) -> None:
+    a, b = rig.connect(rig.leg("a", SRTP), rig.leg("b"))
+    keys = a.leg.remote_keys
+    wrapped = [a.send(rtp(sequence)) for sequence in (0xFFFF, 0)][1]
+    await rig.settle()
+    rig.change(a, remote_keys=(key_of(),))
+    rig.change(a, remote_keys=keys)
+    a.send_raw(wrapped)  # the window is there
+    a.send(rtp(1))  # and the roll-over counter
+    await rig.settle()
+    assert b.take() == [rtp(0xFFFF), rtp(0), rtp(1)]
+    assert rig.dropped(a) == {"replayed": 1}
+
+
+@played
+async def test_a_second_key_change_before_the_first_was_seen_p14(rig: Rig) -> None:
+    a, b = rig.connect(rig.leg("a", SRTP), rig.leg("b"))
+    a.send(rtp(1))
+    await rig.settle()
+    working, skipped = a.protector, key_of()
+    rig.change(a, remote_keys=(skipped,))
+    rig.change(a, remote_keys=(key_of(),))
+    assert working
+    a.send(rtp(2))
+    a.send_raw(Protector(skipped).protect(rtp(3), False))
+    await rig.settle()
+    a.key_to(a.leg)
+    a.send(rtp(4))
+    await rig.settle()
+    a.send_raw(working.protect(rtp(5), False))  # its time is over
+    await rig.settle()
+    assert b.take() == [rtp(1), rtp(2), rtp(4)]
+    assert rig.dropped(a) == {"auth_failed": 2}
+
+
+@played
 async def test_contexts_survive_hold_and_refresh_p14_p35(rig: Rig) -> None:
     a, b = rig.connect(rig.leg("a", SRTP), rig.leg("b"))
     protected = a.send(rtp(0xFFFF))
