@@ -187,7 +187,7 @@ def test_both_planes_do_the_same_with_the_same_soup(case: str, seed: int) -> Non
 
 
 async def feed(rng: random.Random, a: dict[str, Any], b: dict[str, Any]) -> None:
-    sides = [Side(plane, port, a, b) for plane, port in ((PythonPlane, 33400), (NativePlane, 33500))]
+    sides = [Side(plane, port, a, b) for plane, port in ((PythonPlane, 26800), (NativePlane, 26900))]
     try:
         legs = tuple(peer.leg for peer in sides[0].peers)
         cook = Cook(rng, legs)
