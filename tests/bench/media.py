@@ -14,7 +14,8 @@ instead of ticks. The highest rate is the fastest that lost less than 0.1 %, fou
 a rate that fails once is tried once more. Added latency is one-way through the relay, less the same
 percentile without one. Memory is the whole process's, after the trial, less before the first call; what the
 kernel holds for sockets is not in it, and media_memory.py has the Plane alone. A trial in which other
-processes had more than five percent of the two processors is repeated, twice at most.
+processes had more than five percent of the two processors is repeated when they have calmed down, as long as
+--patience lasts; "others' CPU" says what remained.
 """
 
 from __future__ import annotations
@@ -52,7 +53,6 @@ WIDE, NARROW = 1.5, 1.1  # steps of a search that has one end: of a first, of a 
 CLOSE = 1.04  # between the two ends, when it is over
 PROBES = 12
 CALM = 0.05  # of the two processors' time: what other processes may have of it in a trial
-ATTEMPTS = 3  # then it is repeated; the least disturbed trial counts
 SOAK_RATE = 50.0  # packets/s of one stream
 
 
@@ -88,20 +88,34 @@ class Trial:
         return self.load.sent / self.load.seconds
 
 
-@dataclass(frozen=True)
+@dataclass
 class Bench:
-    """How trials are run. sockets: the load's, on each side. seconds: that count, after those of warm_up."""
+    """How trials are run. sockets: the load's, on each side. seconds: that count, after those of warm_up.
+    patience: seconds that may still be spent on waiting for a calm machine and on repeating trials."""
 
     place: Place
     sockets: int
     seconds: float
     warm_up: float
+    patience: float = 0.0
 
     def trial(self, system: str, cell: Cell, rate: float) -> Trial:
-        trials: list[Trial] = []
-        while not trials or (len(trials) < ATTEMPTS and trials[-1].others > CALM):
-            trials.append(self.attempt(system, cell, rate))
-        return min(trials, key=lambda trial: trial.others)
+        """The least disturbed of as many as patience allows until one is not disturbed."""
+        best = self.attempt(system, cell, rate)
+        while best.others > CALM and self.patience > 0:
+            begun = time.monotonic()
+            while self.disturbed() and time.monotonic() < begun + self.patience:
+                pass
+            again = self.attempt(system, cell, rate)
+            best = min(best, again, key=lambda trial: trial.others)
+            self.patience -= time.monotonic() - begun
+        return best
+
+    def disturbed(self) -> bool:
+        """Within a second from now."""
+        busy, _ = used(self.place, 0)
+        time.sleep(1.0)
+        return (used(self.place, 0)[0] - busy) / 2 > CALM
 
     def attempt(self, system: str, cell: Cell, rate: float) -> Trial:
         with self.fresh_place() as place:
@@ -114,7 +128,7 @@ class Bench:
                 begun, busy, own = time.monotonic(), *used(place, running.pid)
                 became = load(place, running.pid, streams, rate, self.warm_up, self.seconds)
                 lasted, (busy_then, own_then) = time.monotonic() - begun, used(place, running.pid)
-                others = (busy_then - busy - (own_then - own)) / (2 * lasted)
+                others = max(0.0, busy_then - busy - (own_then - own)) / (2 * lasted)
                 memory = resident(running.pid) - running.empty if running.pid else 0
         return Trial(became, became.cpu * 1e6 / max(became.received, 1), memory / cell.streams, others)
 
@@ -284,6 +298,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="of each trial")
     parser.add_argument("--warm-up", type=float, default=0.5, help="seconds, at 20,000/s at most")
     parser.add_argument("--sockets", type=int, default=8, help="of the load on each side")
+    parser.add_argument("--patience", type=float, default=60.0, help="seconds for trials that were disturbed")
     parser.add_argument("--no-search", action="store_true", help="leave the highest rate out")
     parser.add_argument("--base-port", type=int, default=10000, help="the first of 10,000")
     parser.add_argument(
@@ -299,7 +314,7 @@ def main() -> None:
     settings = f'plane = "{plane}"\n{options.settings}'
     with tempfile.TemporaryDirectory(prefix="imsalg-bench-") as programs:
         place = Place(Path(programs), Path(programs), options.base_port, cores[0], cores[-1], settings)
-        bench = Bench(place, options.sockets, options.seconds, options.warm_up)
+        bench = Bench(place, options.sockets, options.seconds, options.warm_up, options.patience)
         try:
             head = describe(len(cores), settings)
             result, text = (soak if options.soak else compare)(bench, options)
