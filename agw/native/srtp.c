@@ -264,14 +264,14 @@ static void make_iv(uint8_t iv[16], const struct suite *suite, const uint8_t *sa
         iv[n] ^= salt[n];
 }
 
-static bool crypt(EVP_CIPHER_CTX *aes, const uint8_t iv[16], uint8_t *data, size_t length) {
+static bool apply_aes(EVP_CIPHER_CTX *aes, const uint8_t iv[16], uint8_t *data, size_t length) {
     int written;
     return EVP_CipherInit_ex(aes, NULL, NULL, NULL, iv, -1) == 1 &&
            EVP_CipherUpdate(aes, data, &written, data, (int)length) == 1;
 }
 
 /* The tag stands behind the data: written there, or compared with what is there. */
-static bool crypt_aead(EVP_CIPHER_CTX *aes, const uint8_t iv[16], bool sends, const uint8_t *header,
+static bool apply_gcm(EVP_CIPHER_CTX *aes, const uint8_t iv[16], bool sends, const uint8_t *header,
                        size_t header_length, const uint8_t *trailer, size_t trailer_length, uint8_t *data,
                        size_t length) {
     int written;
@@ -316,18 +316,18 @@ static enum srtp_result crypt_rtp(struct srtp_key *key, uint8_t *packet, size_t 
     uint8_t iv[16], roc[4], tag[SHA_DIGEST_LENGTH];
     make_iv(iv, suite, key->rtp.salt, ssrc, index);
     if (suite->aead)
-        return crypt_aead(key->aes, iv, key->sends, packet, payload, NULL, 0, packet + payload, end - payload)
+        return apply_gcm(key->aes, iv, key->sends, packet, payload, NULL, 0, packet + payload, end - payload)
                    ? SRTP_OK
                    : SRTP_AUTH_FAILED;
     write_32(roc, (uint32_t)(index >> 16));
-    if (key->sends && !crypt(key->aes, iv, packet + payload, end - payload))
+    if (key->sends && !apply_aes(key->aes, iv, packet + payload, end - payload))
         return SRTP_MALFORMED;
     hmac(&key->rtp, packet, end, roc, tag);
     if (key->sends)
         memcpy(packet + end, tag, suite->rtp_tag);
     else if (CRYPTO_memcmp(packet + end, tag, suite->rtp_tag) != 0)
         return SRTP_AUTH_FAILED;
-    else if (!crypt(key->aes, iv, packet + payload, end - payload))
+    else if (!apply_aes(key->aes, iv, packet + payload, end - payload))
         return SRTP_MALFORMED;
     return SRTP_OK;
 }
@@ -345,12 +345,12 @@ static enum srtp_result crypt_rtcp(struct srtp_engine *engine, struct srtp_key *
         return SRTP_MALFORMED;
     uint8_t *data = packet + RTCP_HEADER;
     if (suite->aead) {
-        if (!crypt_aead(aes, iv, key->sends, packet, RTCP_HEADER, trailer, INDEX, data, end - RTCP_HEADER))
+        if (!apply_gcm(aes, iv, key->sends, packet, RTCP_HEADER, trailer, INDEX, data, end - RTCP_HEADER))
             return SRTP_AUTH_FAILED;
         memcpy(packet + end + AEAD_TAG, trailer, INDEX);
         return SRTP_OK;
     }
-    if (key->sends && !crypt(aes, iv, data, end - RTCP_HEADER))
+    if (key->sends && !apply_aes(aes, iv, data, end - RTCP_HEADER))
         return SRTP_MALFORMED;
     memcpy(packet + end, trailer, INDEX);
     hmac(&key->rtcp, packet, end + INDEX, NULL, tag);
@@ -358,7 +358,7 @@ static enum srtp_result crypt_rtcp(struct srtp_engine *engine, struct srtp_key *
         memcpy(packet + end + INDEX, tag, suite->rtcp_tag);
     else if (CRYPTO_memcmp(packet + end + INDEX, tag, suite->rtcp_tag) != 0)
         return SRTP_AUTH_FAILED;
-    else if (!crypt(aes, iv, data, end - RTCP_HEADER))
+    else if (!apply_aes(aes, iv, data, end - RTCP_HEADER))
         return SRTP_MALFORMED;
     return SRTP_OK;
 }
