@@ -1,9 +1,13 @@
 /* How it works.
  *
- * A worker goes round: wait for sockets that have packets, read each in batches, send what is forwarded in
- * batches, take over changes, look after silent legs. Epoll is edge-triggered, so that a socket that was read
- * empty costs nothing more. A packet is transformed where it was received; nothing is copied but while a key
- * changes, and nothing is allocated.
+ * A worker goes round: wait for sockets that have packets, read them, send what is forwarded, take over changes,
+ * look after silent legs. A packet is transformed where it was received; nothing is copied but while a key changes,
+ * and nothing is allocated.
+ *
+ * Streams send packets one by one, so that a socket mostly has one. That is read with recvfrom and sent with sendto,
+ * which are 0.2 µs each cheaper than recvmmsg and sendmmsg of one packet; a socket that is ready again in the very
+ * next round has more, and is read and sent from in batches. Epoll is level-triggered: edges would need a second
+ * read to find the socket empty, which costs more than epoll's own look.
  *
  * Where packets come one by one, waking up for each costs more than all the rest. So when two wake-ups are closer
  * than `coalesce` (twice it, not to swing), the worker sleeps until `coalesce` after the last one, as network cards
@@ -36,7 +40,6 @@
 
 enum {
     EVENTS = 256,   /* sockets taken from epoll at once */
-    ROUNDS = 4,     /* batches read from one socket before the others have their turn */
     NOTICES = 1024, /* per worker; a power of two */
 };
 static const uint64_t SECOND = 1000000000;
@@ -59,6 +62,7 @@ struct port {
     int fd; /* -1: none */
     uint8_t channel; /* 0: RTP, with rtcp_mux RTCP too; 1: RTCP */
     bool latching, latch, source_filter, authentic;
+    uint32_t round; /* when it was last ready */
     union address signalled, target; /* family 0: none */
 };
 
@@ -93,6 +97,7 @@ struct worker {
     struct srtp_engine *engine;
     struct relay_leg *legs;
     uint64_t now, watch_at;
+    uint32_t round;
     /* The batch in hand. */
     struct mmsghdr in[RELAY_RECEIVE], out[RELAY_RECEIVE];
     struct iovec in_at[RELAY_RECEIVE], out_at[RELAY_RECEIVE];
@@ -371,6 +376,16 @@ static enum relay_outcome take(struct port *port, struct packet *packet, size_t 
 
 static void count(struct relay_leg *leg, enum relay_outcome outcome) { add(&leg->outcomes[outcome], 1); }
 
+/* How many of them were sent, or -1. */
+static int send_run(const struct port *way, struct mmsghdr *messages, int count) {
+    if (count > 1)
+        return sendmmsg(way->fd, messages, (unsigned)count, MSG_DONTWAIT);
+    const struct iovec *at = messages->msg_hdr.msg_iov;
+    return sendto(way->fd, at->iov_base, at->iov_len, MSG_DONTWAIT, &way->target.any, size_of(&way->target)) < 0
+               ? -1
+               : 1;
+}
+
 /* Sends what take has forwarded, all from one leg: lengths[n] is what packet n had when it came. */
 static void send_out(struct worker *worker, struct relay_leg *leg, int count_out) {
     for (int begin = 0; begin < count_out;) {
@@ -378,13 +393,13 @@ static void send_out(struct worker *worker, struct relay_leg *leg, int count_out
         int end = begin + 1;
         while (end < count_out && worker->ways[end] == way)
             end++;
-        int sent = sendmmsg(way->fd, worker->out + begin, (unsigned)(end - begin), MSG_DONTWAIT);
+        const int sent = send_run(way, worker->out + begin, end - begin);
         if (sent <= 0) {
             count(leg, RELAY_SEND_FAILED);
             begin++;
             continue;
         }
-        for (; sent > 0; sent--, begin++) {
+        for (end = begin + sent; begin < end; begin++) {
             add(&way->leg->sent, 1);
             add(&way->leg->sent_octets, worker->out_at[begin].iov_len);
             add(&leg->received_octets, worker->lengths[begin]);
@@ -403,16 +418,21 @@ static void break_off(struct relay_leg *leg, int error) {
     tell(leg, (struct relay_notice){.kind = RELAY_BROKEN, .value = (uint32_t)error});
 }
 
-/* One batch of a socket. False: it is empty now. */
-static bool receive(struct worker *worker, struct port *port) {
-    int got = recvmmsg(port->fd, worker->in, RELAY_RECEIVE, MSG_DONTWAIT, NULL);
-    if (got < 0) {
-        if (errno == EINTR)
-            return true;
-        if (errno != EAGAIN)
-            break_off(port->leg, errno);
-        return false;
-    }
+/* Reads into the batch: how many packets, or -1. */
+static int read_run(struct worker *worker, const struct port *port, bool many) {
+    if (many)
+        return recvmmsg(port->fd, worker->in, RELAY_RECEIVE, MSG_DONTWAIT, NULL);
+    struct mmsghdr *in = &worker->in[0];
+    const ssize_t length = recvfrom(port->fd, worker->packets[0].data, SRTP_MAX_PACKET + 1, MSG_DONTWAIT,
+                                    &worker->sources[0].any, &in->msg_hdr.msg_namelen);
+    in->msg_len = (unsigned)length;
+    return length < 0 ? -1 : 1;
+}
+
+static void receive(struct worker *worker, struct port *port, bool many) {
+    const int got = read_run(worker, port, many);
+    if (got < 0 && errno != EAGAIN && errno != EINTR)
+        break_off(port->leg, errno);
     int out = 0;
     for (int n = 0; n < got; n++) {
         struct mmsghdr *in = &worker->in[n];
@@ -437,19 +457,17 @@ static bool receive(struct worker *worker, struct port *port) {
         out++;
     }
     send_out(worker, port->leg, out);
-    return got == RELAY_RECEIVE;
 }
 
 static void serve(struct worker *worker, struct port *port, uint32_t events) {
-    if (events & EPOLLHUP && port->fd >= 0)
+    if (port->fd < 0) /* it broke in this round */
+        return;
+    if (events & EPOLLHUP) {
         break_off(port->leg, ENOTCONN);
-    for (int round = 0; round < ROUNDS && port->fd >= 0; round++)
-        if (!receive(worker, port))
-            return;
-    if (port->fd >= 0) { /* armed again: there is more */
-        struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.ptr = port};
-        epoll_ctl(worker->epoll, EPOLL_CTL_MOD, port->fd, &event);
+        return;
     }
+    receive(worker, port, worker->round - port->round == 1);
+    port->round = worker->round;
 }
 
 /* -- changes, on the worker ------------------------------------------------------------------------------------ */
@@ -466,7 +484,7 @@ static void use_socket(struct port *port, int fd) {
         epoll_ctl(epoll, EPOLL_CTL_DEL, port->fd, NULL);
     port->fd = fd;
     if (fd >= 0) {
-        struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.ptr = port};
+        struct epoll_event event = {.events = EPOLLIN, .data.ptr = port};
         epoll_ctl(epoll, EPOLL_CTL_MOD, fd, &event);
     }
 }
@@ -592,6 +610,7 @@ static void *work(void *argument) {
         const int ready = epoll_wait(worker->epoll, events, EVENTS, timeout(worker));
         const uint64_t woken_before = worker->now;
         worker->now = clock_now();
+        worker->round++;
         for (int n = 0; n < ready; n++)
             if (events[n].data.ptr) /* else the bell */
                 serve(worker, events[n].data.ptr, events[n].events);
@@ -727,7 +746,7 @@ int64_t relay_apply(struct relay *relay, const struct relay_change *changes, siz
         const struct relay_change *change = &changes[n / 2];
         if (change->removed || change->sockets[n % 2] < 0)
             continue;
-        struct epoll_event blind = {.events = EPOLLET, .data.ptr = &change->leg->ports[n % 2]};
+        struct epoll_event blind = {.events = 0, .data.ptr = &change->leg->ports[n % 2]};
         if (epoll_ctl(change->leg->worker->epoll, EPOLL_CTL_ADD, change->sockets[n % 2], &blind) == 0)
             continue;
         const int error = errno;
