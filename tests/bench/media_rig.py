@@ -76,11 +76,13 @@ class Way(Enum):
 
 @dataclass(frozen=True)
 class Load:
-    """What became of the packets. bad: not authentic, or not as sent. overrun: dropped by the sink's own
-    sockets. seconds: that sending took. cpu: seconds of the relay. p50, p99, max: one-way microseconds."""
+    """What became of the packets. late: of the received, those that were longer than 100 ms on the way. bad:
+    not authentic, or not as sent. overrun: dropped by the sink's own sockets. seconds: that sending took.
+    cpu: seconds of the relay. p50, p99, max: one-way microseconds."""
 
     sent: int
     received: int
+    late: int
     bad: int
     overrun: int
     seconds: float

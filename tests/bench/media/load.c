@@ -8,8 +8,9 @@
  * Every packet that arrives must be authentic and have the payload that was sent; the payload carries the time.
  * RELAY-PID's CPU time is taken over the same seconds; 0: there is no relay.
  *
- * Prints one line of JSON. sent, received, bad; overrun: what own sockets dropped; seconds: how long sending took,
- * longer than SECONDS if this program could not keep up; cpu: seconds; p50, p99, max: one-way microseconds. */
+ * Prints one line of JSON. sent, received; late: of these; bad; overrun: what own sockets dropped; seconds: how
+ * long sending took, longer than SECONDS if this program could not keep up; cpu: seconds; p50, p99, max: one-way
+ * microseconds. */
 
 #define _GNU_SOURCE
 #include <errno.h>
@@ -24,6 +25,7 @@
 enum { BATCH = 64, ROOM = 256, PACKET = 172, EVENTS = 64, SSRC = 0x5eed0000, PORTS = 65536, MAX_STREAMS = 8192 };
 #define FIRST_INDEX 65500 /* every stream soon comes to its first roll-over */
 #define WARM_RATE 20000.0
+#define LATE 100000000u /* nanoseconds on the way after which a packet is of no use: a queue grows somewhere */
 #define QUIET 200000000u /* nanoseconds without a packet after which none is waited for */
 #define SECOND 1e9
 
@@ -43,7 +45,7 @@ static struct stream streams[MAX_STREAMS];
 static uint32_t stream_count, turn;
 static int sockets[PORTS], poll;
 static uint8_t fill[sizeof((struct payload *)0)->fill];
-static uint64_t received, bad, heard_at;
+static uint64_t received, late, bad, heard_at;
 
 /* Latencies in nanoseconds: bucket 256 * p + m counts those from m << p on, at less than one percent's width. */
 static uint64_t histogram[256 * 57], slowest;
@@ -68,6 +70,7 @@ static void note_latency(uint64_t delay)
 {
     int power = delay < 256 ? 0 : 56 - __builtin_clzll(delay);
     histogram[256 * power + (int)(delay >> power)]++;
+    late += delay > LATE;
     if (delay > slowest)
         slowest = delay;
 }
@@ -235,8 +238,8 @@ int main(int count, char **words)
     double cpu = cpu_seconds(pid);
     uint64_t total = (uint64_t)(rate * seconds), took = run(rate, total, 1);
     cpu = cpu_seconds(pid) - cpu;
-    printf("{\"sent\": %lu, \"received\": %lu, \"bad\": %lu, \"overrun\": %lu, \"seconds\": %.6f, \"cpu\": %.6f, "
-           "\"p50\": %.2f, \"p99\": %.2f, \"max\": %.2f}\n",
-           total, received, bad, overrun(), (double)took / SECOND, cpu,
+    printf("{\"sent\": %lu, \"received\": %lu, \"late\": %lu, \"bad\": %lu, \"overrun\": %lu, \"seconds\": %.6f, "
+           "\"cpu\": %.6f, \"p50\": %.2f, \"p99\": %.2f, \"max\": %.2f}\n",
+           total, received, late, bad, overrun(), (double)took / SECOND, cpu,
            percentile(0.5), percentile(0.99), (double)slowest / 1000);
 }
