@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import fcntl
 import json
 import math
 import os
@@ -120,7 +121,7 @@ class Bench:
         return (used(self.place, 0)[0] - busy) / 2 > CALM
 
     def attempt(self, system: str, cell: Cell, rate: float) -> Trial:
-        with self.fresh_place() as place:
+        with turn(), self.fresh_place() as place:
             wanted = calls(place, cell.streams, self.sockets, cell.suite)
             with RELAYS[system](place, wanted) as running:
                 streams = [
@@ -169,6 +170,14 @@ class Bench:
     def fresh_place(self) -> Iterator[Place]:
         with tempfile.TemporaryDirectory(prefix="imsalg-bench-") as path:
             yield replace(self.place, path=Path(path))
+
+
+@contextmanager
+def turn() -> Iterator[None]:
+    """Benchmarks on one machine take turns."""
+    with Path(tempfile.gettempdir(), "imsalg-media-bench").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def used(place: Place, pid: int) -> tuple[float, float]:
