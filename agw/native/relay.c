@@ -9,9 +9,9 @@
  * next round has more, and is read and sent from in batches. Epoll is level-triggered: edges would need a second
  * read to find the socket empty, which costs more than epoll's own look.
  *
- * Where packets come one by one, waking up for each costs more than all the rest. So when two wake-ups are closer
- * than `coalesce` (twice it, not to swing), the worker sleeps until `coalesce` after the last one, as network cards
- * do; a packet that comes after a pause never waits.
+ * Where packets come one by one, waking up for each costs more than all the rest. So when they come so fast that
+ * TOGETHER of them are there within `coalesce`, the worker sleeps that long after a wake-up, as network cards do
+ * with interrupts: the faster they come, the shorter. When they come more slowly none waits.
  *
  * Counters have one writer, the worker, and are read at any time: relaxed atomics, which cost nothing. A packet's
  * outcome is counted last, with release, so that who has seen it counted sees all that it has brought.
@@ -41,6 +41,7 @@
 enum {
     EVENTS = 256,   /* sockets taken from epoll at once */
     NOTICES = 1024, /* per worker; a power of two */
+    TOGETHER = 8,   /* packets that one wake-up shall find */
 };
 static const uint64_t SECOND = 1000000000;
 static const uint64_t NEVER = UINT64_MAX;
@@ -97,6 +98,7 @@ struct worker {
     struct srtp_engine *engine;
     struct relay_leg *legs;
     uint64_t now, watch_at;
+    uint64_t apart; /* ns between two packets, by and large */
     uint32_t round;
     /* The batch in hand. */
     struct mmsghdr in[RELAY_RECEIVE], out[RELAY_RECEIVE];
@@ -593,9 +595,13 @@ static int timeout(const struct worker *worker) {
     return left < 60000 ? (int)left : 60000;
 }
 
-static void coalesce(const struct worker *worker, uint64_t woken_before) {
-    const uint64_t apart = worker->relay->settings.coalesce, until = worker->now + apart;
-    if (worker->now - woken_before >= 2 * apart || clock_now() >= until)
+static void coalesce(struct worker *worker, uint64_t woken_before, uint64_t ready) {
+    uint64_t apart = (worker->now - woken_before) / ready;
+    if (apart > SECOND)
+        apart = SECOND;
+    worker->apart = (7 * worker->apart + apart) / 8;
+    const uint64_t wait = TOGETHER * worker->apart, until = worker->now + wait;
+    if (wait > worker->relay->settings.coalesce || clock_now() >= until)
         return;
     struct timespec at = {.tv_sec = (time_t)(until / SECOND), .tv_nsec = (long)(until % SECOND)};
     clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL);
@@ -623,7 +629,7 @@ static void *work(void *argument) {
         if (worker->watch_at <= worker->now)
             look_for_silence(worker);
         if (ready > 0)
-            coalesce(worker, woken_before);
+            coalesce(worker, woken_before, (uint64_t)ready);
     }
     return NULL;
 }
@@ -650,6 +656,7 @@ static struct worker *worker_new(struct relay *relay) {
         return NULL;
     worker->relay = relay;
     worker->watch_at = NEVER;
+    worker->apart = SECOND;
     worker->epoll = epoll_create1(EPOLL_CLOEXEC);
     worker->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     worker->engine = srtp_engine_new();
