@@ -15,7 +15,7 @@ a rate that fails once is tried once more. Packets that took more than 100 ms ar
 sockets can hold seconds of what a relay cannot do. Added latency is one-way through the relay, less the same
 percentile without one. Memory is the whole process's, after the trial, less before the first call; what the
 kernel holds for sockets is not in it, and media_memory.py has the Plane alone. A trial in which other
-processes had more than five percent of the two processors is repeated when they have calmed down, as long as
+processes had more than two percent of the two processors is repeated when they have calmed down, as long as
 --patience lasts; "others' CPU" says what remained.
 """
 
@@ -54,7 +54,7 @@ GUESS = 100_000.0  # packets/s, where a first search begins
 WIDE, NARROW = 1.5, 1.1  # steps of a search that has one end: of a first, of a later
 CLOSE = 1.04  # between the two ends, when it is over
 PROBES = 12
-CALM = 0.05  # of the two processors' time: what other processes may have of it in a trial
+CALM = 0.02  # of the two processors' time: what other processes may have of it in a trial
 SOAK_RATE = 50.0  # packets/s of one stream
 
 
