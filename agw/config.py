@@ -8,13 +8,16 @@ import tomllib
 import typing
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
 
 from agw.iq.connection import Certificates, TlsAddress, parse_address
 from agw.iq.wire import valid_name
+
+MAX_CORES = 64
+MAX_COALESCE = 0.0009
 
 
 class ConfigError(Exception):
@@ -75,10 +78,18 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """name: told to controllers. grace: seconds until the contexts of a vanished controller are dropped."""
+    """name: told to controllers. grace: seconds until the contexts of a vanished controller are dropped.
+
+    plane: what moves the packets; the native one where it is built, else the Python one, which the log says.
+    For the native one: cores, the processors that have a thread each, none for one thread on any; coalesce,
+    seconds a packet may wait at most so that one wake-up finds several.
+    """
 
     name: str = "agw"
     grace: float = 30.0
+    plane: Literal["native", "python"] = "native"
+    cores: tuple[int, ...] = ()
+    coalesce: float = 0.0002
     iq: Iq = Iq()
     realms: tuple[Realm, ...] = msgspec.field(
         name="realm",
@@ -91,6 +102,12 @@ class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise ValueError("name: 1 to 128 printable ASCII characters")
         if not 0.0 <= self.grace <= 3600.0:
             raise ValueError("grace: 0 to 3600 seconds")
+        if len(self.cores) > MAX_CORES or len(set(self.cores)) != len(self.cores):
+            raise ValueError(f"cores: at most {MAX_CORES}, and none twice")
+        if not all(0 <= core < 1024 for core in self.cores):
+            raise ValueError("cores: 0 to 1023")
+        if not 0.0 <= self.coalesce <= MAX_COALESCE:
+            raise ValueError(f"coalesce: 0 to {MAX_COALESCE} seconds")
         if not self.realms or len({realm.name for realm in self.realms}) != len(self.realms):
             raise ValueError("realm: at least one, and no name twice")
         for one, other in combinations(self.realms, 2):

@@ -38,12 +38,15 @@ class Whereabouts:
         self._filtered = source_filter
         self._filter()
 
-    def learn(self, source: Sockaddr) -> None:
-        """Send to where this packet came from. Where packets are not authentic only the first is believed."""
+    def learn(self, source: Sockaddr) -> bool:
+        """Send to where this packet came from; true if that is elsewhere than before. Where packets are not
+        authentic only the first is believed."""
+        moved = source != self.target
         self.target = source
         if not self._authentic:
             self.latching = False
             self._filter()
+        return moved
 
     def _filter(self) -> None:
         """Only from where we send to, once that cannot move."""

@@ -22,13 +22,12 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import NamedTuple
 
-from agw.errors import UsageError
-from agw.flows import Difference, Leg, LegId, OpenError
-from agw.iq.messages import Address, Event, StreamStatistics, Transport
+from agw.flows import Difference, Leg, LegId
+from agw.iq.messages import Event, StreamStatistics, Transport
 from agw.latch import Sockaddr, Whereabouts
+from agw.sockets import Sockets, log_latched, open_all, sockaddr
 from agw.srtp import MAX_PACKET, Failure, Protector, SrtpError, Unprotector
 
-RECEIVE_BUFFER = 1 << 20  # bytes the kernel may hold for one socket while we are late
 SRTP_FAILURE_PERIOD = 60.0  # seconds over which failed authentications are counted, and told at most once
 
 
@@ -44,9 +43,6 @@ class Drop(StrEnum):
     NO_REMOTE = "no_remote"  # the peer leg does not know yet where to send
     NO_KEY = "no_key"  # an SRTP leg without a key for this direction
     SEND_FAILED = "send_failed"  # the socket is full, or the remote cannot be reached
-
-
-Sockets = tuple[socket.socket, socket.socket]  # RTP, RTCP
 
 
 class PythonPlane:
@@ -66,7 +62,7 @@ class PythonPlane:
 
     def apply(self, difference: Difference) -> dict[LegId, StreamStatistics]:
         prepared = [(leg, _prepare(leg, self._legs.get(leg.id))) for leg in difference.wanted]
-        opened = self._open(difference.wanted)
+        opened = open_all(difference.wanted, self._has_sockets)
         counts = {id: self._remove(id) for id in difference.removed}
         for leg, means in prepared:
             standing = self._legs.get(leg.id)
@@ -90,23 +86,8 @@ class PythonPlane:
         for id in list(self._legs):
             self._remove(id)
 
-    def _open(self, legs: tuple[Leg, ...]) -> dict[LegId, Sockets]:
-        """The sockets of new legs and of legs with new ports; all or none."""
-        opened: dict[LegId, Sockets] = {}
-        failed: dict[LegId, OSError] = {}
-        for leg in legs:
-            standing = self._legs.get(leg.id)
-            if standing is None or not standing.has_ports_of(leg):
-                try:
-                    opened[leg.id] = _sockets(leg)
-                except OSError as error:
-                    failed[leg.id] = error
-        if failed:
-            for pair in opened.values():
-                for sock in pair:
-                    sock.close()
-            raise OpenError(tuple(failed), "; ".join(dict.fromkeys(str(error) for error in failed.values())))
-        return opened
+    def _has_sockets(self, leg: Leg) -> bool:
+        return leg.id in self._legs and self._legs[leg.id].has_ports_of(leg)
 
     def _remove(self, id: LegId) -> StreamStatistics:
         standing = self._legs.pop(id)
@@ -142,8 +123,7 @@ def _prepare(leg: Leg, standing: _Standing | None) -> _Means:
         unprotector = Unprotector(leg.remote_keys)
     elif unprotector.keys != leg.remote_keys:
         unprotector = unprotector.rekeyed(leg.remote_keys)
-    family = _family(leg.local_rtp)
-    return _Means((_sockaddr(leg.remote, family), _sockaddr(leg.remote_rtcp, family)), protector, unprotector)
+    return _Means((sockaddr(leg.remote, leg), sockaddr(leg.remote_rtcp, leg)), protector, unprotector)
 
 
 class _Standing:
@@ -264,8 +244,8 @@ class _Standing:
                 self._failed(error.failure)
                 return error.failure
 
-        if whereabouts.latching:
-            whereabouts.learn(source)
+        if whereabouts.latching and whereabouts.learn(source):
+            log_latched(self.leg.id, channel == 1, *source[:2])
         if not rtcp:
             self.heard = self._plane.loop.time()
             if not self._flowing:
@@ -365,44 +345,3 @@ def _is_rtcp(packet: bytes, channel: int, muxed: bool) -> bool | None:
     if 192 <= packet[1] <= 223 and (muxed or channel == 1):
         return True
     return False if length >= 12 and channel == 0 else None
-
-
-# -- sockets ---------------------------------------------------------------------------------------
-
-
-def _sockets(leg: Leg) -> Sockets:
-    rtp = _socket(leg.local_rtp)
-    try:
-        return rtp, _socket(leg.local_rtcp)
-    except OSError:
-        rtp.close()
-        raise
-
-
-def _socket(local: Address) -> socket.socket:
-    family = _family(local)
-    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind((local.host, local.port))
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
-def _family(address: Address) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in address.host else socket.AF_INET
-
-
-def _sockaddr(remote: Address | None, family: socket.AddressFamily) -> Sockaddr | None:
-    """As recvfrom will tell it, so that the two can be compared."""
-    if remote is None:
-        return None
-    try:
-        host = socket.inet_ntop(family, socket.inet_pton(family, remote.host))
-    except (OSError, ValueError):
-        raise UsageError(f"{remote.host} is no numeric address of the leg's family") from None
-    return (host, remote.port) if family == socket.AF_INET else (host, remote.port, 0, 0)

@@ -14,7 +14,7 @@ import signal
 from collections.abc import Callable
 
 from agw.config import GatewayConfig
-from agw.flows import LegId
+from agw.flows import LegId, Plane
 from agw.gateway import Gateway
 from agw.iq.messages import AuditValue, Command, ErrorReply, Event, Hello, ReleaseTermination, Reply, Request
 from agw.iq.server import Server
@@ -31,7 +31,7 @@ async def serve(config: GatewayConfig, ready: Callable[[], None] = lambda: None)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     signals = (signal.SIGTERM, signal.SIGINT)
-    plane = PythonPlane(config.limits.srtp_failures)
+    plane = _plane(config)
     process = _Process(config, Gateway(config, plane, random.SystemRandom()))
     plane.events = process.event
     for each in signals:
@@ -47,6 +47,20 @@ async def serve(config: GatewayConfig, ready: Callable[[], None] = lambda: None)
             loop.remove_signal_handler(each)
         await process.server.close()
         plane.close()
+
+
+def _plane(config: GatewayConfig) -> Plane:
+    """The one that is configured; the native one is there only where a compiler was."""
+    if config.plane == "native":
+        try:
+            from agw.relay import NativePlane
+        except ImportError as error:
+            _line("plane", "python", "", f"the native one is not built: {error}")
+            return PythonPlane(config.limits.srtp_failures)
+        _line("plane", "native", "", f"threads {len(config.cores) or 1}, coalesce {config.coalesce:g} s")
+        return NativePlane(config.limits.srtp_failures, config.cores, config.coalesce)
+    _line("plane", "python")
+    return PythonPlane(config.limits.srtp_failures)
 
 
 class _Process:

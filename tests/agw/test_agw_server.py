@@ -217,7 +217,7 @@ def test_the_log_has_one_line_for_each_event_and_no_key_p18(config, caplog):
     asyncio.run(scenario())
     lines = [record.getMessage() for record in caplog.records]
     said = [line.split()[0] for line in lines]
-    assert said == ["listen", "up", "done", "refused", "done", "down", "end"]
+    assert said == ["plane", "listen", "up", "done", "refused", "done", "down", "end"]
     assert not any("\n" in line for line in lines)
     for form in (SECRET.decode(), SECRET.hex(), repr(SECRET)[2:-1]):
         assert form[:8] not in caplog.text

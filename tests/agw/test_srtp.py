@@ -1,5 +1,5 @@
 """SRTP against three others: the vectors of the RFCs, a second implementation from their text, and the
-`Session` of pylibsrtp where it has the suite."""
+`Session` of pylibsrtp where it has the suite. All of it both with libsrtp and with the native transforms."""
 
 from __future__ import annotations
 
@@ -17,6 +17,23 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from agw.errors import UsageError
 from agw.iq.messages import Key, Suite
 from agw.srtp import MAX_PACKET, MAX_SSRCS, REPLAY_WINDOW, Failure, Protector, SrtpError, Unprotector
+from tests.agw import native_srtp
+
+
+@pytest.fixture(autouse=True, params=["libsrtp", "native"])
+def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "native":
+        monkeypatch.setitem(globals(), "Protector", native_srtp.Protector)
+        monkeypatch.setitem(globals(), "Unprotector", native_srtp.Unprotector)
+    return request.param
+
+
+@pytest.fixture
+def libsrtp_only(implementation: str) -> None:
+    """For what is relay.c's with the native Plane: test_planes.py has it."""
+    if implementation == "native":
+        pytest.skip("tested over both Planes")
+
 
 ALL = list(Suite)
 AEAD = (Suite.AEAD_AES_128_GCM, Suite.AEAD_AES_256_GCM)
@@ -359,6 +376,7 @@ def test_the_longest_packet_is_carried_and_a_longer_one_refused(suite: Suite) ->
 # -- keys that change ------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("libsrtp_only")
 def test_a_new_key_takes_over_with_its_first_packet_and_none_is_lost_p14() -> None:
     old, new = key_of(Suite.AES_CM_128_HMAC_SHA1_80), key_of(Suite.AEAD_AES_256_GCM)
     before, after = Protector(old), Protector(new)
@@ -372,6 +390,7 @@ def test_a_new_key_takes_over_with_its_first_packet_and_none_is_lost_p14() -> No
     assert failure(lambda: unprotector.unprotect(late, False)) is Failure.AUTH_FAILED
 
 
+@pytest.mark.usefixtures("libsrtp_only")
 def test_a_key_that_stays_keeps_its_replay_window_and_roll_over_counter_p14() -> None:
     key = key_of(Suite.AES_CM_128_HMAC_SHA1_80)
     unprotector = Unprotector([key])
@@ -385,6 +404,7 @@ def test_a_key_that_stays_keeps_its_replay_window_and_roll_over_counter_p14() ->
     assert successor.unprotect(reference(key, rtp(1), 0x10001, False), False) == rtp(1)
 
 
+@pytest.mark.usefixtures("libsrtp_only")
 def test_a_change_that_is_taken_back_leaves_all_as_it_was_p29() -> None:
     old, never = key_of(Suite.AES_CM_128_HMAC_SHA1_80), key_of(Suite.AES_CM_128_HMAC_SHA1_80)
     unprotector = Unprotector([old])
@@ -397,6 +417,7 @@ def test_a_change_that_is_taken_back_leaves_all_as_it_was_p29() -> None:
     assert restored.unprotect(reference(old, rtp(1), 0x10001, False), False) == rtp(1)
 
 
+@pytest.mark.usefixtures("libsrtp_only")
 def test_a_second_change_before_the_first_was_seen_still_takes_the_key_that_works_p14() -> None:
     keys = [key_of(Suite.AES_CM_128_HMAC_SHA1_80) for _ in range(3)]
     protector = Protector(keys[0])

@@ -1,0 +1,53 @@
+"""How the packet loop is built: cffi reads the face from relay.h, the compiler the rest.
+
+Built with the project (setup.py); by hand, or after a change of the sources: `python -m agw.native.build`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from cffi import FFI
+
+HERE = Path(__file__).resolve().parent
+SOURCES = ("relay.c", "srtp.c")
+HEADERS = ("srtp.h", "relay.h")
+FLAGS = (
+    *("-std=c11", "-O3", "-fvisibility=hidden", "-pthread"),
+    *("-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Wno-sign-conversion", "-Wstrict-prototypes"),
+    "-Werror",
+)
+
+# What cffi itself writes has unused parameters and the like.
+_PREAMBLE = """
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+#pragma GCC diagnostic ignored "-Wshadow"
+#pragma GCC diagnostic ignored "-Wconversion"
+#pragma GCC diagnostic ignored "-Wmissing-field-initializers"
+#include "relay.h"
+"""
+
+
+def face() -> str:
+    """The declarations of both headers, without what is the preprocessor's."""
+    text = "\n".join((HERE / name).read_text(encoding="utf-8") for name in HEADERS)
+    return re.sub(r"^#.*$", "", text, flags=re.MULTILINE)
+
+
+ffi = FFI()
+ffi.cdef(face())
+ffi.set_source(
+    "agw.native._relay",
+    _PREAMBLE,
+    sources=[f"agw/native/{name}" for name in SOURCES],
+    depends=[f"agw/native/{name}" for name in HEADERS],
+    include_dirs=["agw/native"],
+    libraries=["crypto"],
+    extra_compile_args=list(FLAGS),
+    extra_link_args=["-pthread"],
+    optional=True,  # without a compiler there is the Python Plane
+)
+
+if __name__ == "__main__":
+    ffi.compile(tmpdir=str(HERE.parent.parent), verbose=True)

@@ -1,0 +1,331 @@
+"""The native Plane: the packet loop of `agw.native`, driven from the event loop.
+
+Python sees no packet here. It opens the sockets, makes the keys and holds both; the loop's threads are lent
+them in `apply`, which comes back when the change is in force, and what is not lent any more is closed and
+wiped. What a leg does and counts is as `agw.pyrelay` says.
+
+The legs of one context are on one thread, so that no packet changes threads: legs of different contexts
+cannot be connected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import itertools
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from agw.errors import UsageError
+from agw.flows import Difference, Leg, LegId, OpenError
+from agw.iq.messages import Event, Key, StreamStatistics, Suite, Transport
+from agw.latch import Sockaddr
+from agw.native._relay import ffi, lib
+from agw.sockets import Sockets, close_all, log_latched, open_all, sockaddr
+
+
+class NativePlane:
+    """A `agw.flows.Plane`; made and used on the thread of a running event loop.
+
+    srtp_failures: failed authentications on one leg within a minute, above which SRTP_FAILURES is told.
+    cores: the processors that have a thread each; none: one thread, on any.
+    coalesce: seconds a packet may wait at most so that one wake-up finds several.
+    apply raises UsageError, and has done nothing, for an address that is not numeric or not of the family of
+    the leg's own, for keys that `agw.srtp` does not take, and for a peer in another context.
+    """
+
+    def __init__(self, srtp_failures: int = 100, cores: Sequence[int] = (), coalesce: float = 0.0) -> None:
+        self.events: Callable[[LegId, Event, str], None] = lambda id, event, detail: None
+        self._loop = asyncio.get_running_loop()
+        self._legs: dict[LegId, _Standing] = {}
+        self._names: dict[int, _Standing] = {}
+        self._next_name = itertools.count(1)
+        self._load = [0] * max(1, len(cores))  # legs of each thread
+        self._threads: dict[str, int] = {}  # of each context
+        self._in_context: Counter[str] = Counter()  # legs
+        settings = ffi.new(
+            "struct relay_settings *",
+            {
+                "workers": len(self._load),
+                "cores": list(cores) or [-1],
+                "coalesce": _ns(coalesce),
+                "srtp_failures": srtp_failures,
+            },
+        )
+        self._relay = lib.relay_open(settings)
+        if not self._relay:
+            raise OSError(ffi.errno, os.strerror(ffi.errno))
+        self._descriptor = lib.relay_descriptor(self._relay)
+        self._loop.add_reader(self._descriptor, self._listen)
+
+    def apply(self, difference: Difference) -> dict[LegId, StreamStatistics]:
+        prepared = [(leg, _prepare(leg, self._legs.get(leg.id))) for leg in difference.wanted]
+        opened = open_all(difference.wanted, self._has_sockets)
+        new = {leg.id: self._new(leg.id) for leg in difference.wanted if leg.id not in self._legs}
+        after = {**self._legs, **new}
+        for id in difference.removed:
+            after.pop(id, None)
+        legs = {id: standing.leg for id, standing in self._legs.items() if id in after}
+        legs |= {leg.id: leg for leg in difference.wanted}
+
+        changes = [{"leg": self._legs[id].handle, "removed": True} for id in difference.removed]
+        for leg, means in prepared:
+            peer = legs.get(leg.peer) if leg.peer else None
+            connected = peer is not None and peer.peer == leg.id
+            handle = after[peer.id].handle if connected and peer else ffi.NULL
+            changes.append(_change(leg, means, after[leg.id].handle, handle, opened.get(leg.id)))
+        failed = lib.relay_apply(self._relay, ffi.new("struct relay_change[]", changes), len(changes))
+        if failed >= 0:
+            text = os.strerror(ffi.errno)
+            close_all(opened.values())
+            for id in new:
+                self._forget(id)
+            raise OpenError((prepared[failed - len(difference.removed)][0].id,), text)
+
+        counts = {id: self._remove(id) for id in difference.removed}
+        for leg, means in prepared:
+            if leg.id in new:
+                self._legs[leg.id] = new[leg.id]
+                self._names[new[leg.id].name] = new[leg.id]
+            self._legs[leg.id].become(leg, means, opened.get(leg.id))
+        return counts
+
+    def statistics(self, id: LegId) -> StreamStatistics:
+        return self._legs[id].statistics()
+
+    def idle(self, id: LegId) -> float:
+        return float(self._legs[id].count().idle) / 1e9
+
+    def close(self) -> None:
+        if not self._relay:
+            return
+        self.apply(Difference(removed=tuple(self._legs)))
+        self._loop.remove_reader(self._descriptor)
+        lib.relay_close(self._relay)
+        self._relay = ffi.NULL
+
+    # -- inside --
+
+    def _has_sockets(self, leg: Leg) -> bool:
+        return leg.id in self._legs and self._legs[leg.id].has_ports_of(leg)
+
+    def _new(self, id: LegId) -> _Standing:
+        if id.context not in self._threads:
+            self._threads[id.context] = min(range(len(self._load)), key=self._load.__getitem__)
+        thread = self._threads[id.context]
+        name = next(self._next_name)
+        handle = lib.relay_leg_new(self._relay, thread, name)
+        if not handle:
+            raise MemoryError
+        self._load[thread] += 1
+        self._in_context[id.context] += 1
+        return _Standing(name, ffi.gc(handle, lib.relay_leg_free))
+
+    def _forget(self, id: LegId) -> None:
+        """The place a leg had among the threads."""
+        self._load[self._threads[id.context]] -= 1
+        self._in_context[id.context] -= 1
+        if not self._in_context[id.context]:
+            del self._in_context[id.context], self._threads[id.context]
+
+    def _remove(self, id: LegId) -> StreamStatistics:
+        standing = self._legs.pop(id)
+        del self._names[standing.name]
+        self._forget(id)
+        standing.close()
+        return standing.statistics()
+
+    def _listen(self) -> None:
+        notice = ffi.new("struct relay_notice *")
+        while self._relay and lib.relay_read(self._relay, notice):
+            standing = self._names.get(notice.leg)  # none: the leg has gone since
+            if standing is not None:
+                self._hear(standing, notice)
+
+    def _hear(self, standing: _Standing, notice: Any) -> None:
+        id = standing.leg.id
+        match notice.kind:
+            case lib.RELAY_MEDIA_FIRST:
+                self.events(id, Event.MEDIA_FIRST, "")
+            case lib.RELAY_MEDIA_INACTIVE:
+                self.events(id, Event.MEDIA_INACTIVE, f"no media for {standing.leg.inactivity:g} s")
+            case lib.RELAY_SRTP_FAILURES:
+                last = _OUTCOMES[notice.outcome]
+                self.events(id, Event.SRTP_FAILURES, f"{notice.value} packets, the last: {last}")
+            case lib.RELAY_REKEYED:
+                standing.forget_old_keys()
+            case lib.RELAY_LATCHED:
+                address = notice.address
+                host = ipaddress.ip_address(bytes(address.host)[: 16 if address.family == 6 else 4])
+                log_latched(id, bool(notice.value), host, address.port)
+            case lib.RELAY_BROKEN:
+                if standing.lose_sockets():
+                    self.events(id, Event.CONTEXT_LOST, os.strerror(notice.value))
+
+
+class _KeySet(NamedTuple):
+    """Keys that are in force together, and what the loop is shown of them."""
+
+    keys: tuple[Key, ...]
+    handles: dict[Key, Any]
+    shown: Any
+
+
+class _Means(NamedTuple):
+    """What a leg needs and what can be wrong with it, made before anything is changed."""
+
+    remotes: tuple[Sockaddr | None, Sockaddr | None]  # for RTP, for RTCP
+    local_key: Key | None
+    protector: Any  # handle of local_key, NULL if there is none
+    current: _KeySet | None
+    previous: _KeySet | None
+
+
+@dataclass(slots=True)
+class _Standing:
+    """A leg as it stands: what the loop has been lent for it. It outlives the loan."""
+
+    name: int
+    handle: Any
+    leg: Leg = field(init=False)
+    sockets: Sockets | None = None
+    means: _Means = field(default=_Means((None, None), None, ffi.NULL, None, None), repr=False)
+
+    def become(self, leg: Leg, means: _Means, sockets: Sockets | None) -> None:
+        self.leg, self.means = leg, means
+        if sockets is not None:
+            self.close()
+            self.sockets = sockets
+
+    def has_ports_of(self, leg: Leg) -> bool:
+        here = (self.leg.local_rtp, self.leg.local_rtcp)
+        return (
+            self.sockets is not None and not self.count().broken and here == (leg.local_rtp, leg.local_rtcp)
+        )
+
+    def count(self) -> Any:
+        counts = ffi.new("struct relay_counts *")
+        lib.relay_count(self.handle, counts)
+        return counts
+
+    def statistics(self) -> StreamStatistics:
+        counts = self.count()
+        return StreamStatistics(
+            id=self.leg.id.stream,
+            received=counts.received,
+            sent=counts.sent,
+            received_octets=counts.received_octets,
+            sent_octets=counts.sent_octets,
+            dropped={
+                name: counts.outcomes[n]
+                for n, name in enumerate(_OUTCOMES)
+                if n != lib.RELAY_FORWARDED and counts.outcomes[n]
+            },
+        )
+
+    def rekeying(self) -> bool:
+        return self.means.previous is not None and bool(self.count().rekeying)
+
+    def forget_old_keys(self) -> None:
+        if not self.rekeying():
+            self.means = self.means._replace(previous=None)
+
+    def lose_sockets(self) -> bool:
+        """False: it has others by now."""
+        if not self.count().broken:
+            return False
+        self.close()
+        return True
+
+    def close(self) -> None:
+        if self.sockets is not None:
+            close_all([self.sockets])
+            self.sockets = None
+
+
+def _prepare(leg: Leg, standing: _Standing | None) -> _Means:
+    before = standing.means if standing else _Means((None, None), None, ffi.NULL, None, None)
+    secured = leg.transport is Transport.SRTP
+    local_key, protector = (leg.local_key, before.protector) if secured else (None, ffi.NULL)
+    if local_key is None:
+        protector = ffi.NULL
+    elif local_key != before.local_key:
+        protector = _key(local_key, sends=True)
+    current, previous = before.current, before.previous
+    if not secured or not leg.remote_keys:
+        current = previous = None
+    elif current is None:
+        current, previous = _key_set(leg.remote_keys, {}), None
+    elif current.keys != leg.remote_keys:
+        if standing is None or not standing.rekeying():
+            previous = None
+        kept = {**(previous.handles if previous else {}), **current.handles}
+        current, previous = _key_set(leg.remote_keys, kept), previous or current
+    remotes = (sockaddr(leg.remote, leg), sockaddr(leg.remote_rtcp, leg))
+    if leg.peer is not None and leg.peer.context != leg.id.context:
+        raise UsageError("the peer leg is in another context")
+    return _Means(remotes, local_key, protector, current, previous)
+
+
+def _key_set(keys: tuple[Key, ...], kept: dict[Key, Any]) -> _KeySet:
+    mkis = {key.mki for key in keys}
+    alike = len({(key.suite, len(key.mki)) for key in keys}) == 1
+    if not alike or len(mkis) != len(keys) or len(keys) > lib.SRTP_MAX_KEYS:
+        raise UsageError("the keys of one direction have one suite, and different MKIs of one length")
+    handles = {key: kept.get(key) or _key(key, sends=False) for key in keys}
+    shown = ffi.new("struct srtp_keys *", {"count": len(keys), "keys": list(handles.values())})
+    return _KeySet(keys, handles, shown)
+
+
+def _key(key: Key, *, sends: bool) -> Any:
+    suite = getattr(lib, f"SRTP_{key.suite.name}")
+    if len(key.material) != key.suite.material_length:
+        raise UsageError(f"a key of {key.suite.value} has {key.suite.material_length} bytes")
+    handle = lib.srtp_key_new(suite, key.material, len(key.material), key.mki, len(key.mki), sends)
+    if not handle:
+        raise UsageError(f"no key of {key.suite.value} can be made of it")
+    return ffi.gc(handle, lib.srtp_key_free)
+
+
+def _change(leg: Leg, means: _Means, handle: Any, peer: Any, sockets: Sockets | None) -> dict[str, Any]:
+    """A struct relay_change, as cffi takes it."""
+    return {
+        "leg": handle,
+        "removed": False,
+        "sockets": [sock.fileno() for sock in sockets] if sockets else [-1, -1],
+        "peer": peer,
+        "transport": _TRANSPORTS[leg.transport],
+        "rtcp_mux": leg.rtcp_mux,
+        "receives": leg.mode.receives,
+        "sends": leg.mode.sends,
+        "latch": leg.latch,
+        "source_filter": leg.source_filter,
+        "remotes": [_address(remote) for remote in means.remotes],
+        "inactivity": _ns(leg.inactivity) if leg.mode.receives else 0,
+        "sends_with": means.protector,
+        "receives_with": means.current.shown if means.current else ffi.NULL,
+        "received_with": means.previous.shown if means.previous else ffi.NULL,
+    }
+
+
+def _address(remote: Sockaddr | None) -> dict[str, Any]:
+    if remote is None:
+        return {"family": 0}
+    host = ipaddress.ip_address(remote[0].partition("%")[0])
+    return {"family": host.version, "host": list(host.packed), "port": remote[1]}
+
+
+def _ns(seconds: float) -> int:
+    return round(seconds * 1e9)
+
+
+_TRANSPORTS = {
+    Transport.RTP: lib.RELAY_RTP,
+    Transport.SRTP: lib.RELAY_SRTP,
+    Transport.UDP: lib.RELAY_UDP,
+}
+_OUTCOMES = [ffi.string(lib.relay_outcome_name(n)).decode() for n in range(lib.RELAY_OUTCOMES)]
+assert all(hasattr(lib, f"SRTP_{suite.name}") for suite in Suite)
