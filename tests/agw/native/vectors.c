@@ -203,7 +203,52 @@ static void ends(void) {
     srtp_engine_free(engine);
 }
 
+static long allocations;
+
+static void *counted(size_t size, const char *file, int line) {
+    (void)file, (void)line;
+    allocations++;
+    return malloc(size);
+}
+
+static void *counted_again(void *at, size_t size, const char *file, int line) {
+    (void)file, (void)line;
+    allocations++;
+    return realloc(at, size);
+}
+
+static void released(void *at, const char *file, int line) {
+    (void)file, (void)line;
+    free(at);
+}
+
+/* Nothing is allocated where packets go: OpenSSL's own allocator says so. */
+static void no_allocation(void) {
+    struct srtp_engine *engine = srtp_engine_new();
+    for (int suite = 0; suite < SRTP_SUITES; suite++) {
+        struct srtp_key *sends = key_of((enum srtp_suite)suite, true);
+        struct srtp_keys *receives = calloc(1, sizeof *receives + sizeof sends);
+        receives->keys[receives->count++] = key_of((enum srtp_suite)suite, false);
+        const long before = allocations;
+        for (int n = 0; n < 200; n++) {
+            uint8_t packet[256] = {0x80, 0, 0, (uint8_t)(n / 2)};
+            size_t length = 172;
+            const bool rtcp = n % 2;
+            holds("sent", srtp_protect_packet(engine, sends, rtcp, packet, &length) == SRTP_OK);
+            holds("received", srtp_unprotect_packet(engine, receives, rtcp, packet, &length) == SRTP_OK);
+        }
+        holds("no allocation", allocations == before);
+        srtp_key_free(sends);
+        srtp_key_free(receives->keys[0]);
+        free(receives);
+    }
+    srtp_engine_free(engine);
+    holds("allocations are counted", allocations > 0);
+}
+
 int main(void) {
+    CRYPTO_set_mem_functions(counted, counted_again, released);
+    no_allocation();
     derivation();
     keystream();
     aead_rtp();
