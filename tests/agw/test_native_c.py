@@ -23,8 +23,6 @@ SANITIZERS = ["-g", "-O1", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all
 SECONDS = int(os.environ.get("FUZZ_SECONDS", "60"))
 WHAT = "address,undefined"
 
-pytestmark = pytest.mark.skipif(not shutil.which("gcc"), reason="there is no compiler")
-
 
 def run(*command: object, timeout: float = 100, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(

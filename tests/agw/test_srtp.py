@@ -28,12 +28,8 @@ def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     return request.param
 
 
-@pytest.fixture
-def libsrtp_only(implementation: str) -> None:
-    """For what is relay.c's with the native Plane: test_planes.py has it."""
-    if implementation == "native":
-        pytest.skip("tested over both Planes")
-
+# Changes of keys are relay.c's with the native Plane: test_planes.py has them.
+libsrtp_only = pytest.mark.parametrize("implementation", ["libsrtp"], indirect=True)
 
 ALL = list(Suite)
 AEAD = (Suite.AEAD_AES_128_GCM, Suite.AEAD_AES_256_GCM)
@@ -376,7 +372,7 @@ def test_the_longest_packet_is_carried_and_a_longer_one_refused(suite: Suite) ->
 # -- keys that change ------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("libsrtp_only")
+@libsrtp_only
 def test_a_new_key_takes_over_with_its_first_packet_and_none_is_lost_p14() -> None:
     old, new = key_of(Suite.AES_CM_128_HMAC_SHA1_80), key_of(Suite.AEAD_AES_256_GCM)
     before, after = Protector(old), Protector(new)
@@ -390,7 +386,7 @@ def test_a_new_key_takes_over_with_its_first_packet_and_none_is_lost_p14() -> No
     assert failure(lambda: unprotector.unprotect(late, False)) is Failure.AUTH_FAILED
 
 
-@pytest.mark.usefixtures("libsrtp_only")
+@libsrtp_only
 def test_a_key_that_stays_keeps_its_replay_window_and_roll_over_counter_p14() -> None:
     key = key_of(Suite.AES_CM_128_HMAC_SHA1_80)
     unprotector = Unprotector([key])
@@ -404,7 +400,7 @@ def test_a_key_that_stays_keeps_its_replay_window_and_roll_over_counter_p14() ->
     assert successor.unprotect(reference(key, rtp(1), 0x10001, False), False) == rtp(1)
 
 
-@pytest.mark.usefixtures("libsrtp_only")
+@libsrtp_only
 def test_a_change_that_is_taken_back_leaves_all_as_it_was_p29() -> None:
     old, never = key_of(Suite.AES_CM_128_HMAC_SHA1_80), key_of(Suite.AES_CM_128_HMAC_SHA1_80)
     unprotector = Unprotector([old])
@@ -417,7 +413,7 @@ def test_a_change_that_is_taken_back_leaves_all_as_it_was_p29() -> None:
     assert restored.unprotect(reference(old, rtp(1), 0x10001, False), False) == rtp(1)
 
 
-@pytest.mark.usefixtures("libsrtp_only")
+@libsrtp_only
 def test_a_second_change_before_the_first_was_seen_still_takes_the_key_that_works_p14() -> None:
     keys = [key_of(Suite.AES_CM_128_HMAC_SHA1_80) for _ in range(3)]
     protector = Protector(keys[0])

@@ -230,7 +230,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="how long calls are begun")
     parser.add_argument("--trials", type=int, default=3, help="of each system and rate")
     parser.add_argument("--settle", type=float, default=34.0, help="seconds after the last call")
-    parser.add_argument("--base-port", type=int, default=45000, help="of the hundred used for SIP")
+    parser.add_argument("--base-port", type=int, default=21000, help="of the hundred used for SIP")
     parser.add_argument("--profile", action="store_true", help="the top ten functions, from a run of its own")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

@@ -43,13 +43,13 @@ listen = "unix:{place}/iq"
 [[realm]]
 name = "access"
 addresses = ["{host}"]
-ports = [47100, 50999]
+ports = [22000, 25499]
 [[realm]]
 name = "core"
 addresses = ["{host}"]
-ports = [51000, 54999]
+ports = [25500, 28999]
 """
-RTPENGINE_PORTS = (55000, 59999)
+RTPENGINE_PORTS = (29000, 31999)
 
 
 class CannotRun(Exception):
