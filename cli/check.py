@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 import tomllib
 from pathlib import Path
@@ -10,6 +11,9 @@ import click
 
 import agw.config
 import imsalg.config
+
+_GATEWAYS = {"iq", "realm", "grace"}  # what only the gateway's file has
+_PROXYS = {"visited_network", "access", "core", "gateway", "sip", "policy", "registration", "call", "status"}
 
 
 @click.command()
@@ -39,8 +43,7 @@ def _kind_of(path: str) -> str:
         tree = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return "proxy"
-    return (
-        "proxy"
-        if tree.keys() & {"access", "core", "gateway", "policy", "registration", "call"}
-        else "gateway"
-    )
+    if tree.keys() & _GATEWAYS:
+        return "gateway"
+    near = [key for key in tree if difflib.get_close_matches(key, _PROXYS, n=1)]
+    return "proxy" if near else "gateway"

@@ -59,8 +59,12 @@ class Proxy:
     async def start(self) -> None:
         """Raises OSError when an address or the status socket cannot be had."""
         await self._shell.start()
-        if self._config.status.socket:
-            self._status = await asyncio.start_unix_server(self._tell_status, self._config.status.socket)
+        if path := self._config.status.socket:
+            try:
+                self._status = await asyncio.start_unix_server(self._tell_status, path)
+            except OSError as error:
+                await self._shell.close()
+                raise OSError(error.errno, f"cannot listen on {path}: {error.strerror or error}") from None
         self._iq_task = asyncio.create_task(self._iq.run())
         for access in self._config.access:
             log.info("access %s on %s (UDP, TCP)", access.name, access.listen)

@@ -10,7 +10,16 @@ from imsalg.errors import BadMessage
 from imsalg.sip.headers import Headers
 from imsalg.sip.values import NameAddr, Uri
 
+_AMONG_NETWORKS = (  # of TS 24.229 clause 4.4, what no UE says or is told
+    "Attestation-Info",
+    "Origination-Id",
+    "Relayed-Charge",
+    "Restoration-Info",
+    "Service-Interact-Info",
+)
 _NETWORK_ONLY = (
+    *_AMONG_NETWORKS,
+    "Feature-Caps",
     "P-Asserted-Identity",
     "P-Asserted-Service",
     "P-Charging-Vector",
@@ -25,6 +34,7 @@ _NETWORK_ONLY = (
     "Service-Route",
 )
 _NOT_FOR_UES = (
+    *_AMONG_NETWORKS,
     "P-Charging-Vector",
     "P-Charging-Function-Addresses",
     "P-Private-Network-Indication",
@@ -41,9 +51,10 @@ _INTEGRITY = re.compile(rf",\s*{_PROTECTED}|{_PROTECTED}\s*,?\s*", re.IGNORECASE
 def from_ue(headers: Headers) -> None:
     """Take away what only the network may say; P-Preferred-Identity has its own function."""
     headers.remove(*_NETWORK_ONLY)
-    access = headers.values("P-Access-Network-Info")
-    if any("network-provided" in value.lower() for value in access):
-        headers.set("P-Access-Network-Info", *(v for v in access if "network-provided" not in v.lower()))
+    for name in ("P-Access-Network-Info", "Cellular-Network-Info"):
+        values = headers.values(name)
+        if any("network-provided" in value.lower() for value in values):
+            headers.set(name, *(v for v in values if "network-provided" not in v.lower()))
     # only the P-CSCF may tell the S-CSCF that a registration was protected (TS 24.229 clause 5.2.2.1)
     authorization = headers.lines("Authorization")
     if any("integrity-protected" in value.lower() for value in authorization):

@@ -155,9 +155,9 @@ def _unix_listener(path: Path) -> socket.socket:
     before = os.umask(0o177)  # the file is never wider than 0600, not even for a moment
     try:
         listener.bind(str(path))
-    except OSError:
+    except OSError as error:
         listener.close()
-        raise
+        raise OSError(error.errno, f"cannot listen on {path}: {error.strerror}") from None
     finally:
         os.umask(before)
     return listener

@@ -118,6 +118,21 @@ def test_the_shipped_files_are_right(path: Path) -> None:
     assert code == 0, said
 
 
+def test_check_knows_a_proxys_file_by_its_misspelt_table(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text("[acess]\n")
+    assert imsalg("check", str(path)) == (2, f"{path}: acess: unknown key; did you mean 'access'?\n")
+
+
+def test_a_gateway_that_cannot_listen_names_the_socket(tmp_path: Path) -> None:
+    path, socket = tmp_path / "x.toml", tmp_path / "none" / "iq.sock"
+    path.write_text(f'[iq]\nlisten = "unix:{socket}"\n')
+    assert imsalg("gateway", "-c", str(path)) == (
+        1,
+        f"imsalg gateway: cannot listen on {socket}: No such file or directory\n",
+    )
+
+
 def test_check_of_what_cannot_be_read_exits_with_2(tmp_path: Path) -> None:
     assert imsalg("check", str(tmp_path / "none.toml"))[0] == 2
     (tmp_path / "broken.toml").write_text("[[")

@@ -13,6 +13,8 @@ PRIVATE = (
     ("P-User-Database", "<aaa://x>"),
     ("P-Visited-Network-ID", "there"),
     ("P-Profile-Key", "<sip:x@y>"),
+    ("Attestation-Info", "attestation=full"),
+    ("Relayed-Charge", 'msc;"x"'),
 )
 
 
@@ -72,6 +74,8 @@ def test_private_headers_of_a_ue_do_not_reach_the_core(world, alice):
         *PRIVATE,
         ("P-Access-Network-Info", "3GPP-E-UTRAN-FDD;utran-cell-id-3gpp=1"),
         ("P-Access-Network-Info", "3GPP-E-UTRAN;network-provided"),
+        ("Cellular-Network-Info", "3GPP-E-UTRAN;network-provided"),
+        ("Feature-Caps", "*;+g.3gpp.srvcc"),
         sdp=AUDIO,
     )
     headers = world.network.expect("INVITE").headers
@@ -79,6 +83,8 @@ def test_private_headers_of_a_ue_do_not_reach_the_core(world, alice):
         assert name not in headers
     assert "icid-value=1" not in headers.get("P-Charging-Vector")
     assert headers.values("P-Access-Network-Info") == ["3GPP-E-UTRAN-FDD;utran-cell-id-3gpp=1"]
+    assert "Cellular-Network-Info" not in headers
+    assert "Feature-Caps" not in headers
 
 
 def test_private_headers_of_the_core_do_not_reach_a_ue(world, alice):
