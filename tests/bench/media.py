@@ -40,12 +40,14 @@ from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-import media_soak
-from media_relays import RELAYS, resident
-from media_rig import Load, Place, Way, calls, load, stream
-from signalling import ROOT, CannotRun, output, say
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from agw.iq.messages import Suite
+from tests.bench import media_soak
+from tests.bench.media_relays import RELAYS, resident
+from tests.bench.media_rig import Load, Place, Way, calls, load, stream
+from tests.bench.peers.systems import ROOT, CannotRun
+from tests.bench.signalling import output, say
 
 SUITES = (Suite.AES_CM_128_HMAC_SHA1_80, Suite.AEAD_AES_128_GCM)
 LOSS = 0.001

@@ -18,11 +18,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from media_relays import resident
-from media_rig import new_key
-
 from agw.flows import Difference, Leg, LegId, Plane
 from agw.iq.messages import Address, Mode, Suite, Transport
+from tests.bench.media_relays import resident
+from tests.bench.media_rig import new_key
 
 HOST = "127.0.0.1"
 

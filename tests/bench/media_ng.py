@@ -6,9 +6,8 @@ import base64
 import re
 import socket
 
-from signalling import CannotRun
-
 from agw.iq.messages import Key, Suite
+from tests.bench.peers.systems import CannotRun
 
 Value = int | str | list["Value"] | dict[str, "Value"]
 

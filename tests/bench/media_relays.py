@@ -16,10 +16,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from media_ng import Ng
-from media_rig import Call, Joined, Place, build, key_word, new_key
-from signalling import HOST, CannotRun, answers, process, wait_for
-
 from agw.iq.client import Client
 from agw.iq.messages import (
     Address,
@@ -36,6 +32,9 @@ from agw.iq.messages import (
     Stream,
     Transport,
 )
+from tests.bench.media_ng import Ng
+from tests.bench.media_rig import Call, Joined, Place, build, key_word, new_key
+from tests.bench.peers.systems import HOST, CannotRun, answers, process, wait_for
 
 AT_ONCE = 50  # Iq requests that wait for their replies
 INACTIVITY = 60.0

@@ -12,9 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from signalling import CannotRun
-
 from agw.iq.messages import Key, Suite
+from tests.bench.peers.systems import CannotRun
 
 SOURCES = Path(__file__).resolve().parent / "media"
 

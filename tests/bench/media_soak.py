@@ -8,10 +8,9 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 
-from media_relays import Controller, controller, gateway, reservations, resident
-from media_rig import Call, Load, Place, Way, calls, load, new_key, stream
-
 from agw.iq.messages import AuditValue, ChangeThroughConnection, Mode, ReleaseTermination, Suite
+from tests.bench.media_relays import Controller, controller, gateway, reservations, resident
+from tests.bench.media_rig import Call, Load, Place, Way, calls, load, new_key, stream
 
 HELD = 2.0  # seconds that a passing call lasts
 SAMPLE = 1.0  # seconds

@@ -6,11 +6,11 @@ import asyncio
 import os
 
 import pytest
-from media import SUITES, Bench, Cell
-from media_rig import Place, Way
-from media_soak import soak
 
 from agw.iq.messages import Suite
+from tests.bench.media import SUITES, Bench, Cell
+from tests.bench.media_rig import Place, Way
+from tests.bench.media_soak import soak
 
 STREAMS = 20
 RATE = 2000.0  # packets/s: an interpreter can do it
