@@ -225,9 +225,9 @@ def measure(
             best, by_load = bench.highest(system, cell, former.get(system, {}).get(HIGHEST))
             rows[system] |= {
                 HIGHEST: best.rate if best else 0.0,
-                "CPU µs/packet there": best.cpu if best else math.nan,
+                "CPU µs/packet there": best.cpu if best else 0.0,
                 BY_LOAD: by_load,
-                "others' CPU % there": 100 * best.others if best else math.nan,
+                "others' CPU % there": 100 * best.others if best else 0.0,
             }
     for system in systems:
         rows[system]["memory KiB/stream"] = memory[system]
@@ -359,7 +359,7 @@ def compare(bench: Bench, options: argparse.Namespace) -> tuple[dict[str, object
 
 
 def soak(bench: Bench, options: argparse.Namespace) -> tuple[dict[str, object], str]:
-    with bench.fresh_place() as place:
+    with turn(), bench.fresh_place() as place:
         suite = Suite(options.suites.split(",")[0])
         done = asyncio.run(
             media_soak.soak(
