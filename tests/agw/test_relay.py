@@ -137,8 +137,10 @@ def test_packets_that_come_fast_wait_for_each_other_and_none_is_lost() -> None:
             came = []
             for number in range(2000):
                 a.send(rtp(number))
-                await asyncio.sleep(0)
                 came += b.take()
+                while number - len(came) > 100:  # more would not fit into the peer's socket
+                    await asyncio.sleep(0)
+                    came += b.take()
             rig.change(a, source_filter=True)
             await rig.settle()
             assert came + b.take() == [rtp(number) for number in range(2000)]
