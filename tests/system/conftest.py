@@ -3,7 +3,6 @@ file, once they have had the time that RFC 3261 gives them, no registration, tra
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -13,8 +12,6 @@ from tests.system.world import World, registrar
 
 @pytest.fixture(scope="module")
 def _world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    if shutil.which("sipp") is None:
-        pytest.skip("SIPp is not installed")
     with registrar(tmp_path_factory.mktemp("registrar")), World(log_level="debug") as world:
         yield world
         world.check()
