@@ -16,10 +16,12 @@ the same offer; the offerer's is one for each early dialog (`fork`), with an add
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Protocol
+
+from msgspec.structs import replace as with_fields
 
 from agw.iq.messages import Address, Key, Mode, Stream, Suite, Transport
 from imsalg.anchor import Anchor, Side, Termination, Wanted
@@ -44,7 +46,7 @@ class Random(Protocol):
 class Terms:
     """What the media of a call are negotiated under: fixed by the UE's registration and the access it uses.
 
-    hosts: our signalling address on each side, which stands in o=. ip6: the address family of each side.
+    hosts: our signalling address on each side, which stands in o=.
     inactivity: seconds without media until the gateway says so; 0: never.
     """
 
@@ -104,7 +106,8 @@ class Negotiation:
     decisions: tuple[Decision, ...] = ()
     keys: dict[int, Crypto] = field(default_factory=dict)  # our crypto line towards the UE, by m-line
     streams: dict[Side, dict[int, Stream]] = field(default_factory=dict)  # as agreed
-    families: dict[Side, bool] = field(default_factory=dict)
+    families: dict[Side, bool] = field(default_factory=dict)  # whether each side is on IPv6
+    watched: bool = False  # silence counts
     pending: Exchange | None = None
     latest: Exchange | None = None  # the last completed
 
@@ -153,14 +156,15 @@ class Negotiation:
             raise BadSdp("; ".join(dict.fromkeys(d.reason for d in decisions if d.active)))
         own: dict[int, tuple[Crypto, ...]] = {}
         streams: dict[int, Stream] = {}
-        for index, (media, decision) in enumerate(zip(document.media, decisions, strict=True)):
+        ip6 = self._family(side, document, decisions)
+        for index, decision in enumerate(decisions):
             if not decision.active or not decision.anchored:
                 continue
-            _remote(document, media)  # an offer whose address we could never send to is refused now
             if side is Side.CORE and decision.treatment is Treatment.E2AE_SDES:
                 own[index] = self._own_lines(index)
             agreed = self.streams.get(side.other, {}).get(index + 1)
             streams[index + 1] = agreed or Stream(index + 1, _transport(decision, side.other))
+        self.families[side] = ip6
         self.pending = Exchange(side, document, decisions, own)
         agreed_streams = self.streams.get(side.other, {})
         return {self.names[side.other]: self._termination(side.other, {**agreed_streams, **streams})}
@@ -198,8 +202,9 @@ class Negotiation:
         for line, media in zip(lines, answer.media, strict=True):
             if media.port and not line.accepted:
                 raise BadSdp(line.reason)
-        exchange.answer = answer
-        exchange.decisions = tuple(line.decision for line in lines)
+        decisions = tuple(line.decision for line in lines)
+        self._family(side, answer, decisions)
+        exchange.answer, exchange.decisions = answer, decisions
         keys: dict[int, Crypto] = {}
         streams: dict[Side, dict[int, Stream]] = {Side.ACCESS: {}, Side.CORE: {}}
         for index, line in enumerate(lines):
@@ -212,9 +217,6 @@ class Negotiation:
                 )
         self.keys = keys
         self.streams = streams
-        family = exchange.offer.connection_of(exchange.offer.media[0]) if exchange.offer.media else None
-        if family is not None and self.anchor.have(self.names[exchange.side]) is None:
-            self.families[exchange.side] = family.addrtype == "IP6"
         return self.wanted()
 
     def answered(self) -> bytes:
@@ -261,6 +263,21 @@ class Negotiation:
     def _termination(self, side: Side, streams: Mapping[int, Stream]) -> Termination:
         return Termination(self.terms.realms[side], self.families[side], streams)
 
+    def _family(self, side: Side, document: Document, decisions: Sequence[Decision]) -> bool:
+        """Whether a side's media are on IPv6. One termination has one family, for good: what the gateway
+        could never send to is refused before anybody is called. Raises BadSdp."""
+        lines = [m for m, d in zip(document.media, decisions, strict=True) if d.active and d.anchored]
+        said = {":" in host.host for media in lines for host in _remote(document, media) if host}
+        if len(said) > 1:
+            raise BadSdp("media addresses of both families; the gateway has one for each side")
+        stands = self.anchor.have(self.names[side])
+        if stands is not None and said and said != {stands.ip6}:
+            raise BadSdp("media addresses of another family than before")
+        if stands is not None or not lines:
+            return self.families[side]
+        held = document.connection_of(lines[0])
+        return said.pop() if said else held is not None and ":" in held.host
+
     def _locals(self, side: Side) -> dict[int, Local]:
         return {
             id - 1: Local(
@@ -303,8 +320,20 @@ class Negotiation:
             remote_keys=_key(theirs) if secured and theirs else (),
             mode=mode,
             latch=side is Side.ACCESS,
-            inactivity=self.terms.inactivity if mode is Mode.SENDRECV else 0.0,
+            inactivity=self._inactivity(mode),
         )
+
+    def watch(self) -> None:
+        """Silence counts from now on, as the call is answered: one that rings may be silent for long."""
+        if not self.watched:
+            self.watched = True
+            self.streams = {
+                side: {id: with_fields(s, inactivity=self._inactivity(s.mode)) for id, s in streams.items()}
+                for side, streams in self.streams.items()
+            }
+
+    def _inactivity(self, mode: Mode) -> float:
+        return self.terms.inactivity if self.watched and mode is Mode.SENDRECV else 0.0
 
     # -- keys
 
@@ -419,7 +448,10 @@ def _remote(document: Document, media: Media) -> tuple[Address | None, Address |
     if (value := media.attribute("rtcp")) is None:
         return remote, None
     rtcp = RtcpAttribute.parse(value)
-    return remote, Address(_numeric(rtcp.connection.host if rtcp.connection else connection.host), rtcp.port)
+    where = rtcp.connection or connection
+    if not rtcp.port or where.unspecified:  # as browsers write it, who multiplex RTCP anyway
+        return remote, None
+    return remote, Address(_numeric(where.host), rtcp.port)
 
 
 @lru_cache(maxsize=1024)
@@ -428,8 +460,10 @@ def _numeric(host: str) -> str:
         address = ipaddress.ip_address(host)
     except ValueError:
         raise BadSdp("a media address that is no numeric one; others are not served") from None
-    if address.is_multicast:
-        raise BadSdp("a multicast media address; the gateway does not send there")
+    if address.is_multicast or address == ipaddress.IPv4Address("255.255.255.255"):
+        raise BadSdp("a multicast or broadcast media address; the gateway does not send there")
+    if isinstance(address, ipaddress.IPv6Address) and (address.scope_id or address.ipv4_mapped):
+        raise BadSdp("a scoped or IPv4-mapped media address; the gateway does not send there")
     return host
 
 

@@ -309,3 +309,27 @@ def test_a_refused_stranger_leaves_nothing_to_remember_or_retransmit(world, meth
     stranger.send(request)
     assert bytes(refusal) in map(bytes, stranger.absorbed)  # the same again
     assert world.network.quiet()
+
+
+FAR_WITH = "v=0\r\no=a 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN {}\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        FAR_WITH.format("IP4 255.255.255.255"),
+        FAR_WITH.format("IP6 ::ffff:192.0.2.1"),
+        FAR_WITH.format("IP6 fe80::1%eth0"),
+    ],
+)
+def test_an_offer_whose_address_the_gateway_never_sends_to_calls_nobody(world, body):
+    alice = world.register(world.ue(), "alice")
+    alice.invite("sip:bob@home.example", sdp=body)
+    alice.expect(488)
+    assert world.network.quiet
+
+
+def test_rtcp_at_port_zero_or_nowhere_is_rtcp_beside_rtp(world):
+    alice = world.register(world.ue(), "alice")
+    world.originate(alice, offer=FAR_WITH.format("IP4 192.0.2.10") + "a=rtcp:9 IN IP4 0.0.0.0\r\n")
+    assert world.leg("access").remote_rtcp is None or world.leg("access").remote_rtcp.port == 4001
