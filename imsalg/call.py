@@ -306,6 +306,7 @@ class Call:
             return
         proceed = partial(self._pass_on, crossing, outgoing)
         if invite and response.status >= 200:
+            branch.media.watch()
             proceed = partial(self._descriptions.confirm, branch, proceed)
         if found is not None:
             self._described(crossing, branch, response, outgoing, found, proceed, fail)

@@ -361,6 +361,19 @@ def test_silence_on_both_sides_ends_the_call(world, alice):
     assert any("no media" in note.text for note in world.notes)
 
 
+def test_silence_counts_only_once_the_call_is_answered(world, alice):
+    """With preconditions the answer comes in the first 183, and then it rings."""
+    invite = alice.invite("sip:bob@home.example", sdp=OFFER)
+    there = world.network.expect("INVITE")
+    world.network.reply(there, 183, sdp=FAR)
+    alice.expect(183)
+    assert {leg.inactivity for leg in world.legs().values()} == {0.0}
+    world.network.reply(there, 200)
+    here = alice.dialog(invite, alice.expect(200))
+    here.ack()
+    assert {leg.inactivity for leg in world.legs().values()} == {60.0}
+
+
 def test_silence_on_one_side_does_not(world, alice):
     here, far = world.originate(alice)
     world.plane.silent = 1.0

@@ -283,6 +283,42 @@ def test_where_rtcp_goes_is_told_the_gateway_p34(world, alice):
     assert world.leg("core").remote_rtcp == Address("203.0.113.5", 4001)
 
 
+@pytest.mark.parametrize("rtcp", ["a=rtcp:9 IN IP4 0.0.0.0", "a=rtcp:0"])
+def test_no_place_for_rtcp_is_as_if_none_were_said(world, alice, rtcp):
+    world.originate(alice, protected("192.0.2.10", "k", rtcp))
+    assert world.leg("access").remote_rtcp == Address("192.0.2.10", 4001)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        media(4002, "RTP/AVP", "c=IN IP6 2001:db8::9", kind="video"),
+        media(4002, "RTP/AVP", "a=rtcp:4003 IN IP6 2001:db8::9", kind="video"),
+        media(4002, "RTP/AVP", "c=IN IP4 255.255.255.255", kind="video"),
+        media(4002, "RTP/AVP", "c=IN IP6 fe80::1%eth0", kind="video"),
+    ],
+)
+def test_what_the_gateway_could_never_send_to_is_refused_before_anybody_is_called(world, alice, line):
+    alice.invite("sip:bob@home.example", sdp=session("192.0.2.10", media(), line))
+    alice.expect(488)
+    assert world.network.quiet()
+
+
+def test_a_side_that_changes_its_address_family_is_refused_and_the_call_goes_on(world, alice):
+    here, far = world.originate(alice)
+    here.request("INVITE", sdp=session("2001:db8::9", media(4000, "RTP/SAVP", crypto())))
+    alice.expect(488)
+    assert world.network.quiet()
+    here.hang_up(far)
+
+
+def test_a_disabled_line_does_not_say_which_address_family_is_wanted(world, alice):
+    disabled = media(0, "RTP/AVP", "c=IN IP6 ::1")
+    offer = session("192.0.2.10", disabled, media(4002, kind="video"))
+    world.originate(alice, offer, session("203.0.113.5", media(0), media(7002, kind="video")))
+    assert world.leg("access", 2).local_rtp.host == "192.0.2.2"
+
+
 def test_the_core_is_never_told_of_e2ae_by_anyone_p19(world, alice):
     """The world looks at every message to the core; here the UE does its worst."""
     lines = ("a=3ge2ae:applied", "a=3ge2ae:requested", "a=tcap:1 RTP/SAVP", "a=pcfg:1 t=1")
