@@ -208,11 +208,12 @@ class Call:
         crossing.sent = True
         self.effects.append(Send(crossing))
 
-    def cancel(self, crossing: Crossing, now: float) -> None:
-        """The sender of an INVITE has cancelled it (RFC 3261 section 9.2)."""
+    def cancel(self, crossing: Crossing, reasons: tuple[str, ...], now: float) -> None:
+        """The sender of an INVITE has cancelled it (RFC 3261 section 9.2). reasons: why, as it says; a phone
+        that reads "completed elsewhere" shows no missed call."""
         self._now = now
         if not crossing.answered:
-            self._refuse(crossing, 487, "")
+            self._refuse(crossing, 487, "", reasons)
 
     def acknowledge(self, request: Request, outgoing: Request, side: Side, flow: Flow, now: float) -> None:
         """The ACK to a 2xx."""
@@ -439,8 +440,9 @@ class Call:
             if crossing.final is not None:  # came in time to be of no use
                 self._late(crossing, crossing.final)
 
-    def _refuse(self, crossing: Crossing, status: int, reason: str) -> None:
-        """A final response of our own; what went on to the other side is cancelled if it can be."""
+    def _refuse(self, crossing: Crossing, status: int, reason: str, reasons: tuple[str, ...] = ()) -> None:
+        """A final response of our own; what went on to the other side is cancelled if it can be, with these
+        Reason values."""
         response = make_response(crossing.request, status, to_tag=self.token)
         if reason:
             if crossing.side is Side.ACCESS:  # the core is not told what the UE and we have agreed on
@@ -455,7 +457,7 @@ class Call:
         if not crossing.sent:
             self._settle(crossing)
         elif crossing in self._crossings and crossing.request.method == "INVITE":
-            self.effects.append(Cancel(crossing))
+            self.effects.append(Cancel(crossing, reasons))
         if crossing is self.invite:
             self._close()
         else:

@@ -172,9 +172,9 @@ class Core:
                     self._response(transaction, response)
                 case AckReceived(request, flow):
                     self._ack(request, flow)
-                case CancelReceived(transaction, _):
+                case CancelReceived(transaction, request):
                     if isinstance(crossing := transaction.owner, Crossing) and crossing.call is not None:
-                        crossing.call.cancel(crossing, self._now)
+                        crossing.call.cancel(crossing, tuple(request.headers.lines("Reason")), self._now)
                         self._carry_out(crossing.call)
                 case TransactionFailed(transaction, cause, detail):
                     self._failed(transaction, cause, detail)
@@ -238,9 +238,10 @@ class Core:
                         self._send(crossing)
                     case Respond(crossing, response):
                         self._respond(crossing, response)
-                    case Cancel(crossing):
+                    case Cancel(crossing, reasons):
                         if crossing.client is not None:
-                            self.endpoint.cancel(crossing.client, now)
+                            headers = [("Reason", reason) for reason in reasons]
+                            self.endpoint.cancel(crossing.client, now, headers)
                     case SendAck(request, flow):
                         self.endpoint.send(request, flow, now)
                     case Ask():
@@ -406,16 +407,16 @@ class Core:
                 self._note(logging.INFO, f"{registering.aor} is not registered any more")
             elif binding is not None:
                 if before is not None and before.flow != binding.flow:
-                    self._follow(before.flow, binding.flow)
+                    self._follow(before, binding)
                 what = ", ".join(sorted(binding.mechanisms)) or "no media security"
                 where = f"{binding.flow.transport} {binding.flow.remote}"
                 self._note(logging.INFO, f"{binding.aor} is registered from {where}: {what}")
 
-    def _follow(self, before: Flow, flow: Flow) -> None:
+    def _follow(self, before: Binding, after: Binding) -> None:
         """A UE has registered from somewhere else: its calls are reached there as well."""
         for call in self.calls.values():
-            if call.flows[Side.ACCESS] == before:
-                call.flows[Side.ACCESS] = flow
+            if call.aor == after.aor and call.flows[Side.ACCESS] == before.flow:
+                call.flows[Side.ACCESS] = after.flow
 
     def _from_ue(self, crossing: Crossing, access: AccessConfig) -> None:
         """An initial request from a UE (TS 24.229 clause 5.2.6.3)."""
@@ -429,8 +430,10 @@ class Core:
             mechanisms = binding.mechanisms
             trust.assert_identity(headers, binding.associated)
             headers.set("Route", *binding.service_route)  # forced, whatever the UE preloaded
-        elif flow.remote.host in access.trusted or (access.emergency and _is_emergency(request)):
+        elif flow.remote.host in access.trusted:
             headers.remove("P-Preferred-Identity")
+        elif access.emergency and _is_emergency(request):
+            headers.remove("P-Preferred-Identity", "Route")  # who is not known does not say where it goes
         else:
             raise PeerError("not registered", 403)
         self._charge(headers)

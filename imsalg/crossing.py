@@ -62,9 +62,10 @@ class Respond:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Cancel the client transaction of an INVITE."""
+    """Cancel the client transaction of an INVITE. reasons: Reason values for the other end (RFC 3326)."""
 
     crossing: Crossing
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

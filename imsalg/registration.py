@@ -19,10 +19,12 @@ from imsalg.policy.treatment import Mechanism
 from imsalg.sip.endpoint import Flow
 from imsalg.sip.message import Request, Response
 from imsalg.sip.timers import Running, Timers
-from imsalg.sip.values import NameAddr
+from imsalg.sip.values import NameAddr, Uri
 
 DEFAULT_EXPIRES = 3600  # seconds, where nobody says
 MAX_CONTACTS = 8  # in one REGISTER
+
+Contact = tuple[str, str, str, int | None]  # scheme, user, host, port
 
 
 class Random(Protocol):
@@ -120,6 +122,7 @@ class Registrations:
         wildcard = values == ["*"]
         contacts = [] if wildcard else [NameAddr.parse(value) for value in values]
         for contact in contacts:
+            _same_contact(contact.uri)  # a broken one is refused now
             wish = _expires(contact, request)
             if 0 < wish < self.min_expires:
                 raise PeerError("too short", 423)
@@ -145,15 +148,15 @@ class Registrations:
             for binding in [binding for binding in self if binding.aor == registering.aor]:
                 self.remove(binding)
             return None
-        given: dict[str, int] = {}
+        given: dict[Contact, int] = {}
         for value in response.headers.values("Contact"):
             with contextlib.suppress(BadMessage):
                 contact = NameAddr.parse(value)
-                given[contact.uri] = _expires(contact, response)
+                given[_same_contact(contact.uri)] = _expires(contact, response)
         alive = {
-            uri: now + min(given[uri], self.max_expires)
+            uri: now + min(given[same], self.max_expires)
             for uri in registering.contacts
-            if given.get(uri, 0) > 0
+            if given.get(same := _same_contact(uri), 0) > 0
         }
         if not registering.contacts:  # a query
             return self._by_token.get(registering.token)
@@ -215,6 +218,13 @@ def _expires(contact: NameAddr, message: Request | Response) -> int:
         if text is not None and text.isascii() and text.isdigit() and len(text) <= 10:
             return int(text)
     return DEFAULT_EXPIRES
+
+
+def _same_contact(uri: str) -> Contact:
+    """What two spellings of a Contact URI have in common (RFC 3261 section 19.1.4): registrars may add
+    parameters, drop them, or write the host in their own way."""
+    parsed = Uri.parse(uri)
+    return parsed.scheme, parsed.user or parsed.opaque, parsed.host.lower(), parsed.port
 
 
 def _instance(contact: NameAddr) -> str:

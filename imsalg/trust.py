@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from imsalg.errors import BadMessage
+from imsalg.sip.grammar import LWS, split_commas
 from imsalg.sip.headers import Headers
 from imsalg.sip.values import NameAddr, Uri
 
@@ -44,8 +44,6 @@ _NOT_FOR_UES = (
     "P-Visited-Network-ID",
     "P-Preferred-Identity",
 )
-_PROTECTED = r'integrity-protected\s*=\s*(?:"[^"]*"|[^,\s]*)'
-_INTEGRITY = re.compile(rf",\s*{_PROTECTED}|{_PROTECTED}\s*,?\s*", re.IGNORECASE)
 
 
 def from_ue(headers: Headers) -> None:
@@ -56,15 +54,15 @@ def from_ue(headers: Headers) -> None:
         if any("network-provided" in value.lower() for value in values):
             headers.set(name, *(v for v in values if "network-provided" not in v.lower()))
     # only the P-CSCF may tell the S-CSCF that a registration was protected (TS 24.229 clause 5.2.2.1)
-    authorization = headers.lines("Authorization")
-    if any("integrity-protected" in value.lower() for value in authorization):
-        headers.set("Authorization", *(_INTEGRITY.sub("", value) for value in authorization))
+    _discard_parameters(headers, "Authorization", "integrity-protected")
 
 
 def to_ue(headers: Headers) -> None:
     """Take away what the UE is not to see; an asserted identity too, if privacy is asked for (RFC 3325 clause
     7)."""
     headers.remove(*_NOT_FOR_UES)
+    # the keys of IMS AKA are for the P-CSCF; on the air they would be everyone's (TS 24.229 clause 5.2.2.2)
+    _discard_parameters(headers, "WWW-Authenticate", "ck", "ik")
     privacy = {token.strip().lower() for value in headers.lines("Privacy") for token in value.split(";")}
     if "id" in privacy:
         headers.remove("P-Asserted-Identity")
@@ -78,6 +76,19 @@ def assert_identity(headers: Headers, identities: Sequence[str]) -> None:
     own = {user_of(value): value for value in identities}
     chosen = [own[user] for value in preferred if (user := user_of(value)) in own]
     headers.set("P-Asserted-Identity", *(chosen[:2] or identities[:1]))
+
+
+def _discard_parameters(headers: Headers, name: str, *parameters: str) -> None:
+    """Take parameters out of a challenge or of credentials; lines without them keep their bytes."""
+    lines = headers.lines(name)
+    kept = []
+    for line in lines:
+        scheme, _, rest = line.partition(" ")
+        given = split_commas(rest)
+        stay = [each for each in given if each.partition("=")[0].strip(LWS).lower() not in parameters]
+        kept.append(line if len(stay) == len(given) else f"{scheme} {', '.join(stay)}")
+    if kept != lines:
+        headers.set(name, *kept)
 
 
 def user_of(value: str) -> str | None:

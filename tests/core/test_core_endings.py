@@ -71,6 +71,19 @@ def test_cancel_after_a_provisional(world, alice, status):
     assert clean(world)
 
 
+def test_why_it_is_cancelled_is_told_the_callee(world, alice):
+    reason = 'SIP;cause=200;text="Call completed elsewhere"'
+    invite = world.network.call(alice, sdp=session("203.0.113.5"))
+    there = alice.expect("INVITE")
+    alice.reply(there, 180)
+    world.network.cancel(invite, ("Reason", reason))
+    cancel = alice.expect("CANCEL")
+    assert cancel.headers.lines("Reason") == [reason]
+    alice.reply(cancel, 200)
+    alice.reply(there, 487)
+    assert clean(world)
+
+
 def test_cancel_that_crosses_the_200_is_acknowledged_and_hung_up(world, alice):
     invite = alice.invite("sip:bob@home.example", sdp=OFFER)
     there = world.network.expect("INVITE")

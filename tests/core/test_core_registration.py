@@ -120,6 +120,15 @@ def test_a_401_passes_and_registers_nobody(world):
     assert not registrations(world)
 
 
+def test_the_keys_of_aka_in_a_401_stay_here(world):
+    alice = world.ue()
+    alice.register("alice")
+    challenge = 'Digest realm="r", nonce="Xik=", algorithm=AKAv1-MD5, ck="00ff", qop="auth, ck=1", IK="ff00"'
+    world.network.reply(world.network.expect("REGISTER"), 401, ("WWW-Authenticate", challenge))
+    left = 'Digest realm="r", nonce="Xik=", algorithm=AKAv1-MD5, qop="auth, ck=1"'
+    assert alice.expect(401).headers.get("WWW-Authenticate") == left
+
+
 def test_a_registrar_that_does_not_answer_registers_nobody(world):
     alice = world.ue()
     alice.register("alice")
@@ -171,6 +180,22 @@ def test_a_query_changes_nothing(world):
     alice.expect(200)
     (status,) = registrations(world)
     assert status["expires_in"] == 3600
+
+
+def test_a_registrar_may_write_the_contact_in_its_own_way(world):
+    alice = world.ue()
+    alice.register("alice", contact="<sip:alice@Phone.example;transport=udp;ob>")
+    spelt = ("Contact", "<sip:alice@phone.example;ob;transport=UDP>;expires=600")
+    world.network.reply(world.network.expect("REGISTER"), 200, spelt)
+    alice.expect(200)
+    assert [entry["expires_in"] for entry in registrations(world)] == [600]
+
+
+def test_a_contact_that_is_no_uri_is_400(world):
+    alice = world.ue()
+    alice.register("alice", contact="<sip:alice@[::1>")
+    alice.expect(400)
+    assert world.network.quiet()
 
 
 def test_contacts_of_others_in_the_200_are_not_ours(world):
@@ -256,6 +281,14 @@ def test_emergency_calls_are_let_in_where_the_switch_says_so(worlds, uri):
     assert world.network.quiet()
 
 
+def test_an_unregistered_ue_does_not_say_where_its_emergency_call_goes(worlds):
+    world = worlds(access=access(emergency=True))
+    elsewhere = Peer(world, Address("203.0.113.77", 5060), CORE)
+    world.ue().invite("urn:service:sos", ("Route", f"<sip:{elsewhere.address};lr>"), sdp=AUDIO)
+    world.network.expect("INVITE")
+    assert elsewhere.quiet()
+
+
 def test_emergency_calls_are_refused_where_the_switch_does_not_say_so(world):
     alice = world.ue()
     alice.invite("urn:service:sos", sdp=AUDIO)
@@ -331,6 +364,21 @@ def test_a_ue_that_moves_in_a_call_is_reached_where_it_has_registered_last(world
     moved.expect(200)
     far.request("BYE")
     moved.reply(moved.expect("BYE"), 200)
+    far.peer.expect(200)
+
+
+def test_a_ue_that_moves_leaves_the_calls_of_another_user_at_its_old_place(world):
+    shared, moved = world.ue(), world.ue(77)
+    for user in ("alice", "bob"):
+        shared.register(user, contact=f'<sip:{user}@192.0.2.10>;+sip.instance="<urn:uuid:{user}>"')
+        world.network.accept(world.network.expect("REGISTER"))
+        shared.expect(200)
+    _, far = world.originate(shared, offer=AUDIO)  # as bob
+    moved.register("alice", contact='<sip:alice@192.0.2.77>;+sip.instance="<urn:uuid:alice>"')
+    world.network.accept(world.network.expect("REGISTER"))
+    moved.expect(200)
+    far.request("BYE")
+    shared.reply(shared.expect("BYE"), 200)
     far.peer.expect(200)
 
 

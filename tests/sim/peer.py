@@ -136,8 +136,8 @@ class Peer:
         """An INVITE to a registered phone, as the S-CSCF sends it: by its Path."""
         return self.invite(callee.contact, ("Route", callee.path), *headers, sdp=sdp)
 
-    def cancel(self, invite: Request) -> None:
-        headers = Headers((("Via", invite.headers.first("Via") or ""), ("Max-Forwards", "70")))
+    def cancel(self, invite: Request, *more: tuple[str, str]) -> None:
+        headers = Headers((("Via", invite.headers.first("Via") or ""), ("Max-Forwards", "70"), *more))
         headers.copy_lines(invite.headers, "Route", "From", "To", "Call-ID")
         headers.append("CSeq", f"{invite.cseq.number} CANCEL")
         self.send(Request("CANCEL", invite.uri, headers))
