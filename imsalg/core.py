@@ -1,11 +1,7 @@
 """The P-CSCF (IMS-ALG) as one machine without IO: the SIP endpoint, the registrations and the calls, joined.
 
-This file routes: it says for each request who sent it, whether it may, where it goes, and what has to change
-in its headers on the way (TS 24.229 clause 5.2). What then becomes of a call is the call's own business (see
-`call`).
-
-The token in our Path and Record-Route URIs is how a later request is recognised: it names a call, or else a
-binding. A call that passes twice because both its parties are behind us is two calls with two tokens.
+What becomes of a request outside of calls is in `admission`, what becomes of a call in `call`. This file
+hands them what the endpoint brings and carries out what they want.
 
 After every input, drain `to_send`, `iq_to_send` and `next_note`, and call `expire` at `timeout`.
 """
@@ -14,22 +10,20 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from typing import Protocol
 
 from agw.iq.messages import ErrorReply, Hello, Notice, Reply
 from agw.iq.messages import Request as IqRequest
 from imsalg import mediasec, trust
+from imsalg.admission import Admission, Answered, Dropped, Random
 from imsalg.anchor import Side
 from imsalg.body import NEGOTIATING, drop_sdp
-from imsalg.call import Call, Limits
-from imsalg.config import AccessConfig, ProxyConfig
+from imsalg.call import Call
+from imsalg.config import ProxyConfig
 from imsalg.crossing import Ask, Cancel, Crossing, Note, Respond, Send, SendAck
 from imsalg.errors import BadMessage, PeerError
 from imsalg.gatelink import GatewayLink
-from imsalg.negotiation import Terms
-from imsalg.policy.treatment import Mechanism
 from imsalg.registration import Binding, Registrations
-from imsalg.routes import Routes, loop_mark, to
+from imsalg.routes import loop_mark
 from imsalg.sip.endpoint import (
     AckReceived,
     CancelReceived,
@@ -43,22 +37,10 @@ from imsalg.sip.endpoint import (
     TransactionFailed,
 )
 from imsalg.sip.grammar import quote
-from imsalg.sip.headers import Headers
 from imsalg.sip.message import Request, Response, make_response
 from imsalg.sip.timers import Running, Timers
-from imsalg.sip.values import NameAddr, Uri
 
 MAX_NOTES = 10_000  # not yet fetched; more are dropped
-_EXTENSIONS = frozenset(("mediasec", "sec-agree", "path"))  # what Proxy-Require may ask of us
-_OF_CALLS = frozenset(("INVITE", "BYE", "UPDATE", "PRACK", "INFO"))  # never belong to another dialog
-_RECORDED = frozenset(("INVITE", "SUBSCRIBE", "REFER"))  # make dialogs that have to come back this way
-
-
-class Random(Protocol):
-    """What is used of random.Random."""
-
-    def randbytes(self, n: int, /) -> bytes: ...
-    def getrandbits(self, k: int, /) -> int: ...
 
 
 class Core:
@@ -73,20 +55,19 @@ class Core:
         self._by_call_id: dict[str, dict[str, Call]] = {}
         self._config = config
         self._rng = rng
-        self._access = {access.listen: access for access in config.access}
-        self._routes = Routes(config)
-        self._limits = Limits(config.call.ringing_limit, config.gateway.timeout)
         self._timers: Timers[Call] = Timers()
         self._running: dict[str, Running[Call]] = {}
         self._notes: deque[Note] = deque(maxlen=MAX_NOTES)
         self._now = 0.0
-        self._closing = False
         self._gateway = GatewayLink(
             frozenset((*(access.realm for access in config.access), config.core.realm)),
             config.gateway.grace,
             self.calls,
             self._carry_out,
             self._notes.append,
+        )
+        self._admission = Admission(
+            config, self.registrations, self._gateway, self.calls, self._by_call_id, rng
         )
 
     # -- the shell's face
@@ -142,7 +123,7 @@ class Core:
     def shutdown(self, now: float) -> None:
         """End every call; what comes new is refused."""
         self._now = now
-        self._closing = True
+        self._admission.closing = True
         for call in list(self.calls.values()):
             call.end("the proxy is leaving", 503, now)
             self._carry_out(call)
@@ -283,64 +264,31 @@ class Core:
     # -- requests
 
     def _request(self, transaction: ServerTransaction, request: Request, flow: Flow) -> None:
+        crossing = self._admission.crossing(request, flow, transaction)
         try:
-            self._admit(transaction, request, flow)
+            call = self._admission.admit(crossing, self._now)
+        except Answered as answer:
+            self._refuse(transaction, answer.status, answer.reason, *answer.headers)
         except PeerError as error:
             self._refuse(transaction, error.status, error.reason)
-
-    def _admit(self, transaction: ServerTransaction, request: Request, flow: Flow) -> None:
-        """What holds for every request (RFC 3261 section 16.3). Raises PeerError with the status to refuse it
-        with."""
-        access = self._access.get(flow.local)
-        outgoing = request.copy()
-        headers = outgoing.headers
-        if (
-            access is None
-            and len(self._config.core.trusted)
-            and flow.remote.host not in self._config.core.trusted
-        ):
-            raise PeerError("not a trusted peer of the core side", 403)
-        uri = Uri.parse(request.uri)
-        if uri.scheme not in ("sip", "sips", "tel", "urn"):
-            raise PeerError("a URI scheme that is not routed here", 416)
-        hops = headers.get("Max-Forwards")
-        if hops is not None and not (hops.isascii() and hops.isdigit() and len(hops) <= 3):
-            raise PeerError("malformed Max-Forwards")
-        if request.method == "OPTIONS" and self._routes.is_ours(uri) and uri.user is None:
-            self._refuse(transaction, 200, "")
-            return
-        if hops is not None and int(hops) == 0:
-            raise PeerError("too many hops", 483)
-        headers.set("Max-Forwards", str(min(int(hops) if hops is not None else 71, 71) - 1))
-        if self._routes.has_looped(request):
-            raise PeerError("a loop", 482)
-        unknown = [tag for tag in headers.values("Proxy-Require") if tag.lower() not in _EXTENSIONS]
-        if unknown:
-            self._refuse(transaction, 420, "", ("Unsupported", ", ".join(unknown)))
-            return
-        if access is not None:
-            if not mediasec.verified(headers, access.mechanisms) or _wants_agreement(headers):
-                self._refuse(
-                    transaction, 494, "", *(("Security-Server", f"{m};mediasec") for m in access.mechanisms)
-                )
-                return
-            mediasec.strip(headers)
-            trust.from_ue(headers)
-        crossing = Crossing(
-            Side.CORE if access is None else Side.ACCESS, request, outgoing, flow, transaction
-        )
-        transaction.owner = crossing
-        if request.method not in NEGOTIATING:
-            drop_sdp(outgoing)
-        token = self._routes.pop(outgoing)
-        if request.method == "REGISTER":
-            self._register(crossing, access, flow)
-        elif request.to.tag is not None:
-            self._within(crossing, token)
-        elif access is not None:
-            self._from_ue(crossing, access)
         else:
-            self._from_core(crossing, token)
+            transaction.owner = crossing
+            if call is not None:
+                call.request(crossing, self._now)
+                self._carry_out(call)
+            else:
+                self._send(crossing)
+
+    def _ack(self, request: Request, flow: Flow) -> None:
+        """The ACK to a 2xx."""
+        crossing = self._admission.crossing(request, flow)
+        try:
+            call = self._admission.admit_ack(crossing)
+        except Dropped as dropped:
+            self.endpoint.drops[dropped.reason] += 1
+            return
+        call.acknowledge(request, crossing.outgoing, crossing.side, crossing.flow, self._now)
+        self._carry_out(call)
 
     def _refuse(
         self, transaction: ServerTransaction, status: int, reason: str, *headers: tuple[str, str]
@@ -356,40 +304,13 @@ class Core:
             self._note(
                 logging.INFO, f"{request.method} from {transaction.flow.remote}: {status} {reason}".rstrip()
             )
-        if self._is_stranger(transaction.flow):
+        if self._admission.is_stranger(transaction.flow):
             self.endpoint.refuse_stateless(transaction, status, headers, self._now)
             return
         response = make_response(request, status, to_tag=self._token())
         for name, value in headers:
             response.headers.append(name, value)
         self.endpoint.respond(transaction, response, self._now)
-
-    def _is_stranger(self, flow: Flow) -> bool:
-        """On the access side, neither registered nor trusted."""
-        access = self._access.get(flow.local)
-        return (
-            access is not None
-            and flow.remote.host not in access.trusted
-            and self.registrations.at(flow) is None
-        )
-
-    def _register(self, crossing: Crossing, access: AccessConfig | None, flow: Flow) -> None:
-        """TS 24.229 clause 5.2.2.1: Path, what the UE may not say, and where it goes."""
-        if access is None:
-            raise PeerError("REGISTER from the core", 403)
-        if self._closing:
-            raise PeerError("leaving", 503)
-        registering = self.registrations.begin(crossing.request, flow, access, self._rng)
-        crossing.registering = registering
-        headers = crossing.outgoing.headers
-        headers.remove("Route")
-        headers.prepend("Path", self._routes.path(registering.token))
-        if "path" not in (tag.lower() for tag in headers.values("Require")):
-            headers.append("Require", "path")
-        headers.set("P-Visited-Network-ID", quote(self._config.visited_network))
-        self._charge(headers)
-        crossing.flow = self._routes.to_home(crossing.outgoing)
-        self._send(crossing)
 
     def _registered(self, crossing: Crossing, response: Response) -> None:
         """The registrar's response: what it makes of the binding, and what is announced to the UE in it."""
@@ -418,179 +339,6 @@ class Core:
             if call.aor == after.aor and call.flows[Side.ACCESS] == before.flow:
                 call.flows[Side.ACCESS] = after.flow
 
-    def _from_ue(self, crossing: Crossing, access: AccessConfig) -> None:
-        """An initial request from a UE (TS 24.229 clause 5.2.6.3)."""
-        request, headers = crossing.request, crossing.outgoing.headers
-        flow = crossing.flow
-        preferred = headers.first("P-Preferred-Identity")
-        identity = NameAddr.parse(preferred).uri if preferred else request.from_.uri
-        binding = self.registrations.at(flow, identity)
-        mechanisms: frozenset[Mechanism] = frozenset()
-        if binding is not None:
-            mechanisms = binding.mechanisms
-            trust.assert_identity(headers, binding.associated)
-            headers.set("Route", *binding.service_route)  # forced, whatever the UE preloaded
-        elif flow.remote.host in access.trusted:
-            headers.remove("P-Preferred-Identity")
-        elif access.emergency and _is_emergency(request):
-            headers.remove("P-Preferred-Identity", "Route")  # who is not known does not say where it goes
-        else:
-            raise PeerError("not registered", 403)
-        self._charge(headers)
-        crossing.flow = self._routes.to_home(crossing.outgoing)
-        self._initial(crossing, access, binding, mechanisms)
-
-    def _from_core(self, crossing: Crossing, token: str | None) -> None:
-        """An initial request for a UE (TS 24.229 clause 5.2.6.4)."""
-        binding = self.registrations.find(token) if token else None
-        crossing.flow, access, binding = self._to_ue(crossing.outgoing, binding)
-        trust.to_ue(crossing.outgoing.headers)
-        self._initial(crossing, access, binding, binding.mechanisms if binding else frozenset())
-
-    def _to_ue(self, outgoing: Request, binding: Binding | None) -> tuple[Flow, AccessConfig, Binding | None]:
-        """The flow of the UE a request is for: that of its binding, or a trusted peer's address."""
-        binding = binding or self.registrations.by_contact(outgoing.uri)
-        if binding is not None:
-            return binding.flow, binding.access, binding
-        uri = Uri.parse(outgoing.uri)
-        for access in self._config.access:
-            if uri.host in access.trusted and not self._routes.is_ours(uri):
-                return to(uri, access.listen), access, None
-        raise PeerError("not registered here", 404)
-
-    def _initial(
-        self,
-        crossing: Crossing,
-        access: AccessConfig,
-        binding: Binding | None,
-        mechanisms: frozenset[Mechanism],
-    ) -> None:
-        """A request outside of dialogs leaves: recorded if it makes one, as a call if it is an INVITE."""
-        method = crossing.request.method
-        if method != "INVITE":
-            if method in _OF_CALLS:
-                raise PeerError("no such call", 481)
-            if method in _RECORDED:
-                self._routes.record(crossing, access, binding.token if binding else None)
-            self._send(crossing)
-            return
-        if self._closing or len(self.calls) >= self._config.limits.calls:
-            raise PeerError("no new calls", 503)
-        if self._gateway.hello is None:
-            raise PeerError("no gateway", 503)
-        token = self._token()
-        self._routes.record(crossing, access, token)
-        terms = Terms(
-            mechanisms & frozenset(access.mechanisms),
-            access.type,
-            self._config.policy,
-            {Side.ACCESS: access.realm, Side.CORE: self._config.core.realm},
-            {Side.ACCESS: access.listen.host, Side.CORE: self._config.core.listen.host},
-            self._config.call.inactivity,
-        )
-        aor = binding.aor if binding else ""
-        call = Call(token, crossing, terms, self._limits, self._routes.to_core_or, self._rng, self._now, aor)
-        call.request(crossing, self._now)
-        self._carry_out(call)
-
-    def _within(self, crossing: Crossing, token: str | None) -> None:
-        """A request within a dialog: of a call, or of another dialog that was recorded with a binding's
-        token."""
-        outgoing = crossing.outgoing
-        call = self._call_of(crossing.request, outgoing, token, crossing.side, crossing.flow)
-        binding = self.registrations.find(token) if token else None
-        if crossing.side is Side.CORE:
-            if call is not None:
-                crossing.flow = call.flows[Side.ACCESS]
-            elif crossing.request.method not in _OF_CALLS:
-                crossing.flow = self._to_ue(outgoing, binding)[0]
-            else:
-                raise PeerError("no such call", 481)
-            trust.to_ue(outgoing.headers)
-        else:
-            here = self.registrations.at(crossing.flow, crossing.request.from_.uri)
-            trusted = crossing.flow.remote.host in self._access[crossing.flow.local].trusted
-            if call is None and (crossing.request.method in _OF_CALLS or not (here or trusted)):
-                raise PeerError("no such call", 481)
-            if call is not None and not self._is_its_ue(call, crossing.flow):
-                raise PeerError("not from where this call's UE is", 403)
-            if here is not None:
-                trust.assert_identity(outgoing.headers, here.associated)
-            else:
-                outgoing.headers.remove("P-Preferred-Identity")
-            if call is not None:
-                crossing.flow = self._routes.in_dialog(outgoing, call.far_end(crossing.request, Side.ACCESS))
-            elif here is not None:
-                crossing.flow = self._routes.by_home(outgoing, here.service_route)
-            else:
-                crossing.flow = self._routes.to_core(outgoing)
-        if call is not None:
-            call.request(crossing, self._now)
-            self._carry_out(call)
-        else:
-            self._send(crossing)
-
-    def _ack(self, request: Request, flow: Flow) -> None:
-        """The ACK to a 2xx."""
-        access = self._access.get(flow.local)
-        outgoing = request.copy()
-        try:
-            hops = int(outgoing.headers.get("Max-Forwards") or "70") - 1
-            token = self._routes.pop(outgoing)
-            side = Side.CORE if access is None else Side.ACCESS
-            call = self._call_of(request, outgoing, token, side, flow)
-            if call is None or hops < 0:
-                self.endpoint.drops["ack-of-no-call"] += 1
-                return
-            outgoing.headers.set("Max-Forwards", str(min(hops, 70)))
-            if access is not None:
-                mediasec.strip(outgoing.headers)
-                trust.from_ue(outgoing.headers)
-                outgoing.headers.remove("P-Preferred-Identity")
-                if not self._is_its_ue(call, flow):
-                    self.endpoint.drops["ack-of-a-stranger"] += 1
-                    return
-                to = self._routes.in_dialog(outgoing, call.far_end(request, Side.ACCESS))
-            else:
-                trust.to_ue(outgoing.headers)
-                to = call.flows[Side.ACCESS]
-        except (PeerError, ValueError):
-            self.endpoint.drops["malformed"] += 1
-            return
-        call.acknowledge(request, outgoing, side, to, self._now)
-        self._carry_out(call)
-
-    def _call_of(
-        self, request: Request, outgoing: Request, token: str | None, side: Side, flow: Flow
-    ) -> Call | None:
-        """The call a request within a dialog belongs to: by the token in its Route. A peer that does not
-        keep route sets, as many test tools, is told by Call-ID, tags and flow; its request is routed as it
-        should have been."""
-        if token is not None:
-            return self.calls.get(token)
-        for call in self._by_call_id.get(request.call_id, {}).values():
-            party = call.addressee(request, side, flow)
-            if party is not None:
-                outgoing.uri = party.target
-                outgoing.headers.set("Route", *party.routes)
-                return call
-        return None
-
-    def _is_its_ue(self, call: Call, flow: Flow) -> bool:
-        """Whether a flow is that of a call's UE. The token alone does not say so: the other end knows it."""
-        before = call.flows[Side.ACCESS].remote
-        if flow.remote == before:
-            return True
-        owners = self.registrations.aors(flow)
-        return call.aor in owners if owners else flow.remote.host == before.host
-
-    def _charge(self, headers: Headers) -> None:
-        """A charging identity for what goes to the core (RFC 7315 section 4.6)."""
-        headers.set(
-            "P-Charging-Vector",
-            f'icid-value="{self._token()}";icid-generated-at={self._config.core.listen.host}',
-        )
-
     def _token(self) -> str:
         return self._rng.randbytes(12).hex()
 
@@ -617,19 +365,6 @@ class Core:
     def gateway_message(self, message: Reply | ErrorReply | Notice, now: float) -> None:
         self._now = now
         self._gateway.message(message, now)
-
-
-def _wants_agreement(headers: Headers) -> bool:
-    """RFC 3329 section 2.3.1: sec-agree is demanded and nothing was verified. We have no mechanism for
-    signalling to agree on, so all such a UE can mirror are the media mechanisms."""
-    demanded = [tag.lower() for name in ("Require", "Proxy-Require") for tag in headers.values(name)]
-    return "sec-agree" in demanded and not mediasec.entries(headers, "Security-Verify")
-
-
-def _is_emergency(request: Request) -> bool:
-    """RFC 5031: urn:service:sos and what is below it."""
-    uri = Uri.parse(request.uri)
-    return uri.scheme == "urn" and (uri.opaque + ".").lower().startswith("service:sos.")
 
 
 def _registration_status(binding: Binding, now: float) -> dict[str, object]:
