@@ -24,7 +24,7 @@ from imsalg.policy.treatment import Mechanism
 from imsalg.registration import Binding, Registrations
 from imsalg.routes import Routes, to
 from imsalg.sip.endpoint import Flow, ServerTransaction
-from imsalg.sip.grammar import quote
+from imsalg.sip.grammar import number, quote
 from imsalg.sip.headers import Headers
 from imsalg.sip.message import Request
 from imsalg.sip.values import NameAddr, Uri
@@ -106,14 +106,14 @@ class Admission:
         uri = Uri.parse(request.uri)
         if uri.scheme not in ("sip", "sips", "tel", "urn"):
             raise PeerError("a URI scheme that is not routed here", 416)
-        hops = headers.get("Max-Forwards")
-        if hops is not None and not (hops.isascii() and hops.isdigit() and len(hops) <= 3):
-            raise PeerError("malformed Max-Forwards")
+        if uri.headers:  # they must not be passed on (RFC 3261 section 19.1.1, RFC 4475 section 3.1.2.11)
+            raise PeerError("header fields in the Request-URI")
+        hops = _hops(headers)
         if request.method == "OPTIONS" and self._routes.is_ours(uri) and uri.user is None:
             raise Answered(200)
-        if hops is not None and int(hops) == 0:
+        if hops == 0:
             raise PeerError("too many hops", 483)
-        headers.set("Max-Forwards", str(min(int(hops) if hops is not None else 71, 71) - 1))
+        headers.set("Max-Forwards", str(min(hops - 1, 70)))
         if self._routes.has_looped(request):
             raise PeerError("a loop", 482)
         unknown = [tag for tag in headers.values("Proxy-Require") if tag.lower() not in _EXTENSIONS]
@@ -140,12 +140,12 @@ class Admission:
         """The ACK to a 2xx: its call; it leaves as `outgoing` on `flow`. Raises Dropped."""
         request, outgoing, flow = crossing.request, crossing.outgoing, crossing.flow
         try:
-            hops = int(outgoing.headers.get("Max-Forwards") or "70") - 1
+            hops = _hops(outgoing.headers)
             token = self._routes.pop(outgoing)
             call = self._call_of(crossing, token)
-            if call is None or hops < 0:
+            if call is None or hops == 0:
                 raise Dropped("ack-of-no-call")
-            outgoing.headers.set("Max-Forwards", str(min(hops, 70)))
+            outgoing.headers.set("Max-Forwards", str(min(hops - 1, 70)))
             if crossing.side is Side.ACCESS:
                 mediasec.strip(outgoing.headers)
                 trust.from_ue(outgoing.headers)
@@ -158,7 +158,7 @@ class Admission:
                 crossing.flow = call.flows[Side.ACCESS]
         except Dropped:
             raise
-        except (PeerError, ValueError):
+        except PeerError:
             raise Dropped("malformed") from None
         return call
 
@@ -319,6 +319,15 @@ class Admission:
             return True
         owners = self._registrations.aors(flow)
         return call.aor in owners if owners else flow.remote.host == before.host
+
+
+def _hops(headers: Headers) -> int:
+    """How far a request may still go: Max-Forwards (RFC 3261 section 20.22), 71 where it does not say."""
+    text = headers.get("Max-Forwards")
+    hops = 71 if text is None else number(text, 255)
+    if hops is None:
+        raise PeerError("malformed Max-Forwards")
+    return hops
 
 
 def _wants_agreement(headers: Headers) -> bool:

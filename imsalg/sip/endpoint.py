@@ -300,7 +300,9 @@ class Endpoint:
         """Answer without state: the To tag comes from the request (RFC 3261 section 8.2.7)."""
         via = request.via
         to = reply_flow(via, flow)
-        text = f"{via.branch} {request.call_id} {request.from_.tag}".encode("utf-8", "surrogateescape")
+        text = f"{via.branch} {request.call_id} {request.headers.get('From')}".encode(
+            "utf-8", "surrogateescape"
+        )
         tag = blake2b(text, digest_size=8, key=self._secret).hexdigest()
         stamp_source(request, flow)
         response = make_response(request, status, to_tag=tag)

@@ -126,6 +126,16 @@ class Headers:
         counts = Counter([key for key, _ in self._lines])
         return next((name for name in names if counts[_key(name)] > 1), None)
 
+    def keep_first(self, names: Iterable[str]) -> None:
+        """Takes away every line of these names but the first of each."""
+        keys, seen, kept = _keys(tuple(names)), set[str](), []
+        for line in self._lines:
+            if line[0] not in seen:
+                kept.append(line)
+            if line[0] in keys:
+                seen.add(line[0])
+        self._lines = kept
+
     def pop_value(self, name: str) -> str | None:
         """Takes the first comma separated element of that name away; the others stay as written."""
         key = _key(name)

@@ -7,6 +7,7 @@ in the start line, which must be upper case (RFC 3261 section 7.1).
 
 from __future__ import annotations
 
+import contextlib
 import re
 
 from imsalg.errors import BadMessage, UsageError
@@ -126,8 +127,8 @@ class BadRequest(BadMessage):
 def parse_message(data: bytes) -> Request | Response:
     """One whole message, as a datagram carries it (RFC 3261 section 18.3).
 
-    Raises BadMessage with the status to answer; it is a BadRequest, which holds the request, if that could be
-    read so far that its Via, From, To, Call-ID and CSeq are known.
+    Raises BadMessage with the status to answer; it is a BadRequest, which holds the request, if it can be
+    answered (see `refusal`).
     """
     if len(data) > MAX_MESSAGE:
         raise BadMessage("message too large", 513)
@@ -149,7 +150,7 @@ def make_response(
     """A response without body to `request` (RFC 3261 section 8.2.6.2); `to_tag` is added if To has none."""
     headers = Headers()
     headers.copy_lines(request.headers, "Via", "From", "To", "Call-ID", "CSeq")
-    if to_tag is not None and request.to.tag is None:
+    if to_tag is not None and _lacks_tag(request):
         headers.set("To", f"{headers.get('To')};tag={to_tag}")
     if 100 < status < 300:
         headers.copy_lines(request.headers, "Record-Route")  # RFC 3261 section 12.1.1
@@ -157,10 +158,19 @@ def make_response(
     return Response(status, REASONS.get(status, "") if reason is None else reason, headers)
 
 
+def _lacks_tag(request: Request) -> bool:
+    try:
+        return request.to.tag is None
+    except BadMessage:  # of a request that is refused for it
+        return False
+
+
 # The steps of parse_message(), which stream.py takes one at a time.
 
 _REQUEST_LINE = re.compile(rf"({TOKEN}++) ({URI_CHARS}++) SIP/([0-9]++\.[0-9]++)", re.ASCII | re.IGNORECASE)
+_BROKEN_REQUEST_LINE = re.compile(rf"({TOKEN}++)[ \t].*SIP/[0-9]++\.[0-9]++[ \t]*", re.ASCII | re.IGNORECASE)
 _STATUS_LINE = re.compile(r"SIP/2\.0 ([1-6][0-9][0-9]) ([^\r\n\0]*+)", re.ASCII | re.IGNORECASE)
+_MANDATORY = ("From", "To", "Call-ID", "CSeq")
 _SINGLE = ("Call-ID", "CSeq", "From", "To", "Max-Forwards", "Content-Length", "Content-Type")
 
 
@@ -179,7 +189,9 @@ def parse_head(head: bytes) -> Request | Response:
         return Response(int(status_line[1]), status_line[2], Headers.parse(rest))
     request_line = _REQUEST_LINE.fullmatch(start)
     if request_line is None:
-        raise BadMessage("malformed start line")
+        if (method := _BROKEN_REQUEST_LINE.fullmatch(start)) is None:
+            raise BadMessage("malformed start line")
+        raise refusal(Request(method[1], "", Headers.parse(rest)), "malformed Request-Line")
     request = Request(request_line[1], request_line[2], Headers.parse(rest))
     if request_line[3] != "2.0":
         raise refusal(request, "unknown SIP version", 505)
@@ -201,9 +213,14 @@ def content_length(message: Request | Response) -> int | None:
 
 def check(message: Request | Response) -> None:
     """What every element must see in order before it acts on a message (RFC 3261 sections 8.1.1 and 16.3)."""
-    _check_mandatory(message)
+    try:
+        _ = message.via, message.from_, message.to, message.call_id, message.cseq
+    except BadMessage as error:
+        raise refusal(message, error.reason) from None
     if (name := message.headers.repeated(_SINGLE)) is not None:
         raise refusal(message, f"more than one {name}")
+    if message.via.version != "2.0":
+        raise refusal(message, "a Via of another SIP version")
     if isinstance(message, Request):
         if len(message.uri) > MAX_URI:
             raise refusal(message, "Request-URI too long", 414)
@@ -212,19 +229,19 @@ def check(message: Request | Response) -> None:
 
 
 def refusal(message: Request | Response, reason: str, status: int = 400) -> BadMessage:
-    """The exception for a message that was read this far: a BadRequest if it can be answered."""
-    if isinstance(message, Request):
-        try:
-            _check_mandatory(message)
-        except BadMessage:
-            pass
-        else:
+    """The exception for a message that was read this far: a BadRequest if it can be answered.
+
+    That takes a Via that can be read, and From, To, Call-ID and CSeq that are there, readable or not: they
+    are only copied. Of a header field that may stand once the first is kept, so that the response is not as
+    wrong as the request (RFC 3261 section 8.2.6.2 does not say which).
+    """
+    headers = message.headers
+    if isinstance(message, Request) and all(headers.get(name) for name in _MANDATORY):
+        with contextlib.suppress(BadMessage):
+            _ = message.via
+            headers.keep_first(_SINGLE)
             return BadRequest(reason, status, message)
     return BadMessage(reason, status)
-
-
-def _check_mandatory(message: Request | Response) -> None:
-    _ = message.via, message.from_, message.to, message.call_id, message.cseq
 
 
 REASONS = {

@@ -119,12 +119,14 @@ class NameAddr(_Parameterised):
 
 @dataclass(frozen=True, slots=True)
 class Via(_Parameterised):
-    """One Via value (RFC 3261 section 20.42). transport: upper case. host: without brackets."""
+    """One Via value (RFC 3261 section 20.42). transport: upper case. host: without brackets. version: another
+    one than 2.0 is only seen in a request that is refused for it."""
 
     transport: str
     host: str
     port: int | None
     params: Params = ()
+    version: str = "2.0"
 
     @classmethod
     def parse(cls, text: str) -> Via:
@@ -146,9 +148,8 @@ class Via(_Parameterised):
         return number(self.param("rport") or "", 65535)
 
     def __str__(self) -> str:
-        return (
-            f"SIP/2.0/{self.transport} {format_host_port(self.host, self.port)}{format_params(self.params)}"
-        )
+        where = format_host_port(self.host, self.port)
+        return f"SIP/{self.version}/{self.transport} {where}{format_params(self.params)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +194,8 @@ _SIP_URI = re.compile(r'(?:([^@<>"]++)@)?([^@;?<>"]++)((?:;[^;?@<>"]++)*)(?:\?([
 _NAME_ADDR = re.compile(rf'[ \t]*+({QUOTED}|[^"<>,;:@]*+)[ \t]*+<({_SCHEME}:{URI_CHARS}++)>', re.DOTALL)
 _ADDR_SPEC = re.compile(rf'[ \t]*+({_SCHEME}:[^<>",;?\x00-\x20\x7f]++)')
 _VIA = re.compile(
-    rf"[ \t]*+SIP[ \t]*+/[ \t]*+2\.0[ \t]*+/[ \t]*+({TOKEN}++)[ \t]++([^;]++)", re.ASCII | re.IGNORECASE
+    rf"[ \t]*+SIP[ \t]*+/[ \t]*+([0-9]++\.[0-9]++)[ \t]*+/[ \t]*+({TOKEN}++)[ \t]++([^;]++)",
+    re.ASCII | re.IGNORECASE,
 )
 _CSEQ = re.compile(rf"([0-9]++)[ \t]++({TOKEN}++)")
 _RACK = re.compile(rf"([0-9]++)[ \t]++([0-9]++)[ \t]++({TOKEN}++)")
@@ -241,8 +243,8 @@ def _parse_via(text: str) -> Via:
     match = _VIA.match(text)
     if match is None:
         raise BadMessage("malformed Via")
-    host, port = split_host_port(match[2].strip(" \t"))
-    return Via(match[1].upper(), host, port, parse_params(text[match.end() :]))
+    host, port = split_host_port(match[3].strip(" \t"))
+    return Via(match[2].upper(), host, port, parse_params(text[match.end() :]), match[1])
 
 
 @lru_cache(maxsize=256)

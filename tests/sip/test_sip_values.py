@@ -178,7 +178,7 @@ def test_where_a_via_was_seen() -> None:
         "",
         "SIP/2.0/UDP",
         "SIP/2.0 h",
-        "SIP/3.0/UDP h",
+        "SIP/x/UDP h",
         "ſIP/2.0/UDP h",
         "SIP/2.0/UDP h:0",
         "SIP/2.0/UDP h i",
