@@ -238,6 +238,10 @@ class Admission:
             if method in _RECORDED:
                 self._routes.record(crossing, access, binding.token if binding else None)
             return None
+        for call in self._by_call_id.get(crossing.request.call_id, {}).values():
+            if call.waits_for(crossing):
+                self._routes.record(crossing, access, call.token)
+                return call
         if self.closing or len(self._calls) >= self._config.limits.calls:
             raise PeerError("no new calls", 503)
         if self._gateway.hello is None:

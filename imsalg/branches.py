@@ -43,9 +43,10 @@ class Branches:
     def __init__(
         self, invite: Crossing, anchor: Anchor, terms: Terms, rng: Random, ip6: Mapping[Side, bool]
     ) -> None:
-        self._invite = invite
+        self.invite = invite
         self._caller = invite.side
         self._by_tag: dict[str, Branch] = {}
+        self._heard: list[Negotiation] = []  # the last is heard, and when it ends the one before
         self._forks = 0
         self._start = partial(Negotiation.start, anchor, terms, rng, ip6)
         self.root = self._start()
@@ -81,8 +82,8 @@ class Branches:
     def dialog(self, response: Response) -> Dialog:
         """The dialog a response to the INVITE makes. Between us and the callee stand the proxies that
         recorded themselves above us in it."""
-        invite = self._invite.request
-        ours = self._invite.outgoing.headers.values("Record-Route")
+        invite = self.invite.request
+        ours = self.invite.outgoing.headers.values("Record-Route")
         above = response.headers.values("Record-Route")[: -len(ours) or None]
         caller = Party(
             invite.headers.get("From") or "",
@@ -99,26 +100,32 @@ class Branches:
 
     def hear(self, chosen: Negotiation) -> Wanted:
         """What the gateway shall have for this dialog's media to be heard, and those of the others not."""
+        self._heard = [*(media for media in self._heard if media is not chosen), chosen]
         return select([branch.media for branch in self], chosen)
 
     def confirm(self, chosen: Branch) -> Wanted:
         """A 2xx has come for it: the early dialogs beside it are over."""
         over = [tag for tag, each in self._by_tag.items() if each is not chosen and not each.dialog.confirmed]
-        gone = [self._by_tag.pop(tag) for tag in over]
-        names = [name for branch in gone for name in branch.media.names.values()]
+        gone = [self._by_tag.pop(tag).media for tag in over]
+        names = [name for media in gone for name in media.names.values()]
+        self._heard = [media for media in self._heard if media not in gone]
         return {**dict.fromkeys(names), **self.hear(chosen.media)}
 
     def drop(self, tag: str) -> Wanted | None:
-        """A dialog is over: its own terminations go, and another is heard. None: there was no such dialog."""
+        """A dialog is over: its own terminations go, and if it was heard, the one before it is again. None:
+        there was no such dialog."""
         gone = self._by_tag.pop(tag, None)
         if gone is None:
             return None
         media = [self.root, *(branch.media for branch in self)]
         used = {name for negotiation in media for name in negotiation.names.values()}
         released = dict.fromkeys(name for name in gone.media.names.values() if name not in used)
-        if self._by_tag and gone.dialog.confirmed:
-            return {**released, **self.hear(media[1])}
+        before = self._heard[-1:]
+        self._heard = [media for media in self._heard if media is not gone.media]
+        if self._heard and before != self._heard[-1:]:
+            return {**released, **self.hear(self._heard[-1])}
         return released
 
     def clear(self) -> None:
         self._by_tag.clear()
+        self._heard.clear()

@@ -29,6 +29,9 @@ from imsalg.sip.grammar import quote
 from imsalg.sip.message import Request, Response, make_response
 from imsalg.steps import Steps
 
+AGAIN = 10.0  # seconds an INVITE that was refused with one of these may take to come again
+_COMES_AGAIN = frozenset((401, 407, 422))
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -74,13 +77,15 @@ class Call:
         self._branches = Branches(invite, anchor, terms, rng, ip6)
         self._descriptions = Descriptions(token, self._branches, self._steps, self.effects.append, self._lost)
         self._crossings: list[Crossing] = []
-        self._hung_up: dict[str, Request] = {}  # callee's tag -> our ACK to a 2xx nobody wanted
+        self._acks: list[Side] = []  # who sent the ACKs that wait for a step
+        self._hung_up: set[str] = set()  # callee's tags of dialogs that nobody wanted
+        self._again: float | None = None  # until when the INVITE may come again
         self._closed = False
 
     @property
     def finished(self) -> bool:
-        """Nothing is left: no dialog, no request under way, nothing at the gateway."""
-        return not self._branches and not self._crossings and self._steps.idle
+        """Nothing is left: no dialog, no request under way or expected, nothing at the gateway."""
+        return not self._branches and not self._crossings and self._again is None and self._steps.idle
 
     @property
     def anchored(self) -> bool:
@@ -97,7 +102,7 @@ class Call:
 
     def timeout(self) -> float | None:
         """When `expire` wants to be called."""
-        deadlines = [crossing.deadline for crossing in self._crossings] + [self._steps.deadline]
+        deadlines = [crossing.deadline for crossing in self._crossings] + [self._steps.deadline, self._again]
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def status(self, now: float) -> dict[str, object]:
@@ -130,11 +135,28 @@ class Call:
         branch = self._branches.of(request, side)
         return branch.dialog.toward(side is self.caller) if branch else None
 
+    def waits_for(self, crossing: Crossing) -> bool:
+        """Whether an INVITE is this call's again, with what a 401, 407 or 422 has asked of it: it gets the
+        same media context (trap P37)."""
+        before, request = self.invite.request, crossing.request
+        came = crossing.server.flow if crossing.server is not None else crossing.flow
+        at = came if crossing.side is Side.ACCESS else crossing.flow
+        return (
+            self._again is not None
+            and crossing.side is self.caller
+            and at.remote == self.flows[Side.ACCESS].remote
+            and (request.call_id, request.from_.tag) == (before.call_id, before.from_.tag)
+            and request.cseq.number > before.cseq.number
+        )
+
     # -- requests
 
     def request(self, crossing: Crossing, now: float) -> None:
         """A request of this call, the INVITE that makes it included."""
         self._now = now
+        if self._again is not None and self.waits_for(crossing):
+            self._again, self.invite = None, crossing
+            self._branches.invite = crossing
         crossing.call = self
         self._crossings.append(crossing)
         method = crossing.request.method
@@ -147,8 +169,10 @@ class Call:
                 return
             if crossing.server is not None:
                 self.flows[crossing.side] = crossing.server.flow
-        if method == "BYE":
+        if method == "BYE" and crossing.side not in self._acks:
             self._send(crossing)
+        elif method == "BYE":
+            pass  # it follows the ACK
         elif not self._steps.run(partial(self._enter, crossing)):
             self._refuse(crossing, 503, "too much at once in one call")
 
@@ -165,11 +189,11 @@ class Call:
         branch = self._branches.of(crossing.request, crossing.side)
         media = branch.media if branch else self._branches.root
         refuse = partial(self._refuse, crossing)
+        if branch and media.pending is None and (found or crossing.request.method == "INVITE"):
+            branch.translated.clear()  # what is said from now on belongs to another exchange
         if found is None:
             self._send(crossing)
         elif media.pending is None:
-            if branch:
-                branch.translated.clear()
             proceed = partial(self._send_offer, crossing, media)
             self._descriptions.offer(crossing.side, media, crossing.outgoing, found, None, proceed, refuse)
         elif branch and branch.awaits(crossing.side) and crossing.request.method == "PRACK":
@@ -212,44 +236,62 @@ class Call:
         """The sender of an INVITE has cancelled it (RFC 3261 section 9.2). reasons: why, as it says; a phone
         that reads "completed elsewhere" shows no missed call."""
         self._now = now
-        if not crossing.answered:
+        if crossing.answered:
+            return
+        if crossing is self.invite or not crossing.sent:
             self._refuse(crossing, 487, "", reasons)
+        else:  # whether it has changed the dialog is the other end's to say
+            self.effects.append(Cancel(crossing, reasons))
 
     def acknowledge(self, request: Request, outgoing: Request, side: Side, flow: Flow, now: float) -> None:
         """The ACK to a 2xx."""
         self._now = now
+        self._acks.append(side)
         if not self._steps.run(partial(self._ack, request, outgoing, side, flow)):
             self.effects.append(Note(logging.WARNING, f"{self.token}: an ACK dropped, too much at once"))
+            self._acked(side)
+
+    def _acked(self, side: Side) -> None:
+        """An ACK has left, or never will; the BYE of its sender may follow."""
+        self._acks.remove(side)
+        for crossing in list(self._crossings):
+            if crossing.request.method == "BYE" and crossing.side is side and not crossing.sent:
+                self._send(crossing)
+
+    def _send_ack(self, outgoing: Request, side: Side, flow: Flow) -> None:
+        self.effects.append(SendAck(outgoing, flow))
+        self._acked(side)
 
     def _ack(self, request: Request, outgoing: Request, side: Side, flow: Flow) -> None:
         branch = self._branches.of(request, side)
         if branch is None:
+            self._acked(side)
             return
         branch.dialog.number(outgoing, side is self.caller)
+        refuse = partial(self._bad_ack, outgoing, side, flow)
         try:
             found = _description(request, "ACK")
         except PeerError as error:
-            self._bad_ack(outgoing, flow, error.status, error.reason)
+            refuse(error.status, error.reason)
             return
-        send = partial(self.effects.append, SendAck(outgoing, flow))
+        send = partial(self._send_ack, outgoing, side, flow)
         if found is None:
-            if branch.awaits(side):
-                branch.media.rollback()  # the offer of the 2xx stays without an answer
+            if branch.awaits(side):  # the offer of the 2xx stays without an answer
+                self._descriptions.settle(branch.media.rollback())
             send()
         elif (again := branch.translated.get((side, found.sdp))) is not None:
             found.replace(outgoing, again)
             send()
         elif branch.awaits(side):
-            refuse = partial(self._bad_ack, outgoing, flow)
             self._descriptions.answer(side, branch.media, outgoing, found, branch, send, refuse)
         else:  # a description nobody asked for: it does not pass
             outgoing.set_body(b"")
             send()
 
-    def _bad_ack(self, outgoing: Request, flow: Flow, status: int, reason: str) -> None:
+    def _bad_ack(self, outgoing: Request, side: Side, flow: Flow, status: int, reason: str) -> None:
         """An ACK cannot be refused: it passes without its answer, and the call ends."""
         outgoing.set_body(b"")
-        self.effects.append(SendAck(outgoing, flow))
+        self._send_ack(outgoing, side, flow)
         self.end(f"a bad answer in the ACK: {reason}", status, self._now)
 
     # -- responses
@@ -275,7 +317,8 @@ class Call:
 
     def _respond(self, crossing: Crossing, response: Response) -> None:
         invite = crossing.request.method == "INVITE"
-        if self._closed or (crossing.answered and not (crossing.accepted and response.status < 300)):
+        wanted = not crossing.answered or (crossing.accepted and 200 <= response.status < 300)
+        if self._closed or not wanted or self._branches.tag_of(response, crossing.side) in self._hung_up:
             self._late(crossing, response)
             return
         outgoing = response.copy()
@@ -287,10 +330,13 @@ class Call:
             branch = self._branches.made_by(response)
         else:
             branch = self._branches.of(crossing.request, crossing.side)
-        if branch is None:
+        if branch is None and response.status < 200:
             self.effects.append(
                 Note(logging.WARNING, f"{self.token}: a dialog over the limit of {MAX_BRANCHES}")
             )
+            return
+        if branch is None:
+            self._fail(crossing, response, 503, f"more dialogs than {MAX_BRANCHES}")
             return
         if invite or crossing.request.method == "UPDATE":
             branch.dialog.toward(crossing.side is self.caller).refresh(response.headers)
@@ -360,7 +406,10 @@ class Call:
         drop_sdp(outgoing)
         self._finish(crossing, outgoing.status)
         self.effects.append(Respond(crossing, outgoing))
-        if crossing is self.invite:
+        if crossing is self.invite and outgoing.status in _COMES_AGAIN and not self._branches:
+            self._again = self._now + AGAIN
+            self._branches.root.rollback()
+        elif crossing is self.invite:
             self._close()
         else:
             self._roll_back(crossing)
@@ -389,10 +438,13 @@ class Call:
     def _roll_back(self, crossing: Crossing) -> None:
         """An offer was refused: the media are as they were (trap P29)."""
         branch = self._branches.of(crossing.request, crossing.side)
-        if branch is None or crossing.offer is None or branch.media.pending is None:
+        if branch is None or crossing.offer is None:
             return
-        if branch.media.pending.offer is crossing.offer:
-            self._descriptions.settle(branch.media.rollback())
+        media = branch.media
+        if media.pending is None:
+            media.reopen(crossing.offer)  # a provisional response may have had an answer
+        if media.pending is not None and media.pending.offer is crossing.offer:
+            self._descriptions.settle(media.rollback())
 
     def _drop_branch(self, tag: str) -> None:
         """A dialog ended, and with the last one the call."""
@@ -432,11 +484,15 @@ class Call:
         if self._closed:
             return
         self._closed = True
+        self._again = None
         self._branches.clear()
         self._steps.release()
         for crossing in list(self._crossings):
-            if crossing.server is not None and not crossing.answered and crossing.request.method != "BYE":
-                self._refuse(crossing, 481, "")
+            if crossing.server is not None and not crossing.answered:
+                if crossing.request.method != "BYE":
+                    self._refuse(crossing, 481, "")
+                elif not crossing.sent:
+                    self._refuse(crossing, 200, "")
             if crossing.final is not None:  # came in time to be of no use
                 self._late(crossing, crossing.final)
 
@@ -466,6 +522,15 @@ class Call:
     def _fail(self, crossing: Crossing, response: Response, status: int, reason: str) -> None:
         """A response that cannot be passed on: its INVITE fails, or the running call ends."""
         accepted = response.status >= 200
+        if crossing.answered:
+            tag = self._branches.tag_of(response, crossing.side)
+            branch = self._branches.of(response, crossing.side)
+            if crossing is self.invite and not (branch and branch.dialog.confirmed):
+                self._drop_branch(tag)  # another answered as well: the call is its caller's
+                self._hang_up(crossing, response)
+            else:
+                self.end(reason, status, self._now)
+            return
         if accepted:
             self._settle(crossing)
         self._refuse(crossing, status, reason)
@@ -478,17 +543,15 @@ class Call:
         """Acknowledge a 2xx that nobody waits for any more, and say BYE (RFC 3261 section 9.1)."""
         callee = crossing.side is self.caller
         tag = self._branches.tag_of(response, crossing.side)
-        side = crossing.side.other
-        ack = self._hung_up.get(tag)
-        if ack is not None:
-            self.effects.append(SendAck(ack.copy(), self._way(side, ack)))
-        elif len(self._hung_up) < MAX_BRANCHES:
-            branch = self._branches.of(response, crossing.side)
-            dialog = branch.dialog if branch else self._branches.dialog(response)
-            ack = self._hung_up[tag] = dialog.ack(response, callee)
-            self.effects.append(SendAck(ack.copy(), self._way(side, ack)))
-            if branch is None:
-                self._bye(dialog, callee)
+        branch = self._branches.of(response, crossing.side)
+        if branch is None and tag not in self._hung_up and len(self._hung_up) >= MAX_BRANCHES:
+            return
+        dialog = branch.dialog if branch else self._branches.dialog(response)
+        ack = dialog.ack(response, callee)
+        self.effects.append(SendAck(ack, self._way(crossing.side.other, ack)))
+        if branch is None and tag not in self._hung_up:
+            self._hung_up.add(tag)
+            self._bye(dialog, callee)
 
     def _bye(self, dialog: Dialog, callee: bool) -> None:
         """A BYE of our own, towards one end of a dialog."""
@@ -553,6 +616,8 @@ class Call:
         """Time has come to `timeout()`."""
         self._now = now
         self._steps.expire()
+        if self._again is not None and self._again <= now:
+            self._close()
         for crossing in list(self._crossings):
             if crossing.deadline is not None and crossing.deadline <= now:
                 self._refuse(crossing, 408, "the ringing limit")

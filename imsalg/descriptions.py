@@ -82,7 +82,9 @@ class Descriptions:
         except BadSdp as error:
             refuse(error.status, error.reason)
             return
-        then = partial(self._translate, side, media.answered, message, found, branch, proceed)
+        preview = isinstance(message, Response) and message.status < 200 and "RSeq" not in message.headers
+        rewritten = partial(media.answered, preview)
+        then = partial(self._translate, side, rewritten, message, found, branch, proceed)
         self._steps.want(self._branches.hear(media), then, refuse)
 
     def confirm(self, branch: Branch, proceed: Proceed) -> None:

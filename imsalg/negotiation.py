@@ -82,19 +82,32 @@ class Origins:
         return document
 
 
+@dataclass(frozen=True, slots=True)
+class Agreed:
+    """What the two sides have agreed on. keys: our crypto line towards the UE, by m-line. streams: of each
+    side's termination."""
+
+    decisions: tuple[Decision, ...]
+    keys: dict[int, Crypto]
+    streams: dict[Side, dict[int, Stream]]
+
+
 @dataclass(slots=True)
 class Exchange:
-    """An offer, and its answer once there is one."""
+    """An offer, and its answer once there is one. before: what was agreed on, which holds again if the offer
+    is refused. preview: the answer came in a response that nobody acknowledges, and may yet be withdrawn."""
 
     side: Side  # who offers
     offer: Document  # as received
     decisions: tuple[Decision, ...]
     own: dict[int, tuple[Crypto, ...]]  # our lines in the offer to the UE, by m-line
+    before: Agreed
     sent: Document | None = None  # the offer as we passed it on
     answer: Document | None = None
+    preview: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Negotiation:
     """The media session of one dialog: what was agreed, and the exchange under way."""
 
@@ -105,6 +118,7 @@ class Negotiation:
     origins: dict[Side, Origins]
     decisions: tuple[Decision, ...] = ()
     keys: dict[int, Crypto] = field(default_factory=dict)  # our crypto line towards the UE, by m-line
+    unused: dict[int, tuple[Crypto, ...]] = field(default_factory=dict)  # our lines that no answer took
     streams: dict[Side, dict[int, Stream]] = field(default_factory=dict)  # as agreed
     families: dict[Side, bool] = field(default_factory=dict)  # whether each side is on IPv6
     watched: bool = False  # silence counts
@@ -137,6 +151,7 @@ class Negotiation:
                 exchange.side.other: replace(self.origins[exchange.side.other]),
             },
             keys={},
+            unused={},
             streams={},
             families=dict(self.families),
             pending=replace(exchange),
@@ -148,6 +163,8 @@ class Negotiation:
         """Take an offer from one side. Raises BadSdp with the status to refuse it with; nothing has changed
         then."""
         document = Document(body)
+        if len(document.media) < len(self.decisions):
+            raise BadSdp("fewer m-lines than before (RFC 3264 section 8)")
         direction = Direction.ORIGINATING if side is Side.ACCESS else Direction.TERMINATING
         decisions = decide(
             document, direction, self.terms.registered, self.terms.access, self.terms.rules, self.decisions
@@ -165,7 +182,8 @@ class Negotiation:
             agreed = self.streams.get(side.other, {}).get(index + 1)
             streams[index + 1] = agreed or Stream(index + 1, _transport(decision, side.other))
         self.families[side] = ip6
-        self.pending = Exchange(side, document, decisions, own)
+        before = Agreed(self.decisions, self.keys, self.streams)
+        self.pending = Exchange(side, document, decisions, own, before)
         agreed_streams = self.streams.get(side.other, {})
         return {self.names[side.other]: self._termination(side.other, {**agreed_streams, **streams})}
 
@@ -215,12 +233,13 @@ class Negotiation:
                 streams[here][index + 1] = self._stream(
                     index, here, exchange, answer, theirs, keys.get(index)
                 )
-        self.keys = keys
+        self.keys, self.unused = keys, {}
         self.streams = streams
         return self.wanted()
 
-    def answered(self) -> bytes:
-        """The answer for the offerer, once the gateway has what `answer` wanted. The exchange is complete."""
+    def answered(self, preview: bool = False) -> bytes:
+        """The answer for the offerer, once the gateway has what `answer` wanted. The exchange is complete.
+        preview: it is of a provisional response that is not reliable."""
         exchange = self._exchange()
         answer = exchange.answer
         if answer is None:
@@ -240,7 +259,7 @@ class Negotiation:
             ),
         )
         self.decisions = exchange.decisions
-        self.latest, self.pending = exchange, None
+        self.latest, self.pending = replace(exchange, preview=preview), None
         return self.origins[exchange.side].last
 
     def reopen(self, offer: Document) -> None:
@@ -250,8 +269,16 @@ class Negotiation:
             self.pending = replace(self.latest, answer=None)
 
     def rollback(self) -> Wanted:
-        """The pending offer was refused: the media are as they were (trap P29)."""
-        self.pending = None
+        """The pending offer was refused: the media are as they were (trap P29), even if they have followed a
+        preview of its answer."""
+        exchange, self.pending = self.pending, None
+        if exchange is not None and exchange.preview:
+            before, self.latest = exchange.before, None
+            self.decisions, self.keys, self.streams = (
+                before.decisions,
+                dict(before.keys),
+                dict(before.streams),
+            )
         return self.wanted()
 
     # -- what the gateway shall have
@@ -338,11 +365,14 @@ class Negotiation:
     # -- keys
 
     def _own_lines(self, index: int) -> tuple[Crypto, ...]:
-        """Our lines in an offer to the UE: the one in use, or a fresh one for each suite we like (trap
-        P14)."""
+        """Our lines in an offer to the UE: the one in use, or a fresh one for each suite we like (trap P14);
+        the same again if the last offer was refused (trap P37)."""
         if index in self.keys:
             return (self.keys[index],)
-        return tuple(self._fresh(tag, suite) for tag, suite in enumerate(self.terms.rules.suites, start=1))
+        if index not in self.unused:
+            suites = enumerate(self.terms.rules.suites, start=1)
+            self.unused[index] = tuple(self._fresh(tag, suite) for tag, suite in suites)
+        return self.unused[index]
 
     def _key_lines(
         self, index: int, exchange: Exchange, line: AnswerLine, keys: dict[int, Crypto]

@@ -1,12 +1,10 @@
 """Early dialogs: each has media and keys of its own until one is chosen (traps P13, P26)."""
 
-import base64
-
 import pytest
 
 from agw.iq.messages import MAX_TERMINATIONS, Mode
 from imsalg.call import MAX_BRANCHES
-from tests.sim.sdp import crypto, lines_of, media, protected, session
+from tests.sim.sdp import crypto, lines_of, material, media, protected, session
 
 
 @pytest.fixture
@@ -29,18 +27,13 @@ def modes(world):
     return {name.split(":")[0]: leg.mode for name, leg in world.legs().items()}
 
 
-def material(message):
-    (line,) = lines_of(message, "a=crypto:")
-    return base64.b64decode(line.split("inline:")[1])
-
-
 def ring(world, alice, there, number, status=183):
     """A provisional answer of one fork, as Alice gets it."""
     world.network.reply(there, status, sdp=answer(number), tag=f"fork{number}")
     return alice.expect(status)
 
 
-def test_two_forks_have_ports_and_keys_of_their_own_towards_the_caller(world, alice, forked):
+def test_two_forks_have_ports_and_keys_of_their_own_towards_the_caller_p26(world, alice, forked):
     _, there = forked
     one, two = (ring(world, alice, there, number) for number in (1, 2))
     assert one.to.tag != two.to.tag
@@ -49,7 +42,7 @@ def test_two_forks_have_ports_and_keys_of_their_own_towards_the_caller(world, al
     assert {name.split(":")[0] for name in world.legs()} == {"core", "access.1", "access.2"}
 
 
-def test_the_latest_answer_is_heard(world, alice, forked):
+def test_the_latest_answer_is_heard_p26(world, alice, forked):
     _, there = forked
     ring(world, alice, there, 1)
     assert modes(world) == {"core": Mode.SENDRECV, "access.1": Mode.SENDRECV}
@@ -62,7 +55,7 @@ def test_the_latest_answer_is_heard(world, alice, forked):
     assert world.leg("core").remote.host == "203.0.113.2"
 
 
-def test_a_2xx_chooses_its_dialog_and_releases_the_others(world, alice, forked):
+def test_a_2xx_chooses_its_dialog_and_releases_the_others_p26(world, alice, forked):
     invite, there = forked
     one = ring(world, alice, there, 1)
     ring(world, alice, there, 2)
@@ -78,7 +71,7 @@ def test_a_2xx_chooses_its_dialog_and_releases_the_others(world, alice, forked):
     assert not world.status()["calls"]
 
 
-def test_a_2xx_without_sdp_after_an_answer_in_18x_is_complete(world, alice, forked):
+def test_a_2xx_without_sdp_after_an_answer_in_18x_is_complete_p26(world, alice, forked):
     invite, there = forked
     world.network.reply(there, 183, ("Require", "100rel"), ("RSeq", "1"), sdp=answer(1), tag="fork1")
     alice.expect(183)
@@ -88,17 +81,53 @@ def test_a_2xx_without_sdp_after_an_answer_in_18x_is_complete(world, alice, fork
     assert modes(world)["access.1"] is Mode.SENDRECV
 
 
-def test_199_releases_its_dialog_and_the_other_is_heard_again(world, alice, forked):
+def test_199_releases_its_dialog_and_the_other_is_heard_again_p26(world, alice, forked):
     _, there = forked
     ring(world, alice, there, 1)
     ring(world, alice, there, 2)
-    world.network.reply(there, 199, tag="fork2")
-    assert alice.expect(199).to.tag == "fork2"
-    assert set(modes(world)) == {"core", "access.1"}
+    world.network.reply(there, 199, ("Reason", "SIP;cause=486"), tag="fork2")
+    ended = alice.expect(199)
+    assert (ended.to.tag, ended.headers.get("Reason")) == ("fork2", "SIP;cause=486")
+    assert modes(world) == {"core": Mode.SENDRECV, "access.1": Mode.SENDRECV}
+    assert world.leg("core").remote.host == "203.0.113.1"
+    assert world.leg("core").peer.termination == "access.1"
+
+
+def test_199_of_a_dialog_that_is_not_heard_changes_nothing_of_the_other_p26(world, alice, forked):
+    _, there = forked
+    ring(world, alice, there, 1)
+    ring(world, alice, there, 2)
+    heard = world.leg("access.2"), world.leg("core")
+    world.network.reply(there, 199, tag="fork1")
+    assert alice.expect(199).to.tag == "fork1"
+    assert set(modes(world)) == {"core", "access.2"}
+    assert (world.leg("access.2"), world.leg("core")) == heard
+
+
+def test_199_with_a_description_passes_without_it_p26(world, alice, forked):
+    """RFC 6228 section 4: it has none; and nothing is left that it could describe."""
+    _, there = forked
+    ring(world, alice, there, 1)
+    world.network.reply(there, 199, sdp=answer(1), tag="fork1")
+    assert not alice.expect(199).body
+
+
+def test_a_bye_in_an_early_dialog_ends_that_one_alone_p26(world, alice, forked):
+    invite, there = forked
+    one = ring(world, alice, there, 1)
+    ring(world, alice, there, 2)
+    alice.dialog(invite, one).request("BYE")
+    bye = world.network.expect("BYE")
+    assert bye.to.tag == "fork1"
+    world.network.reply(bye, 200)
+    alice.expect(200)
+    assert set(modes(world)) == {"core", "access.2"}
+    world.network.reply(there, 200, sdp=answer(2), tag="fork2")
+    alice.dialog(invite, alice.expect(200)).ack()
 
 
 @pytest.mark.parametrize("status", [302, 404, 486, 503, 603])
-def test_a_final_refusal_releases_everything(world, alice, forked, status):
+def test_a_final_refusal_releases_everything_p26(world, alice, forked, status):
     _, there = forked
     ring(world, alice, there, 1)
     ring(world, alice, there, 2)
@@ -108,7 +137,7 @@ def test_a_final_refusal_releases_everything(world, alice, forked, status):
     assert not world.status()["calls"]
 
 
-def test_cancel_releases_everything(world, alice, forked):
+def test_cancel_releases_everything_p26(world, alice, forked):
     invite, there = forked
     ring(world, alice, there, 1)
     ring(world, alice, there, 2)
@@ -121,7 +150,7 @@ def test_cancel_releases_everything(world, alice, forked):
     assert not world.status()["calls"]
 
 
-def test_a_second_2xx_of_another_fork_is_a_dialog_too_and_the_caller_ends_it(world, alice, forked):
+def test_a_second_2xx_of_another_fork_is_a_dialog_too_and_the_caller_ends_it_p26(world, alice, forked):
     invite, there = forked
     talks = []
     for number in (1, 2):
@@ -139,7 +168,80 @@ def test_a_second_2xx_of_another_fork_is_a_dialog_too_and_the_caller_ends_it(wor
     assert not world.status()["calls"]
 
 
-def test_183_then_200_with_other_sdp_is_a_new_answer(world, alice, forked):
+def test_a_second_2xx_whose_early_dialog_is_over_is_hung_up_and_the_first_goes_on_p26(world, alice, forked):
+    """Its answer came in a reliable 183, so this 2xx has none, and the media it was for are released."""
+    invite, there = forked
+    for number in (1, 2):
+        reliable = ("Require", "100rel"), ("RSeq", "1")
+        world.network.reply(there, 183, *reliable, sdp=answer(number), tag=f"fork{number}")
+        alice.expect(183)
+    ok = world.network.reply(there, 200, tag="fork1")
+    here = alice.dialog(invite, alice.expect(200))
+    here.ack()
+    world.network.expect("ACK")
+    standing = world.legs()
+    second = world.network.reply(there, 200, tag="fork2")
+    assert world.network.expect("ACK").to.tag == "fork2"
+    bye = world.network.expect("BYE")
+    assert bye.to.tag == "fork2"
+    world.network.reply(bye, 200)
+    world.network.send(second)  # the ACK was lost
+    assert world.network.expect("ACK").to.tag == "fork2"
+    assert alice.quiet()
+    assert world.network.quiet()
+    assert world.legs() == standing
+    here.hang_up(world.network.dialog(there, ok))
+    assert not world.status()["calls"]
+
+
+def test_a_second_2xx_with_a_bad_answer_is_hung_up_and_the_first_goes_on_p26(world, alice, forked):
+    invite, there = forked
+    ok = world.network.reply(there, 200, sdp=answer(1), tag="fork1")
+    here = alice.dialog(invite, alice.expect(200))
+    here.ack()
+    world.network.expect("ACK")
+    standing = world.legs()
+    world.network.reply(there, 200, sdp=answer(2) + media(9) + "\r\n", tag="fork2")
+    world.network.expect("ACK")
+    world.network.reply(world.network.expect("BYE"), 200)
+    assert alice.quiet()
+    assert world.legs() == standing
+    here.hang_up(world.network.dialog(there, ok))
+
+
+def test_a_2xx_over_the_limit_of_dialogs_is_hung_up_p26(world, alice, forked):
+    invite, there = forked
+    for number in range(1, MAX_BRANCHES + 1):
+        world.network.reply(there, 200, sdp=answer(number), tag=f"fork{number}")
+        alice.dialog(invite, alice.expect(200)).ack()
+        world.network.expect("ACK")
+    world.network.reply(there, 200, sdp=answer(99), tag="fork99")
+    assert alice.quiet()
+    assert world.network.expect("ACK").to.tag == "fork99"
+    assert world.network.expect("BYE").to.tag == "fork99"
+
+
+def test_a_provisional_after_the_2xx_is_nobodys_p26(world, alice, forked):
+    invite, there = forked
+    world.network.reply(there, 200, sdp=answer(1), tag="fork1")
+    alice.dialog(invite, alice.expect(200)).ack()
+    world.network.reply(there, 183, sdp=answer(2), tag="fork2")
+    assert alice.quiet()
+    assert set(modes(world)) == {"core", "access.1"}
+
+
+def test_a_2xx_that_a_bye_of_its_sender_overtakes_leaves_nothing_p26(world, alice, forked):
+    _, there = forked
+    world.held = True
+    ok = world.network.reply(there, 200, sdp=answer(1), tag="fork1")
+    world.network.dialog(there, ok).request("BYE")
+    world.answer_gateway()
+    alice.reply(alice.expect("BYE"), 200)
+    assert not world.status()["calls"]
+    assert not world.plane.legs
+
+
+def test_183_then_200_with_other_sdp_is_a_new_answer_p26(world, alice, forked):
     """An announcement, then the callee (RFC 3261 does not allow it, networks do it)."""
     invite, there = forked
     early = ring(world, alice, there, 1)
@@ -150,7 +252,7 @@ def test_183_then_200_with_other_sdp_is_a_new_answer(world, alice, forked):
     alice.dialog(invite, got).ack()
 
 
-def test_a_fork_with_a_tag_only_is_a_dialog_and_gets_its_answer_later(world, alice, forked):
+def test_a_fork_with_a_tag_only_is_a_dialog_and_gets_its_answer_later_p26(world, alice, forked):
     invite, there = forked
     world.network.reply(there, 180, tag="fork1")
     world.network.reply(there, 180, tag="fork2")
@@ -159,7 +261,7 @@ def test_a_fork_with_a_tag_only_is_a_dialog_and_gets_its_answer_later(world, ali
     assert set(modes(world)) == {"core", "access.2"}
 
 
-def test_more_dialogs_than_there_may_be_are_not_passed_on(world, alice, forked):
+def test_more_dialogs_than_there_may_be_are_not_passed_on_p26(world, alice, forked):
     _, there = forked
     for number in range(1, MAX_BRANCHES + 4):
         world.network.reply(there, 183, sdp=answer(number), tag=f"fork{number}")
@@ -167,7 +269,7 @@ def test_more_dialogs_than_there_may_be_are_not_passed_on(world, alice, forked):
     assert len(world.plane.legs) == MAX_BRANCHES + 1 <= MAX_TERMINATIONS
 
 
-def test_forks_of_a_terminating_call_share_the_ues_side(world, alice):
+def test_forks_of_a_terminating_call_share_the_ues_side_p26(world, alice):
     """The UE is the answerer: its termination is one, the caller's are several."""
     world.network.call(alice, sdp=session("203.0.113.5"))
     there = alice.expect("INVITE")
@@ -180,7 +282,7 @@ def test_forks_of_a_terminating_call_share_the_ues_side(world, alice):
     assert world.leg("access").remote_keys[0].material == b"b" * 30
 
 
-def test_update_in_an_early_dialog_is_that_dialogs_alone(world, alice, forked):
+def test_update_in_an_early_dialog_is_that_dialogs_alone_p26_p28(world, alice, forked):
     invite, there = forked
     one = ring(world, alice, there, 1)
     ring(world, alice, there, 2)

@@ -1,11 +1,9 @@
 """Offers and answers wherever they ride, and what they may not disturb (RFC 3264, RFC 6337)."""
 
-import base64
-
 import pytest
 
-from agw.iq.messages import ConfigureConnectionPoint, Mode, ReserveConnectionPoint, Transport
-from tests.sim.sdp import crypto, lines_of, media, protected, session
+from agw.iq.messages import Mode, Transport
+from tests.sim.sdp import crypto, lines_of, material, media, protected, session
 
 FAR = session("203.0.113.5", media(7000))
 NEAR = session("192.0.2.10", media(4000, "RTP/SAVP", crypto("k")))
@@ -17,27 +15,10 @@ def alice(world):
     return world.register(world.ue(10), "alice")
 
 
-def material(message):
-    (line,) = lines_of(message, "a=crypto:")
-    return base64.b64decode(line.split("inline:")[1])
-
-
-def exchange(talk, other, method, offer, answer):
-    """A re-INVITE or UPDATE: the request as it came there, the 200 as it came back."""
-    sent = talk.request(method, sdp=offer)
-    there = other.peer.expect(method)
-    other.peer.reply(there, 200, sdp=answer)
-    got = talk.peer.expect(200, method)
-    if method == "INVITE":
-        talk.ack(sent)
-        other.peer.expect("ACK")
-    return there, got
-
-
 # -- reliable provisional responses, PRACK, UPDATE
 
 
-def test_prack_passes_both_ways_and_its_rack_is_untouched(world, alice):
+def test_prack_passes_both_ways_and_its_rack_is_untouched_p28(world, alice):
     invite = alice.invite("sip:bob@home.example", sdp=protected("192.0.2.10"))
     there = world.network.expect("INVITE")
     world.network.reply(there, 183, *REL, sdp=FAR)
@@ -82,6 +63,53 @@ def test_an_offer_in_18x_is_answered_in_prack_p27(world, alice):
     talk.hang_up(alice.dialog(there, early))
 
 
+def test_an_offer_of_the_core_in_18x_is_answered_in_prack_by_the_ue_p27(world, alice):
+    """No SDP in the INVITE; the caller is the UE."""
+    invite = alice.invite("sip:bob@home.example")
+    there = world.network.expect("INVITE")
+    world.network.reply(there, 183, *REL, sdp=FAR)
+    early = alice.expect(183)
+    assert lines_of(early, "m=")[0].split()[2] == "RTP/SAVP"
+    assert lines_of(early, "a=3ge2ae:") == ["applied"]
+    talk = alice.dialog(invite, early)
+    talk.request("PRACK", ("RAck", f"1 {invite.cseq.number} INVITE"), sdp=NEAR)
+    prack = world.network.expect("PRACK")
+    assert lines_of(prack, "m=")[0].split()[2] == "RTP/AVP"
+    assert not lines_of(prack, "a=crypto")
+    assert [each.material for each in world.leg("access").remote_keys] == [b"k" * 30]
+    assert world.leg("core").remote.port == 7000
+    world.network.reply(prack, 200)
+    alice.expect(200, "PRACK")
+    ok = world.network.reply(there, 200)
+    alice.expect(200, "INVITE")
+    talk.ack(invite)
+    world.network.expect("ACK")
+    talk.hang_up(world.network.dialog(there, ok))
+
+
+def test_each_fork_that_offers_is_answered_in_its_own_prack_p26_p27(world, alice):
+    invite = alice.invite("sip:bob@home.example")
+    there = world.network.expect("INVITE")
+    for number in (1, 2):
+        offer = session(f"203.0.113.{number}", media(7000 + number))
+        world.network.reply(there, 183, *REL, sdp=offer, tag=f"fork{number}")
+        talk = alice.dialog(invite, alice.expect(183))
+        answer = session("192.0.2.10", media(4000 + number, "RTP/SAVP", crypto("ab"[number - 1])))
+        talk.request("PRACK", ("RAck", f"1 {invite.cseq.number} INVITE"), sdp=answer)
+        world.network.reply(world.network.expect("PRACK"), 200)
+        alice.expect(200, "PRACK")
+        heard = [leg for leg in world.legs().values() if leg.mode is Mode.SENDRECV]
+        assert {leg.remote.port for leg in heard} == {4000 + number, 7000 + number}
+
+
+def test_an_offer_in_an_unreliable_18x_does_not_pass_p27(world, alice):
+    """RFC 3261 section 13.2.1: nobody could answer it."""
+    alice.invite("sip:bob@home.example")
+    world.network.reply(world.network.expect("INVITE"), 183, sdp=FAR)
+    assert not alice.expect(183).body
+    assert not world.plane.legs
+
+
 def test_an_offer_in_prack_is_answered_in_its_200_p28(world, alice):
     invite = alice.invite("sip:bob@home.example", sdp=protected("192.0.2.10"))
     there = world.network.expect("INVITE")
@@ -97,7 +125,66 @@ def test_an_offer_in_prack_is_answered_in_its_200_p28(world, alice):
     assert world.leg("access").remote.port == 4444
 
 
-def test_update_from_the_callee_before_the_2xx(world, alice):
+PRECONDITIONS = (
+    "a=curr:qos local none",
+    "a=curr:qos remote none",
+    "a=des:qos mandatory local sendrecv",
+    "a=des:qos optional remote sendrecv",
+    "a=conf:qos remote sendrecv",
+)
+MET = tuple(line.replace(" none", " sendrecv") for line in PRECONDITIONS)
+NEGOTIATED = ("Require", "precondition"), ("Supported", "100rel, precondition")
+
+
+def test_preconditions_pass_as_they_are_in_every_message_p28(world, alice):
+    """RFC 3312 in the order of RFC 4032: 183, PRACK, UPDATE and its 200, and only then it rings."""
+
+    def of(message):
+        of_qos = (line for line in lines_of(message, "a=") if line.split(":")[0] in ("curr", "des", "conf"))
+        return tuple(f"a={line}" for line in of_qos)
+
+    near = [protected("192.0.2.10", "k", *lines) for lines in (PRECONDITIONS, MET)]
+    far = [session("203.0.113.5", media(7000, "RTP/AVP", *lines)) for lines in (PRECONDITIONS, MET)]
+    invite = alice.invite("sip:bob@home.example", *NEGOTIATED, sdp=near[0])
+    there = world.network.expect("INVITE")
+    world.network.reply(there, 183, *REL, ("Require", "precondition"), sdp=far[0])
+    early = alice.expect(183)
+    talk = alice.dialog(invite, early)
+    talk.request("PRACK", ("RAck", f"1 {invite.cseq.number} INVITE"))
+    world.network.reply(world.network.expect("PRACK"), 200)
+    alice.expect(200, "PRACK")
+    standing = world.legs()
+    talk.request("UPDATE", *NEGOTIATED, sdp=near[1])
+    update = world.network.expect("UPDATE")
+    world.network.reply(update, 200, sdp=far[1])
+    met = alice.expect(200, "UPDATE")
+    assert [of(message) for message in (there, early)] == [PRECONDITIONS] * 2
+    assert [of(message) for message in (update, met)] == [MET] * 2
+    for message in (there, update):
+        assert message.headers.lines("Require") == ["precondition"]
+        assert message.headers.lines("Supported") == ["100rel, precondition"]
+    assert early.headers.lines("Require") == ["100rel", "precondition"]
+    assert material(met) == material(early)
+    assert world.legs() == standing
+    world.network.reply(there, 180)
+    alice.expect(180)
+    world.network.reply(there, 200)
+    alice.dialog(invite, alice.expect(200)).ack()
+
+
+def test_preconditions_that_fail_leave_the_early_media_as_they_were_p28(world, alice):
+    invite = alice.invite("sip:bob@home.example", sdp=protected("192.0.2.10", "k", *PRECONDITIONS))
+    there = world.network.expect("INVITE")
+    world.network.reply(there, 183, *REL, sdp=FAR)
+    talk = alice.dialog(invite, alice.expect(183))
+    before = world.legs()
+    talk.request("UPDATE", sdp=protected("192.0.2.10", "n", port=4444))
+    world.network.reply(world.network.expect("UPDATE"), 580)
+    alice.expect(580)
+    assert world.legs() == before
+
+
+def test_update_from_the_callee_before_the_2xx_p28(world, alice):
     invite = alice.invite("sip:bob@home.example", sdp=protected("192.0.2.10"))
     there = world.network.expect("INVITE")
     sent = world.network.reply(there, 183, *REL, sdp=FAR)
@@ -116,7 +203,7 @@ def test_update_from_the_callee_before_the_2xx(world, alice):
     alice.dialog(invite, alice.expect(200)).ack()
 
 
-def test_an_answer_that_comes_again_is_no_answer_to_another_offer(world, alice):
+def test_an_answer_that_comes_again_is_no_answer_to_another_offer_p28(world, alice):
     """The callee repeats its answer in the 200 while an UPDATE of the caller is under way."""
     invite = world.network.call(alice, sdp=FAR)
     there = alice.expect("INVITE")
@@ -183,7 +270,7 @@ def test_a_late_offer_of_the_core_is_protected_for_the_ue_p27(world, alice):
     talk.hang_up(world.network.dialog(there, ok))
 
 
-def test_a_late_offer_of_a_ue_that_may_not_have_e2ae_ends_the_call(world):
+def test_a_late_offer_of_a_ue_that_may_not_have_e2ae_ends_the_call_p27(world):
     carol = world.plain()
     world.network.call(carol)
     carol.reply(carol.expect("INVITE"), 200, sdp=protected("192.0.2.20"))
@@ -193,7 +280,7 @@ def test_a_late_offer_of_a_ue_that_may_not_have_e2ae_ends_the_call(world):
     assert "Warning" not in refusal.headers  # it would tell the core of e2ae
 
 
-def test_an_ack_answers_nothing_but_the_offer_of_its_2xx(world, alice):
+def test_an_ack_answers_nothing_but_the_offer_of_its_2xx_p27(world, alice):
     """An UPDATE of the callee is under way when an ACK with a description comes from the caller."""
     invite = alice.invite("sip:bob@home.example", sdp=NEAR)
     there = world.network.expect("INVITE")
@@ -210,7 +297,7 @@ def test_an_ack_answers_nothing_but_the_offer_of_its_2xx(world, alice):
     talk.hang_up(far)
 
 
-def test_a_bad_answer_in_the_ack_ends_the_call_on_both_sides(world, alice):
+def test_a_bad_answer_in_the_ack_ends_the_call_on_both_sides_p27(world, alice):
     invite = alice.invite("sip:bob@home.example")
     world.network.reply(world.network.expect("INVITE"), 200, sdp=FAR)
     alice.dialog(invite, alice.expect(200)).ack(sdp=session("192.0.2.10", media(), media()))
@@ -219,7 +306,7 @@ def test_a_bad_answer_in_the_ack_ends_the_call_on_both_sides(world, alice):
     alice.expect("BYE")
 
 
-def test_an_ack_without_the_answer_leaves_a_call_without_media(world, alice):
+def test_an_ack_without_the_answer_leaves_a_call_without_media_p27(world, alice):
     invite = alice.invite("sip:bob@home.example")
     there = world.network.expect("INVITE")
     ok = world.network.reply(there, 200, sdp=FAR)
@@ -227,6 +314,85 @@ def test_an_ack_without_the_answer_leaves_a_call_without_media(world, alice):
     talk.ack()
     world.network.expect("ACK")
     talk.hang_up(world.network.dialog(there, ok))
+
+
+def test_a_bye_does_not_overtake_the_ack_with_the_answer_p27(world, alice):
+    """The ACK waits for the gateway, and the BYE of the same end for the ACK; nobody else's does."""
+    invite = world.network.call(alice)
+    ok = alice.reply(alice.expect("INVITE"), 200, sdp=protected("192.0.2.10"))
+    talk = world.network.dialog(invite, world.network.expect(200))
+    world.held = True
+    talk.ack(sdp=FAR)
+    talk.request("BYE")
+    assert alice.quiet()
+    world.answer_gateway()
+    assert [message.method for message in alice.inbox] == ["ACK", "BYE"]
+    assert material(alice.inbox[0]) == world.leg("access").local_key.material
+    alice.reply(alice.expect("BYE"), 200)
+    world.network.expect(200)
+    assert not world.status()["calls"]
+    assert ok.to.tag
+
+
+def test_a_bye_of_the_other_end_does_not_wait_for_an_ack_p27(world, alice):
+    invite = world.network.call(alice)
+    there = alice.expect("INVITE")
+    ok = alice.reply(there, 200, sdp=protected("192.0.2.10"))
+    talk = world.network.dialog(invite, world.network.expect(200))
+    world.held = True
+    talk.ack(sdp=FAR)
+    alice.dialog(there, ok).request("BYE")
+    world.network.reply(world.network.expect("BYE"), 200)
+    alice.expect(200)
+    world.answer_gateway()
+    assert not world.status()["calls"]
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_bye_that_waits_for_an_ack_is_answered_if_the_gateway_is_lost_p27(world, alice, lost):
+    invite = world.network.call(alice)
+    alice.reply(alice.expect("INVITE"), 200, sdp=protected("192.0.2.10"))
+    talk = world.network.dialog(invite, world.network.expect(200))
+    alice.answers_bye = world.network.answers_bye = True
+    world.held = True
+    talk.ack(sdp=FAR)
+    bye = talk.request("BYE")
+    if lost:
+        world.disconnect()
+    else:
+        world.advance(10)
+    assert world.network.expect(200).cseq == bye.cseq
+    assert not world.status()["calls"]
+
+
+def test_an_offerless_reinvite_of_a_ue_is_offered_what_runs_p27(world, alice):
+    """The core offers the very bytes it once answered with: that is not a repetition."""
+    here, far = world.originate(alice, answer=FAR)
+    running = world.legs()
+    reinvite = here.request("INVITE")
+    there = world.network.expect("INVITE")
+    assert not there.body
+    world.network.reply(there, 200, sdp=FAR)
+    got = alice.expect(200)
+    assert lines_of(got, "m=")[0].split()[2] == "RTP/SAVP"
+    assert material(got) == material(here.response)
+    here.ack(reinvite, sdp=NEAR)
+    assert lines_of(world.network.expect("ACK"), "m=")[0].split()[2] == "RTP/AVP"
+    assert world.legs() == running
+    here.hang_up(far)
+
+
+def test_an_offerless_reinvite_that_nobody_answers_leaves_the_media_as_they_were_p27_p29(world, alice):
+    here, far = world.originate(alice)
+    running = world.legs()
+    reinvite = far.request("INVITE")
+    alice.reply(alice.expect("INVITE"), 200, sdp=NEAR + media(4446, kind="video") + "\r\n")
+    world.network.expect(200)
+    assert world.legs() != running
+    far.ack(reinvite)
+    alice.expect("ACK")
+    assert world.legs() == running
+    here.hang_up(far)
 
 
 def test_an_offerless_reinvite_never_downgrades_p27(world, alice):
@@ -242,199 +408,3 @@ def test_an_offerless_reinvite_never_downgrades_p27(world, alice):
     assert lines_of(ack, "m=")[0].split()[2] == "RTP/SAVP"
     assert material(ack) == before
     here.hang_up(far)
-
-
-# -- re-INVITE and UPDATE within the call
-
-
-@pytest.mark.parametrize("method", ["INVITE", "UPDATE"])
-def test_hold_and_resume_keep_keys_and_contexts_p14_p35(world, alice, method):
-    here, far = world.originate(alice)
-    standing = world.leg("access")
-    there, got = exchange(
-        here,
-        far,
-        method,
-        protected("192.0.2.10", "k", "a=sendonly"),
-        session("203.0.113.5", media(7000, "RTP/AVP", "a=recvonly")),
-    )
-    assert lines_of(there, "a=sendonly")
-    held = world.leg("access")
-    assert material(got) == material(here.response)
-    assert held.local_key == standing.local_key
-    assert held.remote_keys == standing.remote_keys
-    assert held.local_rtp == standing.local_rtp
-    assert (held.mode, world.leg("core").mode) == (Mode.RECVONLY, Mode.SENDONLY)
-    assert (held.inactivity, world.leg("core").inactivity) == (0.0, 0.0)  # parked
-    exchange(here, far, method, protected("192.0.2.10"), FAR)
-    assert world.leg("access") == standing
-    here.hang_up(far)
-
-
-def test_hold_from_the_core_side_by_inactive_and_by_a_zero_address_p35(world, alice):
-    here, far = world.originate(alice)
-    own = material(here.response)
-    there, _ = exchange(
-        far,
-        here,
-        "INVITE",
-        session("203.0.113.5", media(7000, "RTP/AVP", "a=inactive")),
-        session("192.0.2.10", media(4000, "RTP/SAVP", crypto("k"), "a=inactive")),
-    )
-    assert material(there) == own
-    assert lines_of(there, "m=")[0].split()[2] == "RTP/SAVP"
-    assert {leg.mode for leg in world.legs().values()} == {Mode.INACTIVE}
-    exchange(far, here, "INVITE", session("0.0.0.0", media(7000)), NEAR)
-    assert world.leg("core").remote.host == "203.0.113.5"  # the address stays
-    assert world.leg("core").mode is Mode.RECVONLY
-    exchange(far, here, "INVITE", FAR, NEAR)
-    assert world.leg("core").mode is Mode.SENDRECV
-    here.hang_up(far)
-
-
-def test_a_refresh_with_the_same_sdp_asks_the_gateway_nothing_p30(world, alice):
-    here, far = world.originate(alice, answer=FAR)
-    asked = len(world.asked)
-    for method in ("INVITE", "UPDATE"):
-        exchange(here, far, method, protected("192.0.2.10"), FAR)
-        exchange(far, here, method, FAR, NEAR)
-    here.request("UPDATE")
-    world.network.reply(world.network.expect("UPDATE"), 200)
-    alice.expect(200)
-    assert len(world.asked) == asked
-    here.hang_up(far)
-
-
-def test_our_version_rises_by_one_and_only_when_our_sdp_changed_p31(world, alice):
-    def version(message):
-        return [int(lines_of(message, "o=")[0].split()[2]), lines_of(message, "o=")[0].split()[1]]
-
-    here, far = world.originate(alice)
-    first, session_id = version(far.invite)
-    same, _ = exchange(here, far, "INVITE", protected("192.0.2.10", port=4000), FAR)
-    assert version(same) == [first, session_id]
-    moved, _ = exchange(here, far, "INVITE", protected("192.0.2.10", port=4444), FAR)
-    assert version(moved) == [first, session_id]  # its port is not seen on the other side
-    held, back = exchange(here, far, "INVITE", protected("192.0.2.10", "k", "a=sendonly"), FAR)
-    assert version(held) == [first + 1, session_id]
-    assert version(back) == version(here.response)
-    resumed, _ = exchange(here, far, "INVITE", protected("192.0.2.10"), FAR)
-    assert version(resumed) == [first + 2, session_id]
-    offered, _ = exchange(far, here, "INVITE", FAR, NEAR)
-    base, own = version(here.response)
-    assert version(offered) == [base + 1, own]  # it says applied, which an answer does not
-    here.hang_up(far)
-
-
-def test_a_key_change_of_the_ue_is_a_new_key_of_its_side_alone_p14(world, alice):
-    here, far = world.originate(alice)
-    own = world.leg("access").local_key
-    exchange(here, far, "INVITE", protected("192.0.2.10", "n"), FAR)
-    assert world.leg("access").remote_keys[0].material == b"n" * 30
-    assert world.leg("access").local_key == own
-    here.hang_up(far)
-
-
-def test_another_suite_of_the_ue_is_a_fresh_key_of_ours(world, alice):
-    here, far = world.originate(alice)
-    line = crypto("g", 1, "AEAD_AES_128_GCM", 28)
-    offer = session("192.0.2.10", media(4000, "RTP/SAVP", line, "a=3ge2ae:requested"))
-    _, got = exchange(here, far, "INVITE", offer, FAR)
-    assert lines_of(got, "a=crypto:")[0].startswith("1 AEAD_AES_128_GCM")
-    assert world.leg("access").local_key.material == material(got)
-    here.hang_up(far)
-
-
-def test_a_refused_reinvite_leaves_the_media_as_they_were_p29(world, alice):
-    here, far = world.originate(alice)
-    before = world.legs()
-    second = protected("192.0.2.10", "n", port=4444) + media(4446, kind="video") + "\r\n"
-    reinvite = here.request("INVITE", sdp=second)
-    there = world.network.expect("INVITE")
-    assert len(world.legs()) == 3  # the video line needs an address to be offered
-    world.network.reply(there, 488)
-    alice.expect(488)
-    assert world.legs() == before
-    assert reinvite.cseq.number == there.cseq.number
-    exchange(here, far, "INVITE", protected("192.0.2.10"), FAR)  # and it goes on
-    here.hang_up(far)
-
-
-def test_a_reinvite_we_refuse_leaves_the_media_as_they_were_p29(world, alice):
-    here, far = world.originate(alice)
-    before = world.legs()
-    dtls = session("192.0.2.10", media(4000, "UDP/TLS/RTP/SAVP", "a=3ge2ae:requested"))
-    here.request("INVITE", sdp=dtls)
-    alice.expect(488)
-    assert world.network.quiet()
-    assert world.legs() == before
-    here.hang_up(far)
-
-
-def test_a_reinvite_adds_and_takes_away_a_line(world, alice):
-    here, far = world.originate(alice)
-    video = media(4446, kind="video") + "\r\n"
-    exchange(here, far, "INVITE", protected("192.0.2.10") + video, FAR + media(7002, kind="video") + "\r\n")
-    assert len(world.legs()) == 4
-    gone = media(0, kind="video") + "\r\n"
-    exchange(here, far, "INVITE", protected("192.0.2.10") + gone, FAR + gone)
-    assert len(world.legs()) == 2
-    here.hang_up(far)
-
-
-def test_a_reinvite_from_plain_to_e2ae(world, alice):
-    here, far = world.originate(alice, session("192.0.2.10"))
-    assert world.leg("access").transport is Transport.RTP
-    exchange(here, far, "INVITE", protected("192.0.2.10"), FAR)
-    assert world.leg("access").transport is Transport.SRTP
-    here.hang_up(far)
-
-
-# -- glare (P29)
-
-
-def test_a_second_invite_of_the_same_side_is_500_with_retry_after_p29(world, alice):
-    here, far = world.originate(alice)
-    here.request("INVITE", sdp=protected("192.0.2.10"))
-    there = world.network.expect("INVITE")
-    here.request("INVITE", sdp=protected("192.0.2.10"))
-    assert alice.expect(500).headers.get("Retry-After")
-    world.network.reply(there, 200, sdp=FAR)
-    alice.expect(200)
-    here.hang_up(far)
-
-
-def test_invites_that_cross_are_491_p29(world, alice):
-    here, far = world.originate(alice)
-    world.held = True
-    here.request("INVITE", sdp=protected("192.0.2.10", "k", "a=sendonly") + media(4, kind="video") + "\r\n")
-    far.request("INVITE", sdp=FAR)
-    world.answer_gateway()
-    world.network.expect(491)
-    there = world.network.expect("INVITE")
-    world.network.reply(there, 491)
-    alice.expect(491)
-    here.hang_up(far)
-
-
-def test_an_update_with_an_offer_while_one_is_pending_is_refused(world, alice):
-    here, far = world.originate(alice)
-    here.request("UPDATE", sdp=protected("192.0.2.10", "k", "a=sendonly"))
-    there = world.network.expect("UPDATE")
-    far.request("UPDATE", sdp=FAR)
-    world.network.expect(491)
-    here.request("UPDATE", sdp=protected("192.0.2.10"))
-    alice.expect(500)
-    world.network.reply(there, 200, sdp=session("203.0.113.5", media(7000, "RTP/AVP", "a=recvonly")))
-    alice.expect(200)
-    here.hang_up(far)
-
-
-def test_commands_say_only_what_changed(world, alice):
-    here, far = world.originate(alice)
-    kinds = [[type(command) for command in request.commands] for request in world.asked]
-    assert kinds[0] == [ReserveConnectionPoint]
-    assert ConfigureConnectionPoint in kinds[1]
-    assert len(kinds) == 2
-    here.hang_up(far)
-    assert len(world.asked) == 3

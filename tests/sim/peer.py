@@ -238,6 +238,20 @@ class Talk:
         self.peer.send(request)
         return request
 
+    def exchange(
+        self, other: Talk, method: str, offer: str | bytes, answer: str | bytes
+    ) -> tuple[Request, Response]:
+        """A re-INVITE or UPDATE of this end that is accepted: the request as it came there, and the 200 as it
+        came back."""
+        sent = self.request(method, sdp=offer)
+        there = other.peer.expect(method)
+        other.peer.reply(there, 200, sdp=answer)
+        got = self.peer.expect(200, method)
+        if method == "INVITE":
+            self.ack(sent)
+            other.peer.expect("ACK")
+        return there, got
+
     def hang_up(self, other: Talk) -> None:
         """BYE from this end; the call is over."""
         self.request("BYE")

@@ -34,6 +34,12 @@ def protected(host: str, letter: str = "k", *lines: str, port: int = 4000) -> st
     return session(host, media(port, "RTP/SAVP", crypto(letter), "a=3ge2ae:requested", *lines))
 
 
+def material(message: Request | Response) -> bytes:
+    """The key of the one a=crypto line a message has."""
+    (line,) = lines_of(message, "a=crypto:")
+    return base64.b64decode(line.split("inline:")[1])
+
+
 def lines_of(message: Request | Response, start: str) -> list[str]:
     """The lines of a body that begin so, without that beginning."""
     text = message.body.decode()
