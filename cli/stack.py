@@ -1,4 +1,5 @@
 """Gateway, proxy and lab core as three processes on loopback: for lab, demo, system tests and benchmark.
+A SIP core that runs already may stand in the lab core's place.
 
     base port + 0   the proxy's access side, where phones go        (SIP over UDP and TCP)
               + 2   the proxy's core side
@@ -66,7 +67,7 @@ mechanisms = ["sdes-srtp"]
 
 [core]
 listen = "{host}:{core}"
-next_hop = "sip:{host}:{lab}"
+next_hop = {next_hop}
 
 [gateway]
 iq = {iq}
@@ -95,7 +96,8 @@ class Stack:
     """A context manager, or `start` and `stop`.
 
     routes: user -> SIP URI, for peers that do not register. access: further lines of the proxy's [[access]]
-    table; tables: further tables of its file. media_ports: of each side of the gateway.
+    table; tables: further tables of its file. media_ports: of each side of the gateway. next_hop: the URI of
+    a SIP core; without one there is the lab core.
     processes: name -> process, in the order in which they were started.
     """
 
@@ -109,6 +111,7 @@ class Stack:
         tables: str = "",
         media_ports: int = 800,
         log_level: str = "info",
+        next_hop: str | None = None,
     ) -> None:
         self.access_port, self.core_port, self.lab_port = base_port, base_port + 2, base_port + 4
         self.password = password
@@ -118,6 +121,7 @@ class Stack:
         self._media = base_port + MEDIA
         self._media_ports = media_ports
         self._log_level = log_level
+        self._next_hop = next_hop
 
     @property
     def access_uri(self) -> str:
@@ -138,7 +142,7 @@ class Stack:
 
     def start(self) -> None:
         """Returns when calls can be made. Raises StackError, and nothing is left running then."""
-        for port in (self.access_port, self.core_port, self.lab_port):
+        for port in (self.access_port, self.core_port, *([] if self._next_hop else [self.lab_port])):
             _check_free(port)
         self.directory = Path(tempfile.mkdtemp(prefix="imsalg-"))
         try:
@@ -146,7 +150,8 @@ class Stack:
             cli = (sys.executable, "-m", "cli.main")
             log = ("--log", self._log_level)
             self._spawn("gateway", *cli, "gateway", "-c", self.directory / "gateway.toml", *log)
-            self._spawn("lab", sys.executable, "-m", "imsalg.lab.server", self.directory / "lab.toml")
+            if self._next_hop is None:
+                self._spawn("lab", sys.executable, "-m", "imsalg.lab.server", self.directory / "lab.toml")
             self._spawn("proxy", *cli, "proxy", "-c", self.directory / "proxy.toml", *log)
             self._wait_until_ready()
         except BaseException:
@@ -205,8 +210,14 @@ class Stack:
         gateway = GATEWAY.format(
             iq=iq, access_first=self._media, access_last=middle - 1, core_first=middle, core_last=end - 1
         )
+        next_hop = json.dumps(self._next_hop or self.lab_uri)
         proxy = PROXY.format(
-            iq=iq, status=files["proxy"], access_lines=self._access, tables=self._tables, **ports
+            iq=iq,
+            status=files["proxy"],
+            access_lines=self._access,
+            tables=self._tables,
+            next_hop=next_hop,
+            **ports,
         )
         routes = "\n".join(f"{json.dumps(user)} = {json.dumps(uri)}" for user, uri in self._routes.items())
         password = json.dumps(self.password)
@@ -229,7 +240,7 @@ class Stack:
         while True:
             self.check()
             try:
-                if self._read("proxy")["gateway"] and self._read("lab"):
+                if self._read("proxy")["gateway"] and (self._next_hop is not None or self._read("lab")):
                     return
             except (OSError, ValueError):
                 pass  # not yet

@@ -39,8 +39,10 @@ class World(Stack):
     """The stack with quick transactions, a second access side for peers that need no registration, and the
     home network that SIPp plays if `sipp_registrar`."""
 
-    def __init__(self, *, sipp_registrar: bool = True, tables: str = TABLES, **rest: Any) -> None:
-        super().__init__(BASE_PORT, tables=tables, **rest)
+    def __init__(
+        self, base_port: int = BASE_PORT, *, sipp_registrar: bool = True, tables: str = TABLES, **rest: Any
+    ) -> None:
+        super().__init__(base_port, tables=tables, **rest)
         self._sipp_registrar = sipp_registrar
         self._printed: dict[str, int] = {}
         self.peers_port = PEERS_PORT

@@ -1,0 +1,110 @@
+"""Kamailio as S-CSCF: a process under test, what it knows of its users, and what an operator does to them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+HOST = "127.0.0.1"
+OUTSIDE = "127.0.0.2"  # where phones are that it serves without a proxy
+PASSWORD = "lab"
+START = 10.0  # seconds in which it must answer
+_CONFIGURATION = Path(__file__).with_name("kamailio.cfg")
+_TABLES = Path("/usr/share/kamailio/db_sqlite")  # of Debian's kamailio-sqlite-modules
+
+
+class Kamailio:
+    """A context manager; its files go to `directory`. It trusts who comes from HOST, as proxies do here."""
+
+    def __init__(self, directory: Path, port: int) -> None:
+        self.uri = f"sip:{HOST}:{port}"
+        self._directory = directory
+        self._port = port
+
+    def __enter__(self) -> Kamailio:
+        events = self._directory / "events.sqlite"
+        with closing(sqlite3.connect(events)) as database:
+            for name in ("standard", "presence"):
+                database.executescript((_TABLES / f"{name}-create.sql").read_text())
+        values = {
+            "HERE": self.uri,
+            "PASSWORD": PASSWORD,
+            "PCSCF": HOST,
+            "CONTROL": self._directory / "control",
+            "EVENTS": f"sqlite:///{events}",
+        }
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [
+                    *("kamailio", "-DD", "-E", "-m", "32", "-M", "4", "-f", _CONFIGURATION),
+                    *("-w", self._directory, "-Y", self._directory, "-P", self._directory / "pid"),
+                    *("-l", f"udp:{HOST}:{self._port}", "-l", f"tcp:{HOST}:{self._port}"),
+                    *(word for name, value in values.items() for word in ("-A", f'{name}="{value}"')),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.__exit__()
+                raise AssertionError(f"Kamailio does not start:\n{self.log()}")
+            time.sleep(0.02)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(5)
+            except subprocess.TimeoutExpired:
+                os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.wait()
+
+    @property
+    def _log(self) -> Path:
+        return self._directory / "kamailio.log"
+
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def contacts(self, user: str) -> list[dict[str, Any]]:
+        """What its registrar holds of one user; of each, Address is the Contact URI."""
+        answer = self._ask("ul.lookup", "location", f"{user}@ims.test")
+        found = answer.get("result", {}).get("Contacts", [])
+        return [each["Contact"] for each in found]
+
+    def deregister(self, user: str) -> None:
+        """As an operator does who takes a user out of service."""
+        answer = self._ask("ul.rm", "location", f"{user}@ims.test")
+        assert "error" not in answer, answer
+
+    def _answers(self) -> bool:
+        try:
+            return "result" in self._ask("core.version")
+        except OSError:
+            return False
+
+    def _ask(self, method: str, *parameters: str) -> dict[str, Any]:
+        """One JSON-RPC request, and the answer. Raises OSError."""
+        question = {"jsonrpc": "2.0", "method": method, "params": parameters, "id": 1}
+        ours = self._directory / f"asks.{time.monotonic_ns()}"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as control:
+            control.settimeout(2.0)
+            control.bind(str(ours))
+            try:
+                control.sendto(json.dumps(question).encode(), str(self._directory / "control"))
+                answer: dict[str, Any] = json.loads(control.recv(65536))
+            finally:
+                ours.unlink()
+        return answer
