@@ -36,6 +36,8 @@ class Leg:
     remote, remote_rtcp: where RTP and RTCP are sent, None: nowhere yet. With rtcp_mux both are the same.
     peer: the leg that this one is connected with, and which names this one as its peer.
     Two connected legs are both transparent (`Transport.UDP`) or neither is.
+    slow_path: STUN and DTLS packets (RFC 7983 section 7) are given to `Plane.packets`, else they are dropped;
+    on a transparent leg they pass as all else does. The streams there are, RTP and SDES, need neither.
     """
 
     id: LegId
@@ -52,6 +54,7 @@ class Leg:
     source_filter: bool = False
     inactivity: float = 0.0
     peer: LegId | None = None
+    slow_path: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +95,13 @@ class Plane(Protocol):
     events: called with (leg, event, detail), never from within a call of the methods below; the shell sets it
     before the first leg. MEDIA_INACTIVE, MEDIA_FIRST and SRTP_FAILURES as they say; CONTEXT_LOST when the
     leg's sockets broke.
+    packets: called likewise, with (leg, channel, source, data), for each packet of the slow path that passes
+    the leg's source filter. channel: 0 for the port of RTP, 1 for that of RTCP. What comes faster than it is
+    taken is dropped, and counted. Such packets move no address and are no media.
     """
 
     events: Callable[[LegId, Event, str], None]
+    packets: Callable[[LegId, int, Address, bytes], None]
 
     def apply(self, difference: Difference) -> dict[LegId, StreamStatistics]:
         """Make the difference true, as a whole or (`OpenError`) not at all. Gives the counts of removed legs.
@@ -106,6 +113,11 @@ class Plane(Protocol):
         while an equal key is in `remote_keys` (trap P14); a key that was not there before is a new context.
         The inactivity timer starts anew when the mode begins to receive, and is parked while it does not.
         """
+        ...
+
+    def send(self, id: LegId, channel: int, target: Address, data: bytes) -> bool:
+        """Send a packet of the slow path from a standing leg's own port; it is in no count. False: the leg's
+        sockets broke, or the kernel does not take it. raises UsageError for an address as `apply` does."""
         ...
 
     def statistics(self, id: LegId) -> StreamStatistics:

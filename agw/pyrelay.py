@@ -3,11 +3,13 @@
 The twin of the native Plane: slower, needs no compiler, and says what is right.
 
 Every packet that is read has one outcome. It is *forwarded*: counted as received on its leg and as sent on
-the peer leg; or it is *dropped* on its leg, for a named cause. So over all legs sent equals received.
+the peer leg; or it takes the *slow path*: it is STUN or DTLS, given to the gateway itself; or it is *dropped*
+on its leg, for a named cause. So over all legs sent equals received.
 
 The way of a packet, in `_Standing._relay`: what it is (first bytes and port), who sent it (source filter),
-whether it is authentic (SRTP), what is learnt from it (address, media seen), whether it may pass (gates), how
-it leaves (SRTP). Nothing is learnt from a packet that is not authentic (trap P15).
+[the slow path leaves here,] whether it is authentic (SRTP), what is learnt from it (address, media seen),
+whether it may pass (gates), how it leaves (SRTP). Nothing is learnt from a packet that is not authentic
+(trap P15). A packet of the slow path is given away at once: until it is read it waits in the kernel.
 
 The sockets are read by `loop.add_reader`, one packet each time a socket is ready, because asyncio's datagram
 transports are opened by a coroutine, and a Plane opens its legs at once or not at all.
@@ -23,9 +25,9 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from agw.flows import Difference, Leg, LegId
-from agw.iq.messages import Event, StreamStatistics, Transport
+from agw.iq.messages import Address, Event, StreamStatistics, Transport
 from agw.latch import Sockaddr, Whereabouts
-from agw.sockets import Sockets, log_latched, open_all, sockaddr
+from agw.sockets import Sockets, log_latched, open_all, send, sockaddr
 from agw.srtp import MAX_PACKET, Failure, Protector, SrtpError, Unprotector
 
 SRTP_FAILURE_PERIOD = 60.0  # seconds over which failed authentications are counted, and told at most once
@@ -55,6 +57,7 @@ class PythonPlane:
 
     def __init__(self, srtp_failures: int = 100) -> None:
         self.events: Callable[[LegId, Event, str], None] = lambda id, event, detail: None
+        self.packets: Callable[[LegId, int, Address, bytes], None] = lambda id, channel, source, data: None
         self.loop = asyncio.get_running_loop()
         self.srtp_failures = srtp_failures
         self.own: dict[Sockaddr, _Standing] = {}  # by host and port of our sockets
@@ -75,6 +78,10 @@ class PythonPlane:
         for leg in difference.wanted:
             self._connect(self._legs[leg.id])
         return counts
+
+    def send(self, id: LegId, channel: int, target: Address, data: bytes) -> bool:
+        standing = self._legs[id]
+        return send(standing.sockets, channel, target, data, standing.leg)
 
     def statistics(self, id: LegId) -> StreamStatistics:
         return self._legs[id].statistics()
@@ -136,13 +143,14 @@ class _Standing:
     __slots__ = (
         "_failed_since", "_failures", "_flowing", "_plane", "_rtp", "_timed", "_timed_since", "_timer",
         "dropped", "heard", "leg", "muxed", "peer", "protector", "received", "received_octets", "receives",
-        "secured", "seen", "sends", "sent", "sent_octets", "sockets", "unprotector", "whereabouts",
+        "secured", "seen", "sends", "sent", "sent_octets", "slow_path", "sockets", "unprotector",
+        "whereabouts",
     )  # fmt: skip
 
     def __init__(self, plane: PythonPlane, leg: Leg, means: _Means, sockets: Sockets) -> None:
         self._plane = plane
         self.peer: _Standing | None = None
-        self.received = self.received_octets = self.sent = self.sent_octets = 0
+        self.received = self.received_octets = self.sent = self.sent_octets = self.slow_path = 0
         self.dropped: Counter[str] = Counter()
         self.heard = plane.loop.time()  # the last media, or when the leg was opened
         self.seen = False  # media, ever
@@ -188,6 +196,7 @@ class _Standing:
             received_octets=self.received_octets,
             sent_octets=self.sent_octets,
             dropped={str(cause): count for cause, count in self.dropped.items()},
+            slow_path=self.slow_path,
         )
 
     def disconnect(self) -> None:
@@ -215,17 +224,13 @@ class _Standing:
             self.dropped[cause] += 1
 
     def _relay(self, packet: bytes, source: Sockaddr, channel: int) -> Drop | Failure | None:
-        """Forward a packet and count it as forwarded, or say why not."""
+        """Forward a packet or give it to the slow path, and count it as such, or say why not."""
         length = len(packet)
         if length > MAX_PACKET:
             return Drop.TOO_LONG
-        if self._rtp:
-            kind = _is_rtcp(packet, channel, self.muxed)
-            if kind is None:
-                return Drop.NOT_RTP
-            rtcp = kind
-        else:
-            rtcp = channel == 1
+        rtcp = _is_rtcp(packet, channel, self.muxed) if self._rtp else channel == 1
+        if rtcp is None and not (self.leg.slow_path and _is_slow(packet)):
+            return Drop.NOT_RTP
         whereabouts = self.whereabouts[channel]
         if whereabouts.allowed is not None and source[0] != whereabouts.allowed:
             return Drop.WRONG_SOURCE
@@ -234,6 +239,11 @@ class _Standing:
         own = self._plane.own.get(source[:2])
         if own is not None and (self.leg.latch or own.leg.latch):
             return Drop.LOOP
+        if rtcp is None:
+            self.slow_path += 1
+            host, port = source[:2]
+            self._plane.packets(self.leg.id, channel, Address(host.partition("%")[0], port), packet)
+            return None
 
         if self.secured:
             if self.unprotector is None:
@@ -333,6 +343,11 @@ class _Standing:
             self._plane.own.pop(sock.getsockname()[:2], None)
             sock.close()
         self.sockets = None
+
+
+def _is_slow(packet: bytes) -> bool:
+    """STUN or DTLS, by RFC 7983 section 7."""
+    return len(packet) > 0 and (packet[0] <= 3 or 20 <= packet[0] <= 63)
 
 
 def _is_rtcp(packet: bytes, channel: int, muxed: bool) -> bool | None:

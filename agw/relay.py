@@ -1,8 +1,9 @@
 """The native Plane: the packet loop of `agw.native`, driven from the event loop.
 
-Python sees no packet here. It opens the sockets, makes the keys and holds both; the loop's threads are lent
+Python sees no media here. It opens the sockets, makes the keys and holds both; the loop's threads are lent
 them in `apply`, which comes back when the change is in force, and what is not lent any more is closed and
-wiped. What a leg does and counts is as `agw.pyrelay` says.
+wiped. What a leg does and counts is as `agw.pyrelay` says, but that packets of the slow path wait in the
+loop's queue, and what finds no room there is dropped as "slow_path_full".
 
 The legs of one context are on one thread, so that no packet changes threads: legs of different contexts
 cannot be connected.
@@ -21,10 +22,12 @@ from typing import Any, NamedTuple
 
 from agw.errors import UsageError
 from agw.flows import Difference, Leg, LegId, OpenError
-from agw.iq.messages import Event, Key, StreamStatistics, Suite, Transport
+from agw.iq.messages import Address, Event, Key, StreamStatistics, Suite, Transport
 from agw.latch import Sockaddr
 from agw.native._relay import ffi, lib
-from agw.sockets import Sockets, close_all, log_latched, open_all, sockaddr
+from agw.sockets import Sockets, close_all, log_latched, open_all, send, sockaddr
+
+_NOTICES_AT_ONCE = 64  # then the event loop has its turn
 
 
 class NativePlane:
@@ -39,6 +42,7 @@ class NativePlane:
 
     def __init__(self, srtp_failures: int = 100, cores: Sequence[int] = (), coalesce: float = 0.0) -> None:
         self.events: Callable[[LegId, Event, str], None] = lambda id, event, detail: None
+        self.packets: Callable[[LegId, int, Address, bytes], None] = lambda id, channel, source, data: None
         self._loop = asyncio.get_running_loop()
         self._legs: dict[LegId, _Standing] = {}
         self._names: dict[int, _Standing] = {}
@@ -58,6 +62,8 @@ class NativePlane:
         self._relay = lib.relay_open(settings)
         if not self._relay:
             raise OSError(ffi.errno, os.strerror(ffi.errno))
+        self._notice = ffi.new("struct relay_notice *")
+        self._packet = ffi.new("uint8_t[]", lib.SRTP_MAX_PACKET)
         self._descriptor = lib.relay_descriptor(self._relay)
         self._loop.add_reader(self._descriptor, self._listen)
 
@@ -92,6 +98,10 @@ class NativePlane:
                 self._names[new[leg.id].name] = new[leg.id]
             self._legs[leg.id].become(leg, means, opened.get(leg.id))
         return counts
+
+    def send(self, id: LegId, channel: int, target: Address, data: bytes) -> bool:
+        standing = self._legs[id]
+        return send(standing.sockets, channel, target, data, standing.leg)
 
     def statistics(self, id: LegId) -> StreamStatistics:
         return self._legs[id].statistics()
@@ -139,11 +149,12 @@ class NativePlane:
         return standing.statistics()
 
     def _listen(self) -> None:
-        notice = ffi.new("struct relay_notice *")
-        while self._relay and lib.relay_read(self._relay, notice):
-            standing = self._names.get(notice.leg)  # none: the leg has gone since
+        for _ in range(_NOTICES_AT_ONCE):
+            if not self._relay or not lib.relay_read(self._relay, self._notice, self._packet):
+                break
+            standing = self._names.get(self._notice.leg)  # none: the leg has gone since
             if standing is not None:
-                self._hear(standing, notice)
+                self._hear(standing, self._notice)
 
     def _hear(self, standing: _Standing, notice: Any) -> None:
         id = standing.leg.id
@@ -158,9 +169,10 @@ class NativePlane:
             case lib.RELAY_REKEYED:
                 standing.forget_old_keys()
             case lib.RELAY_LATCHED:
-                address = notice.address
-                host = ipaddress.ip_address(bytes(address.host)[: 16 if address.family == 6 else 4])
-                log_latched(id, bool(notice.value), host, address.port)
+                log_latched(id, bool(notice.channel), *_address_of(notice))
+            case lib.RELAY_PACKET:
+                data = bytes(ffi.buffer(self._packet, notice.value))
+                self.packets(id, notice.channel, Address(*_address_of(notice)), data)
             case lib.RELAY_BROKEN:
                 if standing.lose_sockets():
                     self.events(id, Event.CONTEXT_LOST, os.strerror(notice.value))
@@ -222,8 +234,9 @@ class _Standing:
             dropped={
                 name: counts.outcomes[n]
                 for n, name in enumerate(_OUTCOMES)
-                if n != lib.RELAY_FORWARDED and counts.outcomes[n]
+                if n not in (lib.RELAY_FORWARDED, lib.RELAY_SLOW_PATH) and counts.outcomes[n]
             },
+            slow_path=counts.outcomes[lib.RELAY_SLOW_PATH],
         )
 
     def rekeying(self) -> bool:
@@ -303,6 +316,7 @@ def _change(leg: Leg, means: _Means, handle: Any, peer: Any, sockets: Sockets | 
         "sends": leg.mode.sends,
         "latch": leg.latch,
         "source_filter": leg.source_filter,
+        "slow_path": leg.slow_path,
         "remotes": [_address(remote) for remote in means.remotes],
         "inactivity": _ns(leg.inactivity) if leg.mode.receives else 0,
         "sends_with": means.protector,
@@ -316,6 +330,12 @@ def _address(remote: Sockaddr | None) -> dict[str, Any]:
         return {"family": 0}
     host = ipaddress.ip_address(remote[0].partition("%")[0])
     return {"family": host.version, "host": list(host.packed), "port": remote[1]}
+
+
+def _address_of(notice: Any) -> tuple[str, int]:
+    address = notice.address
+    host = ipaddress.ip_address(bytes(address.host)[: 16 if address.family == 6 else 4])
+    return str(host), address.port
 
 
 def _ns(seconds: float) -> int:

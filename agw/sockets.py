@@ -58,6 +58,18 @@ def sockaddr(remote: Address | None, leg: Leg) -> Sockaddr | None:
     return (host, remote.port) if family == socket.AF_INET else (host, remote.port, 0, 0)
 
 
+def send(sockets: Sockets | None, channel: int, target: Address, data: bytes, leg: Leg) -> bool:
+    """`Plane.send`, from a leg's sockets; None: they are broken."""
+    there = sockaddr(target, leg)
+    if sockets is None or there is None:
+        return False
+    try:
+        sockets[channel].sendto(data, there)
+    except OSError:
+        return False
+    return True
+
+
 def log_latched(id: LegId, rtcp: bool, host: object, port: int) -> None:
     """One line for each peer that was found elsewhere than signalled."""
     what = f"{id.termination} {id.stream} {'RTCP' if rtcp else 'RTP'} {host} {port}"

@@ -201,7 +201,8 @@ class Done(Struct, frozen=True, tag="done"):
 
 
 class StreamStatistics(Struct, frozen=True):
-    """Counted on one stream of one termination since it was reserved. dropped: cause -> packets."""
+    """Counted on one stream of one termination since it was reserved. dropped: cause -> packets. slow_path:
+    packets that the gateway itself took (STUN, DTLS)."""
 
     id: int
     received: int  # packets from the peer that were forwarded
@@ -209,6 +210,7 @@ class StreamStatistics(Struct, frozen=True):
     received_octets: int
     sent_octets: int
     dropped: dict[str, int]
+    slow_path: int = 0
 
 
 class Released(Struct, frozen=True, tag="released"):

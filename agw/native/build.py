@@ -11,8 +11,9 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
-SOURCES = ("relay.c", "srtp.c")
-HEADERS = ("srtp.h", "relay.h")
+SOURCES = ("relay.c", "queue.c", "srtp.c")
+FACE = ("srtp.h", "relay.h")
+HEADERS = (*FACE, "address.h", "queue.h")
 FLAGS = (
     *("-std=c11", "-O3", "-fvisibility=hidden", "-pthread"),
     *("-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Wno-sign-conversion", "-Wstrict-prototypes"),
@@ -30,8 +31,8 @@ _PREAMBLE = """
 
 
 def face() -> str:
-    """The declarations of both headers, without what is the preprocessor's."""
-    text = "\n".join((HERE / name).read_text(encoding="utf-8") for name in HEADERS)
+    """The declarations of what Python calls, without what is the preprocessor's."""
+    text = "\n".join((HERE / name).read_text(encoding="utf-8") for name in FACE)
     return re.sub(r"^#.*$", "", text, flags=re.MULTILINE)
 
 

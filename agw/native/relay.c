@@ -1,8 +1,8 @@
 /* How it works.
  *
  * A worker goes round: wait for sockets that have packets, read them, send what is forwarded, take over changes,
- * look after silent legs. A packet is transformed where it was received; nothing is copied but while a key changes,
- * and nothing is allocated.
+ * look after silent legs. A packet is transformed where it was received; nothing is copied but while a key changes and
+ * where the caller is handed one (STUN, DTLS), and nothing is allocated.
  *
  * Streams send packets one by one, so that a socket mostly has one. That is read with recvfrom and sent with sendto,
  * which are 0.2 µs each cheaper than recvmmsg and sendmmsg of one packet; a socket that is ready again in the very
@@ -21,8 +21,10 @@
 #define _GNU_SOURCE
 #include "relay.h"
 
+#include "address.h"
+#include "queue.h"
+
 #include <errno.h>
-#include <netinet/in.h>
 #include <openssl/crypto.h>
 #include <poll.h>
 #include <pthread.h>
@@ -40,7 +42,6 @@
 
 enum {
     EVENTS = 256,   /* sockets taken from epoll at once */
-    NOTICES = 1024, /* per worker; a power of two */
     TOGETHER = 8,   /* packets that one wake-up shall find */
 };
 static const uint64_t SECOND = 1000000000;
@@ -48,12 +49,6 @@ static const uint64_t NEVER = UINT64_MAX;
 static const uint64_t FAILURE_PERIOD = 60 * SECOND; /* failed authentications are told at most once in it */
 static const uint64_t LATCH_PERIOD = 1 * SECOND;    /* so are changes of address */
 static const uint64_t WATCH_PERIOD = SECOND / 100;  /* between two looks for silent legs, at least */
-
-union address {
-    struct sockaddr any;
-    struct sockaddr_in in;
-    struct sockaddr_in6 in6;
-};
 
 typedef _Atomic uint64_t counter;
 
@@ -75,7 +70,7 @@ struct relay_leg {
     struct worker *worker;
     struct relay_leg *peer;
     enum relay_transport transport;
-    bool rtcp_mux, receives, sends;
+    bool rtcp_mux, receives, sends, slow_path;
     bool seen, flowing; /* media: ever; and none was missed since */
     bool watched;       /* for silence, now */
     struct srtp_key *sends_with;
@@ -88,6 +83,7 @@ struct relay_leg {
     atomic_bool broken;
     uint64_t inactivity, watched_since, failed_since, latched_at;
     uint32_t failures;
+    struct queue_share share;
     uint64_t name;
     struct relay_leg *next, **link; /* of the worker's list */
 };
@@ -123,16 +119,13 @@ struct worker {
     size_t change_count;
     sem_t done;
     atomic_bool end;
-    /* To the caller: a ring. */
-    struct relay_notice notices[NOTICES];
-    _Atomic uint32_t written, read;
-    counter unread;
+    struct queue queue; /* to the caller */
 };
 
 struct relay {
     struct relay_settings settings;
     int told; /* an eventfd */
-    uint32_t started;
+    uint32_t started, turn;
     _Atomic uint32_t host_count;
     struct host *hosts[RELAY_MAX_HOSTS];
     struct worker *workers[RELAY_MAX_WORKERS];
@@ -148,94 +141,51 @@ static uint64_t clock_now(void) {
     return (uint64_t)now.tv_sec * SECOND + (uint64_t)now.tv_nsec;
 }
 
-/* -- addresses ------------------------------------------------------------------------------------------- */
-
-static socklen_t size_of(const union address *address) {
-    return address->any.sa_family == AF_INET6 ? sizeof address->in6 : sizeof address->in;
-}
-
-static bool same_host(const union address *one, const union address *other) {
-    if (one->any.sa_family != other->any.sa_family)
-        return false;
-    if (one->any.sa_family == AF_INET)
-        return one->in.sin_addr.s_addr == other->in.sin_addr.s_addr;
-    return memcmp(&one->in6.sin6_addr, &other->in6.sin6_addr, sizeof one->in6.sin6_addr) == 0 &&
-           one->in6.sin6_scope_id == other->in6.sin6_scope_id;
-}
-
-/* The port is at the same place in both families. */
-static bool same_address(const union address *one, const union address *other) {
-    if (!one->any.sa_family || !other->any.sa_family)
-        return one->any.sa_family == other->any.sa_family;
-    return one->in.sin_port == other->in.sin_port && same_host(one, other);
-}
-
-static union address from_outside(const struct relay_address *outside) {
-    union address address = {0};
-    if (outside->family == 4) {
-        address.in.sin_family = AF_INET;
-        address.in.sin_port = htons(outside->port);
-        memcpy(&address.in.sin_addr, outside->host, 4);
-    } else if (outside->family == 6) {
-        address.in6.sin6_family = AF_INET6;
-        address.in6.sin6_port = htons(outside->port);
-        memcpy(&address.in6.sin6_addr, outside->host, 16);
-    }
-    return address;
-}
-
-static struct relay_address to_outside(const union address *address) {
-    struct relay_address outside = {.port = ntohs(address->in.sin_port)};
-    if (address->any.sa_family == AF_INET6) {
-        outside.family = 6;
-        memcpy(outside.host, &address->in6.sin6_addr, 16);
-    } else {
-        outside.family = 4;
-        memcpy(outside.host, &address->in.sin_addr, 4);
-    }
-    return outside;
-}
-
-/* -- notices ----------------------------------------------------------------------------------------------- */
+/* -- what the caller is told ------------------------------------------------------------------------------- */
 
 static void tell(const struct relay_leg *leg, struct relay_notice notice) {
-    struct worker *worker = leg->worker;
     notice.leg = leg->name;
-    const uint32_t at = atomic_load_explicit(&worker->written, memory_order_relaxed);
-    if (at - atomic_load_explicit(&worker->read, memory_order_acquire) == NOTICES) {
-        add(&worker->unread, 1);
-        return;
-    }
-    worker->notices[at % NOTICES] = notice;
-    atomic_store_explicit(&worker->written, at + 1, memory_order_release);
-    eventfd_write(worker->relay->told, 1);
+    if (queue_tell(&leg->worker->queue, &notice))
+        eventfd_write(leg->worker->relay->told, 1);
 }
 
-static bool pop(struct relay *relay, struct relay_notice *notice) {
-    for (uint32_t n = 0; n < relay->started; n++) {
-        struct worker *worker = relay->workers[n];
-        const uint32_t at = atomic_load_explicit(&worker->read, memory_order_relaxed);
-        if (at != atomic_load_explicit(&worker->written, memory_order_acquire)) {
-            *notice = worker->notices[at % NOTICES];
-            atomic_store_explicit(&worker->read, at + 1, memory_order_release);
+static enum relay_outcome hand_up(struct relay_leg *leg, uint8_t channel, const struct packet *packet, size_t length,
+                                  const union address *source) {
+    const struct relay_notice notice = {
+        .leg = leg->name,
+        .kind = RELAY_PACKET,
+        .channel = channel,
+        .value = (uint32_t)length,
+        .address = to_outside(source),
+    };
+    if (!queue_hand(&leg->worker->queue, &leg->share, &notice, packet->data))
+        return RELAY_SLOW_PATH_FULL;
+    eventfd_write(leg->worker->relay->told, 1);
+    return RELAY_SLOW_PATH;
+}
+
+static bool pop(struct relay *relay, struct relay_notice *notice, uint8_t *packet) {
+    for (uint32_t n = 0; n < relay->started; n++)
+        if (queue_notice(&relay->workers[n]->queue, notice))
             return true;
-        }
-    }
+    for (uint32_t n = 0; n < relay->started; n++) /* in turn: one worker's may never run dry */
+        if (queue_packet(&relay->workers[relay->turn++ % relay->started]->queue, notice, packet))
+            return true;
     return false;
 }
 
-bool relay_read(struct relay *relay, struct relay_notice *notice) {
-    if (pop(relay, notice))
+bool relay_read(struct relay *relay, struct relay_notice *notice, uint8_t *packet) {
+    if (pop(relay, notice, packet))
         return true;
     eventfd_t told;
     eventfd_read(relay->told, &told); /* what is told after this makes it readable again */
-    return pop(relay, notice);
+    return pop(relay, notice, packet);
 }
 
 uint64_t relay_unread(const struct relay *relay) {
     uint64_t unread = 0;
     for (uint32_t n = 0; n < relay->started; n++)
-        unread += atomic_load_explicit(&relay->workers[n]->unread, memory_order_relaxed);
+        unread += atomic_load_explicit(&relay->workers[n]->queue.unread, memory_order_relaxed);
     return unread;
 }
 
@@ -278,7 +228,7 @@ static void learn(struct port *port, const union address *source) {
     if (leg->latched_at && leg->worker->now - leg->latched_at < LATCH_PERIOD)
         return;
     leg->latched_at = leg->worker->now;
-    tell(leg, (struct relay_notice){.kind = RELAY_LATCHED, .value = port->channel, .address = to_outside(source)});
+    tell(leg, (struct relay_notice){.kind = RELAY_LATCHED, .channel = port->channel, .address = to_outside(source)});
 }
 
 static void failed(struct relay_leg *leg, enum relay_outcome outcome) {
@@ -305,14 +255,19 @@ static const enum relay_outcome OUTCOME_OF[] = {
     [SRTP_KEY_EXHAUSTED] = RELAY_KEY_EXHAUSTED,
 };
 
-enum kind { MEDIA, CONTROL, NEITHER };
+enum kind { MEDIA, CONTROL, SLOW, NEITHER };
+
+/* STUN or DTLS, by RFC 7983 section 7. */
+static bool is_slow(const uint8_t *data, size_t length) {
+    return length > 0 && (data[0] <= 3 || (data[0] >= 20 && data[0] <= 63));
+}
 
 static enum kind kind_of(const uint8_t *data, size_t length, const struct port *port) {
     const bool rtcp_port = port->channel == 1;
     if (port->leg->transport == RELAY_UDP)
         return rtcp_port ? CONTROL : MEDIA;
     if (length < 8 || data[0] < 128 || data[0] > 191) /* RFC 7983 section 7 */
-        return NEITHER;
+        return port->leg->slow_path && is_slow(data, length) ? SLOW : NEITHER;
     /* RFC 5761 section 4: RTCP has types from 192 to 223. Where the ports are apart, such an octet on the RTP
      * port is a payload type with the marker bit. */
     if (data[1] >= 192 && data[1] <= 223 && (port->leg->rtcp_mux || rtcp_port))
@@ -370,6 +325,8 @@ static enum relay_outcome take(struct port *port, struct packet *packet, size_t 
     const enum owner owner = owner_of(leg->worker->relay, source);
     if (owner == LATCHING || (owner == FIXED && port->latch))
         return RELAY_LOOP;
+    if (kind == SLOW)
+        return hand_up(leg, port->channel, packet, *length, source);
 
     if (leg->transport == RELAY_SRTP) {
         if (!leg->receives_with)
@@ -555,6 +512,7 @@ static void change_leg(const struct relay_change *change) {
     leg->rtcp_mux = change->rtcp_mux && change->transport != RELAY_UDP;
     leg->receives = change->receives;
     leg->sends = change->sends;
+    leg->slow_path = change->slow_path;
     leg->sends_with = change->sends_with;
     if (leg->receives_with != change->receives_with) {
         leg->receives_with = change->receives_with;
@@ -862,6 +820,8 @@ void relay_count(const struct relay_leg *leg, struct relay_counts *counts) {
 const char *relay_outcome_name(enum relay_outcome outcome) {
     static const char *const NAMES[RELAY_OUTCOMES] = {
         [RELAY_FORWARDED] = "forwarded",
+        [RELAY_SLOW_PATH] = "slow_path",
+        [RELAY_SLOW_PATH_FULL] = "slow_path_full",
         [RELAY_NOT_RTP] = "not_rtp",
         [RELAY_TOO_LONG] = "too_long",
         [RELAY_WRONG_SOURCE] = "wrong_source",

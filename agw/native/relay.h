@@ -5,7 +5,8 @@
  *
  * The caller owns legs, keys and sockets, and hands workers changes of them in `relay_apply`, which returns when
  * they are in force. Until then, and from then on for what was taken away, the worker does not touch them.
- * Notices come back through a bounded queue.
+ * Notices come back through a bounded queue, and so do the packets of the slow path, STUN and DTLS: a worker has room
+ * for RELAY_PACKETS of them, 131 KiB, and what finds none is dropped and counted.
  */
 #ifndef RELAY_H
 #define RELAY_H
@@ -16,11 +17,15 @@ enum {
     RELAY_MAX_WORKERS = 64,
     RELAY_MAX_HOSTS = 32, /* addresses that sockets are bound to */
     RELAY_RECEIVE = 32, /* packets read from one socket at once */
+    RELAY_PACKETS = 64, /* of the slow path, that wait for the caller: of one worker; a power of two */
+    RELAY_LEG_PACKETS = 16, /* and of one leg */
 };
 
 /* What became of a packet. Each has one outcome, counted on the leg it came to. */
 enum relay_outcome {
     RELAY_FORWARDED,
+    RELAY_SLOW_PATH,
+    RELAY_SLOW_PATH_FULL,
     RELAY_NOT_RTP,
     RELAY_TOO_LONG,
     RELAY_WRONG_SOURCE,
@@ -64,7 +69,7 @@ struct relay_change {
     int32_t sockets[2];          /* bound and not blocking; -1, -1: those that the leg has */
     struct relay_leg *peer;      /* of the same worker, and names this one; NULL: none */
     enum relay_transport transport;
-    bool rtcp_mux, receives, sends, latch, source_filter;
+    bool rtcp_mux, receives, sends, latch, source_filter, slow_path;
     struct relay_address remotes[2];
     uint64_t inactivity;         /* ns; 0: not watched, for now or ever */
     struct srtp_key *sends_with;
@@ -86,13 +91,15 @@ enum relay_kind {
     RELAY_MEDIA_INACTIVE,
     RELAY_SRTP_FAILURES,         /* value: how many; outcome: the last */
     RELAY_REKEYED,               /* received_with is not used any more */
-    RELAY_LATCHED,               /* address: where the peer is now */
+    RELAY_LATCHED,               /* channel; address: where the peer is now */
+    RELAY_PACKET,                /* STUN or DTLS. channel; address: its source; value: its length */
     RELAY_BROKEN,                /* value: errno */
 };
 
 struct relay_notice {
     uint64_t leg;                /* its name */
     enum relay_kind kind;
+    uint8_t channel;             /* 0: the RTP port; 1: the RTCP port */
     uint32_t value;
     enum relay_outcome outcome;
     struct relay_address address;
@@ -113,11 +120,12 @@ int64_t relay_apply(struct relay *relay, const struct relay_change *changes, siz
 /* May be asked at any time, also of a removed leg. */
 void relay_count(const struct relay_leg *leg, struct relay_counts *counts);
 
-/* Readable while there are notices. */
+/* Readable while there are notices or packets. */
 int relay_descriptor(const struct relay *relay);
-/* The next notice, false if there is none. */
-bool relay_read(struct relay *relay, struct relay_notice *notice);
-/* Notices that found no room. */
+/* The next notice, false if there is none. A RELAY_PACKET comes when nothing else is to be told.
+ * packet: SRTP_MAX_PACKET octets, written with the packet of a RELAY_PACKET. */
+bool relay_read(struct relay *relay, struct relay_notice *notice, uint8_t *packet);
+/* Notices that found no room; packets that found none are counted on their legs. */
 uint64_t relay_unread(const struct relay *relay);
 
 /* "forwarded", "not_rtp" …: as the Python Plane calls them. */

@@ -84,8 +84,9 @@ class Rig:
     def __init__(self, plane: Callable[..., Any]) -> None:
         self.plane = plane(srtp_failures=5)
         self.told: list[tuple[str, Event]] = []
+        self.handed: list[tuple[str, int, Address, bytes]] = []  # packets of the slow path
         self.applying = False
-        self.plane.events = self.hear
+        self.plane.events, self.plane.packets = self.hear, self.hand
         self.peers: list[Peer] = []
         self.sent = 0
         self.standing: dict[LegId, Leg] = {}
@@ -95,6 +96,10 @@ class Rig:
     def hear(self, id: LegId, event: Event, detail: str) -> None:
         assert not self.applying
         self.told.append((id.termination, event))
+
+    def hand(self, id: LegId, channel: int, source: Address, packet: bytes) -> None:
+        assert not self.applying
+        self.handed.append((id.termination, channel, source, packet))
 
     def leg(self, name: str, transport: Transport = RTP, host: str = LOOPBACK, **fields: Any) -> Leg:
         port = next(self.ports)
@@ -138,7 +143,9 @@ class Rig:
         return self.gone + [self.plane.statistics(id) for id in self.standing]
 
     def outcomes(self) -> int:
-        return sum(counts.received + sum(counts.dropped.values()) for counts in self.counts())
+        return sum(
+            counts.received + counts.slow_path + sum(counts.dropped.values()) for counts in self.counts()
+        )
 
     def dropped(self, peer: Peer) -> dict[str, int]:
         return self.plane.statistics(peer.leg.id).dropped

@@ -38,7 +38,9 @@ class Side:
         await self.rig.settle()
         counts = [self.rig.plane.statistics(peer.leg.id) for peer in self.peers]
         came = [[peer.take_raw(0), peer.take_raw(1)] for peer in (*self.peers, *self.strangers)]
-        return counts, came, sorted(self.rig.told)
+        handed = [(name, channel, source.host, data) for name, channel, source, data in self.rig.handed]
+        self.rig.handed.clear()
+        return counts, came, handed, sorted(self.rig.told)
 
     def close(self) -> None:
         self.rig.plane.close()
@@ -104,6 +106,9 @@ class Cook:
                 packet = rng.choice((b"", rng.randbytes(rng.randrange(60)), b"\x80" * (MAX_PACKET + 1)))
             case 5:
                 channel ^= 1
+            case 6:  # STUN or DTLS, by the first octet
+                first = rng.choice((rng.randrange(4), rng.randrange(20, 64)))
+                packet = bytes([first]) + rng.randbytes(rng.choice((0, 19, 200, 1200, MAX_PACKET - 1)))
         return packet, channel
 
 
@@ -118,11 +123,11 @@ def with_mki(packet: bytes, key: Key, is_rtcp: bool) -> bytes:
 
 
 def a_change(rng: random.Random, cook: Cook, sides: list[Side]) -> None:
-    """The same change to both: a gate, a key, latching, the filter, the remote."""
+    """The same change to both: a gate, a key, latching, the filter, the slow path."""
     n = rng.randrange(2)
     leg = sides[0].peers[n].leg
     fields: dict[str, Any]
-    match rng.randrange(8):
+    match rng.randrange(9):
         case 0:
             fields = {"mode": rng.choice(list(Mode))}
         case 1 | 2 if leg.transport is SRTP:
@@ -138,7 +143,9 @@ def a_change(rng: random.Random, cook: Cook, sides: list[Side]) -> None:
             fields = {"latch": not leg.latch}
         case 5:
             fields = {"source_filter": not leg.source_filter}
-        case 6 if leg.transport is not UDP:
+        case 6:
+            fields = {"slow_path": not leg.slow_path}
+        case 7 if leg.transport is not UDP:
             fields = {"rtcp_mux": not leg.rtcp_mux}
         case _:
             fields = {"mode": Mode.SENDRECV}
@@ -180,7 +187,8 @@ def test_both_planes_do_the_same_with_the_same_soup(case: str, seed: int) -> Non
     rng = random.Random(f"{case} {seed}")
     a, b = CASES[case](rng)
     for fields in (a, b):
-        fields |= {"latch": rng.random() < 0.5, "source_filter": rng.random() < 0.5}
+        for name in ("latch", "source_filter", "slow_path"):
+            fields[name] = rng.random() < 0.5
         if fields["transport"] is not UDP:
             fields["rtcp_mux"] = rng.random() < 0.5
     uvloop.run(feed(rng, a, b))

@@ -9,9 +9,11 @@
  * seconds: `entry SECONDS SEED`. */
 #include "srtp.c"
 
+#include "queue.c"
 #include "relay.c"
 
 #include <assert.h>
+#include <limits.h>
 #include <stdio.h>
 
 #ifndef __has_feature
@@ -46,6 +48,11 @@ struct side {
     struct srtp_key *sends, *writes[MKIS];
     uint8_t generation;
     struct relay_change change;
+    uint32_t handed, taken; /* packets of the slow path, to the caller and by it */
+    struct end {
+        size_t length;
+        uint8_t last;
+    } ends[RELAY_LEG_PACKETS];
 };
 
 static struct relay *relay;
@@ -99,6 +106,7 @@ static void open_side(struct side *side, uint64_t name, uint8_t octet) {
         .sends = true,
         .latch = octet & 0x10,
         .source_filter = octet & 0x20,
+        .slow_path = octet & 0x04,
         .remotes = {{4, {127, 0, 0, 1}, 5000}, {4, {127, 0, 0, 1}, 5001}},
         .inactivity = octet & 0x40 ? 1000 : 0,
     };
@@ -159,7 +167,7 @@ static void one_packet(struct side *sides, struct script *script, uint8_t what, 
     uint8_t plain[sizeof packet->data];
     size_t plain_length = 0;
     const enum kind kind = kind_of(packet->data, length, port);
-    if (secured(side) && how & 8 && kind != NEITHER) {
+    if (secured(side) && how & 8 && (kind == MEDIA || kind == CONTROL)) {
         memcpy(plain, packet->data, length);
         plain_length = length;
         if (!protect(side, has_mki(side) ? how >> 7 : 0, kind == CONTROL, packet->data, &length))
@@ -185,6 +193,12 @@ static void one_packet(struct side *sides, struct script *script, uint8_t what, 
     ASAN_UNPOISON_MEMORY_REGION(packet->data, sizeof packet->data);
     count(side->leg, outcome);
     assert(outcome < RELAY_OUTCOMES);
+    if (outcome == RELAY_SLOW_PATH || outcome == RELAY_SLOW_PATH_FULL)
+        assert(is_slow(packet->data, length) && length == came && side->change.slow_path);
+    if (outcome == RELAY_SLOW_PATH) {
+        assert(side->handed - side->taken < RELAY_LEG_PACKETS);
+        side->ends[side->handed++ % RELAY_LEG_PACKETS] = (struct end){length, packet->data[length - 1]};
+    }
     if (outcome != RELAY_FORWARDED)
         return;
     assert(way && way->leg == peer->leg && length <= SRTP_MAX_PACKET + SRTP_MAX_TRAILER);
@@ -201,6 +215,20 @@ static void one_packet(struct side *sides, struct script *script, uint8_t what, 
     assert(!plain_length || how & 32 || (length == plain_length && memcmp(packet->data, plain, length) == 0));
 }
 
+/* What the caller is told, so many times at most: the packets of a leg in order. */
+static void read_queue(struct side *sides, unsigned times, uint8_t *data) {
+    struct relay_notice notice;
+    while (times-- && pop(relay, &notice, data)) {
+        assert(notice.leg < LEGS);
+        if (notice.kind != RELAY_PACKET)
+            continue;
+        struct side *side = &sides[notice.leg];
+        assert(side->taken != side->handed);
+        const struct end *end = &side->ends[side->taken++ % RELAY_LEG_PACKETS];
+        assert(notice.value == end->length && data[end->length - 1] == end->last && notice.channel < 2);
+    }
+}
+
 static void one_change(struct side *side, uint8_t how) {
     struct relay_change *change = &side->change;
     change->receives = how & 1;
@@ -208,6 +236,7 @@ static void one_change(struct side *side, uint8_t how) {
     change->rtcp_mux = how & 4;
     change->latch = how & 8;
     change->source_filter = how & 16;
+    change->slow_path = how & 128;
     change->remotes[0].family = how & 32 ? 0 : 4;
     change->inactivity = how & 64 ? 500 : 0;
     change_all(worker, change, 1);
@@ -243,6 +272,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             rekey(side);
         else if (what >= 0xe0)
             one_change(side, next(&script));
+        else if (what >= 0xd8)
+            read_queue(sides, next(&script), packet->data);
         else {
             one_packet(sides, &script, what, packet);
             packets++;
@@ -250,10 +281,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         if (worker->watch_at <= worker->now)
             look_for_silence(worker);
     }
+    read_queue(sides, UINT_MAX, packet->data);
     free(packet);
-    struct relay_notice notice;
-    while (pop(relay, &notice))
-        assert(notice.leg < LEGS);
+    for (int n = 0; n < LEGS; n++)
+        assert(sides[n].handed == sides[n].taken && sides[n].handed == sides[n].leg->outcomes[RELAY_SLOW_PATH]);
     for (int n = 0; n < LEGS; n++)
         for (int outcome = 0; outcome < RELAY_OUTCOMES; outcome++)
             outcomes += sides[n].leg->outcomes[outcome];

@@ -1,0 +1,328 @@
+"""STUN and DTLS past both Planes: what is handed to the gateway, what it sends, and what a flood may cost."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import time
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+import uvloop
+from agw.native._relay import lib
+from aioice import stun
+from aioice.ice import StunProtocol
+
+from agw.errors import UsageError
+from agw.flows import LegId
+from agw.iq.messages import Address, Event, Mode, Transport
+from agw.relay import NativePlane
+from agw.srtp import MAX_PACKET
+from tests.agw.plane_rig import ELSEWHERE, PORTS, RTP, SRTP, UDP, Peer, Rig, played, rtp
+
+STUN = b"\x00\x01\x00\x00\x21\x12\xa4\x42" + bytes(12)
+DTLS = b"\x16\xfe\xfd" + bytes(10)
+CERTIFICATE = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=gateway"
+SLOW = [*range(4), *range(20, 64)]  # RFC 7983 section 7
+
+
+# -- what is handed up -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mux", [False, True])
+@pytest.mark.parametrize("transport", [RTP, SRTP])
+@played
+async def test_the_first_octet_says_what_goes_to_the_gateway(
+    rig: Rig, transport: Transport, mux: bool
+) -> None:
+    a, b = rig.connect(rig.leg("a", transport, rtcp_mux=mux, slow_path=True), rig.leg("b"))
+    for channel in (0, 1):
+        for first in range(256):
+            a.send_raw(bytes([first]) * 20, channel)
+            if first % 8 == 7:  # no more than a leg may have waiting
+                await rig.settle()
+        assert rig.handed == [("a", channel, a.addresses[channel], bytes([first]) * 20) for first in SLOW]
+        rig.handed.clear()
+    assert rig.plane.statistics(a.leg.id).slow_path == 2 * len(SLOW)
+    assert not [packet for packet in b.take() + b.take(rtcp=True) if packet[0] in SLOW]
+
+
+@played
+async def test_a_packet_of_any_length_is_handed_up_whole(rig: Rig) -> None:
+    a, _ = rig.connect(rig.leg("a", slow_path=True), rig.leg("b"))
+    packets = [b"\x00", DTLS, STUN, b"\x16" * (MAX_PACKET - 1), bytes(range(256)) * (MAX_PACKET // 256)]
+    for packet in (b"", *packets, bytes(MAX_PACKET + 1)):
+        a.send_raw(packet)
+    await rig.settle()
+    assert [packet for *_, packet in rig.handed] == packets
+    assert rig.dropped(a) == {"not_rtp": 1, "too_long": 1}
+
+
+@played
+async def test_only_a_leg_that_is_asked_to_hands_up(rig: Rig) -> None:
+    a, b = rig.connect(rig.leg("a"), rig.leg("b", slow_path=True))
+    for slow_path in (False, True, False):
+        rig.change(a, slow_path=slow_path)
+        for peer in (a, b):
+            peer.send_raw(STUN)
+        await rig.settle()
+    assert [name for name, *_ in rig.handed].count("a") == 1
+    assert rig.dropped(a) == {"not_rtp": 2}
+    assert rig.dropped(b) == {}
+
+
+@played
+async def test_a_transparent_leg_passes_all(rig: Rig) -> None:
+    a, b = rig.connect(rig.leg("a", UDP, slow_path=True), rig.leg("b", UDP, slow_path=True))
+    for packet in (STUN, DTLS):
+        a.send_raw(packet)
+    await rig.settle()
+    assert b.take_raw() == [STUN, DTLS]
+    assert rig.handed == []
+
+
+@pytest.mark.parametrize("mode", Mode)
+@played
+async def test_a_leg_that_is_not_ready_for_media_hands_up_all_the_same(rig: Rig, mode: Mode) -> None:
+    leg = rig.leg("a", SRTP, local_key=None, remote_keys=(), slow_path=True)
+    a = Peer(rig, replace(leg, mode=mode))
+    rig.want(a.leg)
+    a.send_raw(DTLS)
+    await rig.settle()
+    assert rig.handed == [("a", 0, a.addresses[0], DTLS)]
+
+
+@played
+async def test_nothing_is_learnt_from_it_and_it_is_no_media(rig: Rig) -> None:
+    a, b = rig.connect(rig.leg("a", latch=True, inactivity=0.05, slow_path=True), rig.leg("b"))
+    stranger = Peer(rig, a.leg, ELSEWHERE)
+    stranger.send_raw(STUN)
+    await rig.settle()
+    b.send(rtp(1))
+    await rig.settle()
+    assert a.take() == [rtp(1)]
+    assert rig.handed == [("a", 0, stranger.addresses[0], STUN)]
+    async with asyncio.timeout(5):
+        while ("a", Event.MEDIA_INACTIVE) not in rig.told:
+            a.send_raw(STUN)
+            await asyncio.sleep(0.005)
+    assert ("a", Event.MEDIA_FIRST) not in rig.told
+
+
+@played
+async def test_a_wrong_source_and_a_loop_are_not_handed_up(rig: Rig) -> None:
+    leg = rig.leg("a", source_filter=True, slow_path=True)
+    a, b = rig.connect(leg, rig.leg("b", latch=True, slow_path=True))
+    Peer(rig, a.leg, ELSEWHERE).send_raw(STUN)
+    assert rig.plane.send(a.leg.id, 0, b.leg.local_rtp, STUN)
+    rig.sent += 1
+    await rig.settle()
+    assert (rig.dropped(a), rig.dropped(b)) == ({"wrong_source": 1}, {"loop": 1})
+    assert rig.handed == []
+
+
+@played
+async def test_what_a_leg_that_is_gone_left_is_not_handed_up(rig: Rig) -> None:
+    a, b = rig.connect(rig.leg("a", slow_path=True), rig.leg("b"))
+    a.send_raw(STUN)
+    if isinstance(rig.plane, NativePlane):
+        wait_for_outcomes(rig)
+    rig.want(b.leg)
+    rig.sent = rig.outcomes()  # the Python Plane has not read it
+    await rig.settle()
+    assert rig.handed == []
+
+
+# -- what is sent ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@played
+async def test_an_answer_leaves_from_the_port_that_was_asked(rig: Rig, host: str) -> None:
+    a = Peer(rig, rig.leg("a", SRTP, host=host, slow_path=True), host)
+    rig.want(a.leg)
+    rig.plane.packets = lambda id, channel, source, data: rig.plane.send(id, channel, source, data[::-1])
+    for channel, sock in enumerate(a.sockets):
+        a.send_raw(STUN, channel)
+        await rig.settle()
+        answer, source = sock.recvfrom(4096)
+        assert answer == STUN[::-1]
+        assert Address(*source[:2]) == (a.leg.local_rtp, a.leg.local_rtcp)[channel]
+    assert rig.plane.statistics(a.leg.id).sent == 0
+
+
+@played
+async def test_what_cannot_be_sent(rig: Rig) -> None:
+    a, _ = rig.connect(rig.leg("a", slow_path=True), rig.leg("b"))
+    assert not rig.plane.send(a.leg.id, 0, a.addresses[0], bytes(70000))
+    assert not rig.plane.send(a.leg.id, 0, Address("255.255.255.255", 9), STUN)
+    for host in ("::1", "peer.example"):
+        with pytest.raises(UsageError):
+            rig.plane.send(a.leg.id, 0, Address(host, 9), STUN)
+    with pytest.raises(KeyError):
+        rig.plane.send(LegId("c", "gone", 1), 0, a.addresses[0], STUN)
+
+
+# -- a flood ---------------------------------------------------------------------------------------
+
+
+@played
+async def test_a_flood_has_one_outcome_each_and_media_pass_through_it(rig: Rig) -> None:
+    a, b = rig.connect(rig.leg("a", slow_path=True), rig.leg("b"))
+    for sequence in range(100):
+        for _ in range(3):
+            a.send_raw(STUN)
+        a.send(rtp(sequence))
+    await rig.settle()
+    assert b.take() == [rtp(sequence) for sequence in range(100)]
+    counts = rig.plane.statistics(a.leg.id)
+    assert counts.slow_path + counts.dropped.get("slow_path_full", 0) == 300
+    assert len(rig.handed) == counts.slow_path
+
+
+def wait_for_outcomes(rig: Rig) -> None:
+    """Without a turn of the loop, so that nobody takes what the thread has handed up."""
+    until = time.monotonic() + 5
+    while rig.outcomes() < rig.sent:
+        assert time.monotonic() < until
+        time.sleep(0.0005)
+
+
+def test_what_waits_for_the_gateway_is_bounded_for_a_leg_and_for_a_thread() -> None:
+    """Native only: with the Python Plane nothing waits but in the kernel."""
+
+    async def scenario() -> None:
+        rig = Rig(partial(NativePlane, cores=(0, 0)))
+        try:
+            peers = [Peer(rig, rig.leg(name, slow_path=True)) for name in "abcdef"]
+            other = rig.leg("other", slow_path=True)  # will be on the other thread
+            peers.append(Peer(rig, replace(other, id=other.id._replace(context="other"))))
+            rig.want(*(peer.leg for peer in peers))
+            for number in range(3):
+                assert flooded(rig, peers) == [*[lib.RELAY_LEG_PACKETS] * 4, 0, 0, 1], number
+                assert len(rig.handed) == 0
+                await rig.settle()
+                names = [name for name, *_ in rig.handed]
+                assert names.index("other") <= 1  # the threads in turn
+                assert [names.count(name) for name in ("a", "d", "e")] == [lib.RELAY_LEG_PACKETS] * 2 + [0]
+                assert len(names) == lib.RELAY_PACKETS + 1
+                rig.handed.clear()
+                peers[4].send_raw(DTLS)  # there is room again
+                await rig.settle()
+                assert [data for *_, data in rig.handed] == [DTLS]
+                rig.handed.clear()
+        finally:
+            rig.plane.close()
+            for peer in rig.peers:
+                for sock in peer.sockets:
+                    sock.close()
+
+    def flooded(rig: Rig, peers: list[Peer]) -> list[int]:
+        """100 packets to each leg, one to that of the other thread: how many of each were taken."""
+        before = [rig.plane.statistics(peer.leg.id) for peer in peers]
+        for peer in peers[:-1]:
+            for _ in range(100):
+                peer.send_raw(STUN)
+            wait_for_outcomes(rig)
+        peers[-1].send_raw(STUN)
+        wait_for_outcomes(rig)
+        after = [rig.plane.statistics(peer.leg.id) for peer in peers]
+        return [now.slow_path - then.slow_path for now, then in zip(after, before, strict=True)]
+
+    uvloop.run(scenario())
+
+
+# -- peers from elsewhere --------------------------------------------------------------------------
+
+
+@played
+async def test_aioice_is_told_its_address_by_an_answer_from_the_gateway(rig: Rig) -> None:
+    a, _ = rig.connect(rig.leg("a", SRTP, slow_path=True), rig.leg("b"))
+
+    def answer(id: LegId, channel: int, source: Address, data: bytes) -> None:
+        asked = stun.parse_message(data)
+        reply = stun.Message(asked.message_method, stun.Class.RESPONSE, asked.transaction_id)
+        reply.attributes["XOR-MAPPED-ADDRESS"] = (source.host, source.port)
+        assert rig.plane.send(id, channel, source, bytes(reply))
+
+    rig.plane.packets = answer
+    loop = asyncio.get_running_loop()
+    transport, agent = await loop.create_datagram_endpoint(
+        lambda: StunProtocol(Mock()), local_addr=("127.0.0.1", 0)
+    )
+    request = stun.Message(stun.Method.BINDING, stun.Class.REQUEST)
+    local = a.leg.local_rtp
+    found, source = await agent.request(request, (local.host, local.port))
+    assert found.attributes["XOR-MAPPED-ADDRESS"] == transport.get_extra_info("sockname")
+    assert source == (local.host, local.port)
+    await agent.close()
+    rig.want()
+    rig.sent = rig.outcomes()
+
+
+@played
+async def test_openssl_shakes_hands_with_openssl_through_the_gateway(rig: Rig, tmp_path: Path) -> None:
+    """Both sides sign what they have sent and got: the packets of a handshake that succeeds are unchanged."""
+    a, _ = rig.connect(rig.leg("a", SRTP, local_key=None, remote_keys=(), slow_path=True), rig.leg("b"))
+    local, behind = a.leg.local_rtp, f"127.0.0.1:{PORTS + 98}"
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    made = [*CERTIFICATE.split(), "-keyout", key, "-out", certificate]
+    subprocess.run(made, check=True, capture_output=True)
+    common = ["-dtls1_2", "-use_srtp", "SRTP_AEAD_AES_128_GCM", "-cert", certificate, "-key", key]
+    server = ["s_server", *common, "-accept", behind, "-listen"]
+    client = ["s_client", *common, "-connect", f"{local.host}:{local.port}"]
+
+    async def says(output: Path, what: bytes) -> None:
+        async with asyncio.timeout(20):
+            while what not in output.read_bytes():
+                await asyncio.sleep(0.01)
+
+    loop = asyncio.get_running_loop()
+    programs: list[subprocess.Popen[bytes]] = []
+    sources: list[Address] = []
+    heard: list[bytes] = []
+
+    def start(command: list[object], output: Path) -> None:
+        with output.open("wb") as file:
+            arguments = ["openssl", *map(str, command)]
+            programs.append(subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=file, stderr=file))
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as inside:
+        inside.setblocking(False)
+
+        def hand(id: LegId, channel: int, source: Address, data: bytes) -> None:
+            sources.append(source)
+            heard.append(data)
+            inside.send(data)
+
+        def back() -> None:
+            with suppress(BlockingIOError):
+                assert rig.plane.send(a.leg.id, 0, sources[-1], inside.recv(4096))
+
+        rig.plane.packets = hand
+        try:
+            start(server, tmp_path / "server")
+            await says(tmp_path / "server", b"ACCEPT")
+            host, port = behind.split(":")
+            inside.connect((host, int(port)))
+            loop.add_reader(inside, back)
+            start(client, tmp_path / "client")
+            await says(tmp_path / "client", b"SRTP Extension negotiated, profile=SRTP_AEAD_AES_128_GCM")
+            assert programs[1].stdin
+            programs[1].stdin.write(b"said under DTLS\n")
+            programs[1].stdin.flush()
+            await says(tmp_path / "server", b"said under DTLS")
+        finally:
+            loop.remove_reader(inside)
+            for program in programs:
+                program.kill()
+                program.communicate()
+    assert heard[0][0] == 22  # a handshake record
+    assert heard[0][13] == 1  # a ClientHello
+    rig.want()
+    rig.sent = rig.outcomes()
