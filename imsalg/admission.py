@@ -174,12 +174,12 @@ class Admission:
         crossing.registering = registering
         headers = crossing.outgoing.headers
         headers.remove("Route")
-        headers.prepend("Path", self._routes.path(registering.token))
         if "path" not in (tag.lower() for tag in headers.values("Require")):
             headers.append("Require", "path")
         headers.set("P-Visited-Network-ID", quote(self._config.visited_network))
         self._charge(headers)
         crossing.flow = self._routes.to_home(crossing.outgoing)
+        headers.prepend("Path", self._routes.path(registering.token, crossing.flow))
 
     def _from_ue(self, crossing: Crossing, access: AccessConfig, now: float) -> Call | None:
         """An initial request from a UE (TS 24.229 clause 5.2.6.3)."""
@@ -219,7 +219,7 @@ class Admission:
         uri = Uri.parse(outgoing.uri)
         for access in self._config.access:
             if uri.host in access.trusted and not self._routes.is_ours(uri):
-                return to(uri, access.listen), access, None
+                return to(uri, access.listen, access.transports), access, None
         raise PeerError("not registered here", 404)
 
     def _initial(

@@ -23,6 +23,7 @@ from agw.iq.connection import parse_address as parse_iq_address
 from imsalg.errors import BadMessage, UsageError
 from imsalg.policy.decide import Access, Rules
 from imsalg.policy.treatment import Mechanism
+from imsalg.sip.endpoint import Transport
 from imsalg.sip.values import Address, Uri
 
 
@@ -73,8 +74,11 @@ def _numeric(host: str) -> IPv4Address | IPv6Address | None:
 
 
 class AccessConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One address that UEs talk to, over UDP and TCP alike (the Gm side).
+    """One address that UEs talk to (the Gm side).
 
+    transports: what is served there: UDP, and one of those that need its TCP port. cert, key: PEM files, for
+    TLS and WSS. ca: who signs the certificates that UEs must show there; none: they need none. path: of WS
+    and WSS.
     mechanisms: media-plane security announced to the UEs here (TS 24.229 clause 7.2A.7); none: e2ae is off.
     realm: the gateway's IP realm for media of this side.
     trusted: peers served without registration. emergency: unregistered emergency calls are let in.
@@ -82,32 +86,64 @@ class AccessConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     name: Name
     listen: Address
+    transports: tuple[Transport, ...] = (Transport.UDP, Transport.TCP)
+    cert: str = ""
+    key: str = ""
+    ca: str = ""
+    path: Annotated[str, Meta(pattern=r"^/[!-~]*$")] = "/"
     type: Access = Access.SIP
     mechanisms: tuple[Mechanism, ...] = ()
     realm: Name = "access"
     trusted: Networks = Networks()
     emergency: bool = False
 
+    def __post_init__(self) -> None:
+        _check_transports(self.transports)
+        if any(transport.secure for transport in self.transports) and not (self.cert and self.key):
+            raise ValueError("transports: TLS and WSS need cert and key")
+
 
 class CoreConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The side of the home network (Mw).
 
     next_hop: the SIP URI REGISTER goes to (I-CSCF, S-CSCF), and what else has no Service-Route.
+    transports: as of an access. TLS is mutual: cert and key are ours, towards both who connects to us and
+    whom we connect to, and ca signs the certificates of both.
     trusted: who may talk to us here; none named: everyone who reaches this address.
     """
 
     listen: Address
     next_hop: str
+    transports: tuple[Transport, ...] = (Transport.UDP, Transport.TCP)
+    cert: str = ""
+    key: str = ""
+    ca: str = ""
     realm: Name = "core"
     trusted: Networks = Networks()
 
     def __post_init__(self) -> None:
         try:
-            scheme = Uri.parse(self.next_hop).scheme
+            uri = Uri.parse(self.next_hop)
         except BadMessage as error:
             raise ValueError(f"next_hop: {error.reason}") from None
-        if scheme != "sip":
+        if uri.scheme not in ("sip", "sips"):
             raise ValueError(f"next_hop: expected a sip URI, got {self.next_hop!r}")
+        _check_transports(self.transports)
+        if {Transport.WS, Transport.WSS} & set(self.transports):
+            raise ValueError("transports: WebSocket is for UEs only")
+        if Transport.TLS in self.transports and not (self.cert and self.key and self.ca):
+            raise ValueError("transports: TLS needs cert, key and ca")
+        if (transport := Transport.of(uri)) not in self.transports:
+            raise ValueError(f"next_hop: {transport or 'its transport'} is not among the transports")
+
+
+def _check_transports(transports: tuple[Transport, ...]) -> None:
+    if not transports:
+        raise ValueError("transports: at least one is needed")
+    if sum(transport.reliable for transport in transports) > 1:
+        raise ValueError("transports: one port serves UDP and one of TCP, TLS, WS, WSS; add a table")
+    if len(set(transports)) < len(transports):
+        raise ValueError("transports: one is named twice")
 
 
 class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -153,15 +189,18 @@ class CallConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is refused beyond. connections: TCP, both directions together; connection_idle: seconds of silence
-    after which one is closed; write_buffer: octets a slow peer may leave unread before its connection is
-    closed."""
+    """What is refused beyond. connections: TCP, both directions together; connections_per_source: accepted
+    from one address; connection_idle: seconds of silence after which one is closed; handshake: seconds until
+    a new one must have brought something whole, and a message that was begun its end; write_buffer: octets a
+    slow peer may leave unread before its connection is closed."""
 
     calls: Count = 1000
     registrations: Count = 10_000
     transactions: Count = 100_000
     connections: Count = 1000
+    connections_per_source: Count = 200
     connection_idle: Seconds = 600.0
+    handshake: Seconds = 30.0
     write_buffer: Count = 1024 * 1024
 
 

@@ -93,6 +93,12 @@ class Core:
         self.endpoint.transport_failed(flow, now, error)
         self._events()
 
+    def closed(self, flow: Flow, now: float) -> None:
+        """The connection of a peer that had opened it is gone."""
+        self._now = now
+        self.endpoint.closed(flow, now)
+        self._events()
+
     def expire(self, now: float) -> None:
         self._now = now
         self.endpoint.expire(now)

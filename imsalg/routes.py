@@ -19,14 +19,13 @@ from imsalg.sip.endpoint import Flow, Transport
 from imsalg.sip.message import Request
 from imsalg.sip.values import Address, NameAddr, Uri, Via
 
-SIP_PORT = 5060
-
 
 class Routes:
     """What the addresses in the configuration mean for routing; no state."""
 
     def __init__(self, config: ProxyConfig) -> None:
         self._core = config.core.listen
+        self._served = config.core.transports
         self._next_hop = Uri.parse(config.core.next_hop)
         self._ours = {
             (address.host.lower(), address.port)
@@ -35,11 +34,11 @@ class Routes:
 
     def is_ours(self, uri: Uri) -> bool:
         """Whether a URI is one of our own addresses."""
-        return (uri.host.lower(), uri.port or SIP_PORT) in self._ours
+        return _place(uri) in self._ours
 
-    def path(self, token: str) -> str:
-        """The Path value of a REGISTER (RFC 3327)."""
-        return f"<sip:{token}@{self._core};lr>"
+    def path(self, token: str, leaves: Flow) -> str:
+        """The Path value of a REGISTER that leaves on this flow (RFC 3327)."""
+        return f"<sip:{token}@{self._core}{leaves.transport.uri_param};lr>"
 
     def pop(self, outgoing: Request) -> str | None:
         """Take our own Route values off the top: both of a doubled Record-Route, which have one token, but
@@ -60,8 +59,8 @@ class Routes:
         came = crossing.server.flow if crossing.server is not None else crossing.flow
         leaves = crossing.flow
         on_access, on_core = (came, leaves) if crossing.side is Side.ACCESS else (leaves, came)
-        to_access = f"<sip:{user}{access.listen}{_transport_param(on_access.transport)};lr>"
-        to_core = f"<sip:{user}{self._core}{_transport_param(on_core.transport)};lr>"
+        to_access = f"<sip:{user}{access.listen}{on_access.transport.uri_param};lr>"
+        to_core = f"<sip:{user}{self._core}{on_core.transport.uri_param};lr>"
         for value in (to_access, to_core) if crossing.side is Side.ACCESS else (to_core, to_access):
             crossing.outgoing.headers.prepend("Record-Route", value)
 
@@ -70,13 +69,13 @@ class Routes:
         PeerError."""
         first = request.headers.first("Route")
         if first:
-            return to(NameAddr.parse(first).parsed_uri, self._core)
+            return self._hop(NameAddr.parse(first).parsed_uri)
         uri = Uri.parse(request.uri)
-        return to(uri if uri.host else self._next_hop, self._core)
+        return self._hop(uri if uri.host else self._next_hop)
 
     def to_home(self, request: Request) -> Flow:
         """The same for one outside of dialogs, whose URI says only who is meant, not where."""
-        return self.to_core(request) if "Route" in request.headers else to(self._next_hop, self._core)
+        return self.to_core(request) if "Route" in request.headers else self._hop(self._next_hop)
 
     def in_dialog(self, outgoing: Request, party: Party | None) -> Flow:
         """A UE's request in a call goes by the route set of its dialog, whatever the UE says that this is
@@ -84,7 +83,7 @@ class Routes:
         if party is not None:
             outgoing.headers.set("Route", *party.routes)
             if not party.routes and (target := Uri.parse(party.target)).host:
-                return to(target, self._core)
+                return self._hop(target)
         return self.to_core(outgoing)
 
     def by_home(self, outgoing: Request, service_route: Sequence[str]) -> Flow:
@@ -93,12 +92,14 @@ class Routes:
         first = outgoing.headers.first("Route")
         uri = NameAddr.parse(first).parsed_uri if first else Uri.parse(outgoing.uri)
         home = [NameAddr.parse(value).parsed_uri for value in service_route] or [self._next_hop]
-        known = {(each.host.lower(), each.port or SIP_PORT) for each in (*home, self._next_hop)}
-        if self.is_ours(uri) or (uri.host.lower(), uri.port or SIP_PORT) in known:
-            return to(uri, self._core)
+        if self.is_ours(uri) or _place(uri) in {_place(each) for each in (*home, self._next_hop)}:
+            return self._hop(uri)
         for value in reversed(service_route):
             outgoing.headers.prepend("Route", value)
-        return to(home[0], self._core)
+        return self._hop(home[0])
+
+    def _hop(self, uri: Uri) -> Flow:
+        return to(uri, self._core, self._served)
 
     def to_core_or(self, request: Request, flow: Flow) -> Flow:
         """`to_core`; where that cannot be followed, back to where the peer was."""
@@ -111,7 +112,7 @@ class Routes:
         suffix = ""
         for value in request.headers.values("Via"):
             via = Via.parse(value)
-            if (via.host.lower(), via.port or SIP_PORT) in self._ours:
+            if (via.host.lower(), via.port) in self._ours:
                 suffix = suffix or loop_mark(request)
                 if (via.branch or "").endswith(suffix):
                     return True
@@ -133,15 +134,17 @@ def loop_mark(request: Request) -> str:
     return "." + blake2b("\n".join(parts).encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
 
 
-def to(uri: Uri, local: Address) -> Flow:
-    """RFC 3263 for numeric hosts and for names with A or AAAA: the transport the URI names, else UDP."""
+def to(uri: Uri, local: Address, served: Sequence[Transport]) -> Flow:
+    """RFC 3263 for numeric hosts and for names with A or AAAA: the transport the URI names, else UDP. served:
+    those of `local`. Raises PeerError."""
     if not uri.host:
         raise PeerError("a URI that cannot be routed", 404)
-    transport = (uri.param("transport") or "udp").lower()
-    if uri.scheme == "sips" or transport not in ("udp", "tcp"):
-        raise PeerError(f"transport {transport} is not served", 503)
-    return Flow(Transport(transport.upper()), local, Address(uri.host, uri.port or SIP_PORT))
+    transport = Transport.of(uri)
+    if transport is None or transport not in served:
+        raise PeerError("a transport that is not served", 503)
+    return Flow(transport, local, Address(uri.host, uri.port or transport.default_port))
 
 
-def _transport_param(transport: Transport) -> str:
-    return ";transport=tcp" if transport is Transport.TCP else ""
+def _place(uri: Uri) -> tuple[str, int]:
+    transport = Transport.of(uri) or Transport.UDP
+    return uri.host.lower(), uri.port or transport.default_port

@@ -17,10 +17,12 @@ import msgspec
 from agw.iq.client import Client
 from agw.iq.connection import Certificates
 from agw.iq.messages import ErrorReply, Hello, Notice, Reply
-from imsalg.config import ProxyConfig
+from imsalg.config import AccessConfig, CoreConfig, ProxyConfig
 from imsalg.core import Core
+from imsalg.transport.connection import ConnectionLimits
+from imsalg.transport.listener import Listener
 from imsalg.transport.shell import Shell
-from imsalg.transport.tcp import TcpLimits
+from imsalg.transport.tls import TlsFiles
 
 FAREWELL = 2.0  # seconds for the BYEs and releases of a shutdown
 
@@ -39,8 +41,14 @@ class Proxy:
         limits = config.limits
         self._shell = Shell(
             self.core,
-            [access.listen for access in config.access] + [config.core.listen],
-            tcp=TcpLimits(limits.connections, limits.connection_idle, limits.write_buffer),
+            _listeners(config),
+            limits=ConnectionLimits(
+                limits.connections,
+                limits.connections_per_source,
+                limits.connection_idle,
+                limits.handshake,
+                limits.write_buffer,
+            ),
             also_drain=self._drain,
         )
         self._iq = Client(
@@ -67,8 +75,9 @@ class Proxy:
                 raise OSError(error.errno, f"cannot listen on {path}: {error.strerror or error}") from None
         self._iq_task = asyncio.create_task(self._iq.run())
         for access in self._config.access:
-            log.info("access %s on %s (UDP, TCP)", access.name, access.listen)
-        log.info("core on %s (UDP, TCP), next hop %s", self._config.core.listen, self._config.core.next_hop)
+            log.info("access %s on %s (%s)", access.name, access.listen, ", ".join(access.transports))
+        core = self._config.core
+        log.info("core on %s (%s), next hop %s", core.listen, ", ".join(core.transports), core.next_hop)
 
     async def close(self) -> None:
         """Ends every call, waits a moment for what that takes, and closes everything."""
@@ -84,6 +93,10 @@ class Proxy:
         await self._iq.close()
         if self._iq_task:
             await self._iq_task
+
+    def reload(self) -> None:
+        """Read the certificates again."""
+        self._shell.reload()
 
     def _has_calls(self) -> bool:
         status = self.core.status(time.monotonic())
@@ -120,13 +133,26 @@ class Proxy:
             await writer.wait_closed()
 
 
+def _listeners(config: ProxyConfig) -> list[Listener]:
+    def files(side: AccessConfig | CoreConfig) -> TlsFiles | None:
+        return TlsFiles(side.cert, side.key, side.ca) if side.cert else None
+
+    listeners = [
+        Listener(access.listen, access.transports, files(access), access.path) for access in config.access
+    ]
+    core = config.core
+    return [*listeners, Listener(core.listen, core.transports, files(core), opens_tls=True)]
+
+
 async def serve(config: ProxyConfig) -> None:
-    """Runs the proxy until SIGTERM or SIGINT. Raises OSError when an address cannot be had."""
+    """Runs the proxy until SIGTERM or SIGINT; SIGHUP has it read its certificates again.
+    Raises OSError when an address cannot be had."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     proxy = Proxy(config)
     await proxy.start()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, proxy.reload)
     log.info("ready")
     try:
         await stop.wait()

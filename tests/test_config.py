@@ -1,5 +1,6 @@
 """A configuration is right as a whole, or refused with its path and the nearest right word."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from imsalg.config import ConfigError, Networks, load_proxy, parse_proxy
 from imsalg.policy.decide import Access, Rules
 from imsalg.policy.treatment import Mechanism
+from imsalg.sip.endpoint import Transport
 from imsalg.sip.values import Address
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -105,9 +107,7 @@ def test_each_commented_value_of_the_example_is_the_default() -> None:
         line.removeprefix("# ") if line.startswith("# ") and " = " in line else line
         for line in text.splitlines()
     )
-    told = (
-        told.replace('cert = "proxy.pem"', "").replace('key = "proxy.key"', "").replace('ca = "ca.pem"', "")
-    )
+    told = re.sub(r'(cert|key|ca) = "\w.*"', "", told)  # they have none
     told = told.replace('socket = "/run/imsalg/status.sock"', 'socket = ""')
     assert parse_proxy(told) == parse_proxy(text)
 
@@ -117,3 +117,34 @@ def test_networks_know_numeric_hosts_only() -> None:
     assert "192.0.2.200" in networks
     assert "host.example" not in networks
     assert "::1" not in networks
+
+
+TLS = GOOD.replace("mechanisms =", 'transports = ["UDP", "TLS"]\ncert = "a.pem"\nkey = "a.key"\nmechanisms =')
+
+
+def test_transports_arrive_and_need_what_they_need() -> None:
+    access = parse_proxy(TLS).access[0]
+    assert access.transports == (Transport.UDP, Transport.TLS)
+    core = 'next_hop = "sips:[::1]"\ntransports = ["TLS"]\ncert = "a.pem"\nkey = "a.key"\nca = "b.pem"'
+    assert parse_proxy(GOOD.replace('next_hop = "sip:127.0.0.1:5064"', core)).core.ca == "b.pem"
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "error"),
+    [
+        ('"UDP", "TLS"', "", "access[0].transports: at least one"),
+        ('"UDP", "TLS"', '"TCP", "TLS"', "access[0].transports: one port serves UDP and one of"),
+        ('"UDP", "TLS"', '"UDP", "UDP"', "access[0].transports: one is named twice"),
+        ('"UDP", "TLS"', '"UDP", "TSL"', "access[0].transports[1]: unknown value 'TSL'; did you mean 'TLS'?"),
+        ('key = "a.key"', "", "access[0].transports: TLS and WSS need cert and key"),
+        ("[core]", '[core]\ntransports = ["WS"]', "core.transports: WebSocket is for UEs only"),
+        ("[core]", '[core]\ntransports = ["TLS"]', "core.transports: TLS needs cert, key and ca"),
+        (":5064", ":5064;transport=tls", "core.next_hop: TLS is not among the transports"),
+        (":5064", ":5064;transport=sctp", "core.next_hop: its transport is not among the transports"),
+    ],
+)
+def test_transports_that_cannot_be_served_are_refused(right: str, wrong: str, error: str) -> None:
+    assert right in TLS
+    with pytest.raises(ConfigError) as refused:
+        parse_proxy(TLS.replace(right, wrong))
+    assert error in str(refused.value)

@@ -35,7 +35,6 @@ from imsalg.sip.endpoint import (
     Transport,
 )
 from imsalg.sip.grammar import number, quote
-from imsalg.sip.hop import SIP_PORT
 from imsalg.sip.message import Request, Response, make_response
 from imsalg.sip.timers import Timers
 from imsalg.sip.values import Address, NameAddr, Uri, Via
@@ -90,6 +89,10 @@ class LabCore:
 
     def transport_failed(self, flow: Flow, now: float, error: str) -> None:
         self._endpoint.transport_failed(flow, now, error)
+        self._work(now)
+
+    def closed(self, flow: Flow, now: float) -> None:
+        self._endpoint.closed(flow, now)
         self._work(now)
 
     def expire(self, now: float) -> None:
@@ -202,7 +205,7 @@ class LabCore:
             raise Refused("Max-Forwards is used up", 483)
         request.headers.set("Max-Forwards", str(left - 1))
         vias = [Via.parse(value) for value in request.headers.values("Via")]
-        if sum((via.host, via.port or SIP_PORT) == self._here for via in vias) > MAX_VISITS:
+        if sum((via.host, via.port) == self._here for via in vias) > MAX_VISITS:
             raise Refused("this request goes in circles", 482)
         if tags := request.headers.values("Proxy-Require"):
             raise Refused("extension required", 420, ("Unsupported", ", ".join(tags)))
@@ -213,7 +216,7 @@ class LabCore:
             request.headers.pop_value("Route")
 
     def _is_here(self, uri: Uri) -> bool:
-        return uri.host.lower() == self._domain or (uri.host, uri.port or SIP_PORT) == self._here
+        return uri.host.lower() == self._domain or (uri.host, uri.port or 5060) == self._here
 
     def _is_home(self, uri: Uri) -> bool:
         """An address without port is an alias too: phones write no port in To (RFC 3261 section 19.1.1)."""
@@ -263,19 +266,18 @@ class LabCore:
     def _next_hop(self, request: Request) -> Flow:
         route = request.headers.first("Route")
         uri = self._sip_uri(NameAddr.parse(route).uri if route else request.uri)
-        transport = (uri.param("transport") or "udp").upper()
+        transport = Transport.of(uri)
         if transport not in (Transport.UDP, Transport.TCP):
-            raise Refused(f"no transport {transport}", 416)
-        remote = Address(uri.host, uri.port or SIP_PORT)
+            raise Refused("a transport that is not served", 416)
+        remote = Address(uri.host, uri.port or transport.default_port)
         if remote == self._here:
             raise Refused("this request would come back", 482)
-        return Flow(Transport(transport), self._here, remote)
+        return Flow(transport, self._here, remote)
 
     def _record_route(self, request: Request, came: Transport, goes: Transport) -> None:
         """One line, or one for each side where the transports differ (RFC 5658 section 4.1)."""
         for transport in dict.fromkeys((came, goes)):
-            said = "" if transport is Transport.UDP else f";transport={transport.lower()}"
-            request.headers.prepend("Record-Route", f"<sip:{self._here}{said};lr>")
+            request.headers.prepend("Record-Route", f"<sip:{self._here}{transport.uri_param};lr>")
 
     # -- small steps -----------------------------------------------------------------------------------------
 

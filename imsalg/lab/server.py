@@ -21,6 +21,7 @@ import uvloop
 from imsalg.config import parse_address
 from imsalg.errors import PeerError
 from imsalg.lab.core import LabConfig, LabCore
+from imsalg.transport.listener import Listener
 from imsalg.transport.shell import Shell
 
 log = logging.getLogger("imsalg.lab.server")  # __name__ is __main__ when run alone
@@ -33,7 +34,7 @@ async def serve(config: LabConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     core = LabCore(config, random.SystemRandom())
-    shell = Shell(core, [parse_address(config.listen)])
+    shell = Shell(core, [Listener(parse_address(config.listen))])
 
     async def tell(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(msgspec.json.encode(core.status(time.monotonic())))

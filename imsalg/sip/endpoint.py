@@ -157,6 +157,14 @@ class Endpoint:
             else:
                 self._fall_back(tx, tx.fallback, now)
 
+    def closed(self, flow: Flow, now: float) -> None:
+        """The connection of a peer that had opened it is gone: what it was asked will not be answered. What
+        it asked may be, over another (RFC 3261 section 18.2.2)."""
+        for tx in list(self._by_flow.get(flow, ())):
+            if isinstance(tx, ClientTransaction):
+                error = TransactionFailed(tx, Cause.TRANSPORT, "connection closed by peer")
+                self._run(tx, Signal.TRANSPORT_ERROR, now, error)
+
     # What the transaction user wants.
 
     def request(

@@ -12,22 +12,54 @@ from enum import StrEnum
 
 from imsalg.sip.headers import Headers
 from imsalg.sip.message import Request, Response
-from imsalg.sip.values import Address, Via
+from imsalg.sip.values import Address, Uri, Via
 
 MAGIC = "z9hG4bK"  # RFC 3261 section 8.1.1.7: such a branch is unique
-SIP_PORT = 5060
-
 Key = tuple[str, str, int | None, str]
 """What a server transaction is found by: branch, sent-by host and port, method."""
 
 
 class Transport(StrEnum):
+    """As Via names it (RFC 3261 section 20.42, RFC 7118 section 5.2.1)."""
+
     UDP = "UDP"
     TCP = "TCP"
+    TLS = "TLS"
+    WS = "WS"
+    WSS = "WSS"
+
+    @classmethod
+    def of(cls, uri: Uri) -> Transport | None:
+        """What a SIP URI asks for: TLS where it says sips, UDP where it says nothing; None if it is unknown
+        here."""
+        name = (uri.param("transport") or "").lower()
+        if uri.scheme == "sips":
+            return {"": cls.TLS, "tcp": cls.TLS, "tls": cls.TLS, "ws": cls.WSS}.get(name)
+        return {"": cls.UDP, "udp": cls.UDP, "tcp": cls.TCP, "tls": cls.TLS, "ws": cls.WS}.get(name)
 
     @property
     def reliable(self) -> bool:
         return self is not Transport.UDP
+
+    @property
+    def secure(self) -> bool:
+        return self in (Transport.TLS, Transport.WSS)
+
+    @property
+    def default_port(self) -> int:
+        """RFC 3261 section 19.1.2, RFC 7118."""
+        return {Transport.TLS: 5061, Transport.WS: 80, Transport.WSS: 443}.get(self, 5060)
+
+    @property
+    def uri_param(self) -> str:
+        """What says so in a sip URI. `tls` is deprecated and what all peers write; WSS has no word of its own
+        (RFC 7118 section 5.2.2)."""
+        match self:
+            case Transport.UDP:
+                return ""
+            case Transport.WSS:
+                return ";transport=ws"
+        return f";transport={self.lower()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +125,12 @@ def reply_flow(via: Via, flow: Flow) -> Flow:
 
 def second_reply_flow(via: Via, flow: Flow) -> Flow | None:
     """Where responses go when the connection they belong to is gone (RFC 3261 section 18.2.2)."""
-    return _at_sent_by(via, flow) if flow.transport.reliable else None
+    return _at_sent_by(via, flow) if flow.transport in (Transport.TCP, Transport.TLS) else None
 
 
 def _at_sent_by(via: Via, flow: Flow) -> Flow:
-    return Flow(flow.transport, flow.local, Address(flow.remote.host, via.port or SIP_PORT))
+    port = via.port or flow.transport.default_port
+    return Flow(flow.transport, flow.local, Address(flow.remote.host, port))
 
 
 def ack_of(request: Request, response: Response) -> Request:

@@ -21,8 +21,11 @@ from imsalg.errors import BadMessage
 from imsalg.sip.endpoint import Flow, Transport
 from imsalg.sip.message import Request, Response
 from imsalg.sip.values import Address
+from imsalg.transport.connection import ConnectionLimits
+from imsalg.transport.connections import Connections
+from imsalg.transport.framing import Received
+from imsalg.transport.listener import Listener
 from imsalg.transport.resolver import ResolveError, Resolver, family_of, is_numeric
-from imsalg.transport.tcp import Received, TcpConnections, TcpLimits
 from imsalg.transport.udp import Datagram, UdpListener
 
 ROUNDS = 16  # of output that causes output (a send that fails at once), before the loop gets its turn
@@ -49,6 +52,9 @@ class Machine(Protocol):
     def transport_failed(self, flow: Flow, now: float, error: str) -> None:
         """Something sent to `flow` was not delivered."""
 
+    def closed(self, flow: Flow, now: float) -> None:
+        """The connection of a peer that had opened it is gone: nothing can be sent to `flow` any more."""
+
     def expire(self, now: float) -> None: ...
 
     def timeout(self) -> float | None:
@@ -58,7 +64,7 @@ class Machine(Protocol):
 
 
 class Shell:
-    """Listens on each address with UDP and TCP alike.
+    """Listens on each address with the transports that are served there.
 
     also_drain: called after the machine's SIP output was sent; for output that is no SIP.
     """
@@ -66,9 +72,9 @@ class Shell:
     def __init__(
         self,
         machine: Machine,
-        listen: Sequence[Address],
+        listen: Sequence[Listener],
         *,
-        tcp: TcpLimits | None = None,
+        limits: ConnectionLimits | None = None,
         also_drain: Callable[[], None] = lambda: None,
     ) -> None:
         self.drops: Counter[str] = Counter()
@@ -77,8 +83,13 @@ class Shell:
         self._also_drain = also_drain
         self._resolver = Resolver()
         self._udp: dict[Address, UdpListener] = {}
-        self._tcp = TcpConnections(
-            self._receive_messages, self._failed, self.drops, tcp or TcpLimits(), self._resolver
+        self._connections = Connections(
+            self._receive_messages,
+            self._failed,
+            self._peer_closed,
+            self.drops,
+            limits or ConnectionLimits(),
+            self._resolver,
         )
         self._sending: set[asyncio.Task[None]] = set()  # datagrams that wait for a name
         self._timer: asyncio.TimerHandle | None = None
@@ -88,12 +99,13 @@ class Shell:
 
     async def start(self) -> None:
         """Raises OSError that names the address which cannot be had; nothing is left open then."""
-        for address in self._listen:
+        for listener in self._listen:
+            address = listener.address
             try:
-                self._udp[address] = UdpListener(
-                    address, partial(self._receive_datagrams, address), self.drops
-                )
-                await self._tcp.listen(address)
+                if Transport.UDP in listener.transports:
+                    receive = partial(self._receive_datagrams, address)
+                    self._udp[address] = UdpListener(address, receive, self.drops)
+                await self._connections.listen(listener)
             except OSError as error:
                 await self.close()
                 raise OSError(error.errno, f"cannot listen on {address}: {error.strerror or error}") from None
@@ -108,7 +120,7 @@ class Shell:
         for task in self._sending:
             task.cancel()
         await asyncio.gather(*self._sending, return_exceptions=True)
-        await self._tcp.close()
+        await self._connections.close()
         for listener in self._udp.values():
             listener.close()
         await self._resolver.close()
@@ -120,8 +132,12 @@ class Shell:
 
     @property
     def connections(self) -> int:
-        """TCP, both directions."""
-        return len(self._tcp)
+        """Of all transports but UDP, both directions."""
+        return len(self._connections)
+
+    def reload(self) -> None:
+        """Read the certificates again, for the connections to come."""
+        self._connections.reload()
 
     # -- in --------------------------------------------------------------------------------------------------
 
@@ -142,6 +158,9 @@ class Shell:
 
     def _failed(self, flow: Flow, error: str) -> None:
         self.run(self._machine.transport_failed, flow, time.monotonic(), error)
+
+    def _peer_closed(self, flow: Flow) -> None:
+        self.run(self._machine.closed, flow, time.monotonic())
 
     def _expire(self) -> None:
         self._timer = None
@@ -197,8 +216,8 @@ class Shell:
         self._timer = asyncio.get_running_loop().call_later(self._armed - now, self._expire)
 
     def _send(self, flow: Flow, data: bytes) -> None:
-        if flow.transport is Transport.TCP:
-            self._tcp.send(flow, data)
+        if flow.transport is not Transport.UDP:
+            self._connections.send(flow, data)
         elif is_numeric(flow.remote.host):
             self._send_datagram(flow, flow.remote, data)
         elif len(self._sending) < MAX_UNRESOLVED:

@@ -27,8 +27,9 @@ from imsalg.sip.endpoint import (
 from imsalg.sip.message import Request, make_response, parse_message
 from imsalg.sip.values import Address
 from imsalg.transport import resolver
+from imsalg.transport.connection import ConnectionLimits
+from imsalg.transport.listener import Listener
 from imsalg.transport.shell import Shell
-from imsalg.transport.tcp import TcpLimits
 
 ports = itertools.count(16000)
 
@@ -55,6 +56,10 @@ class Echo(Endpoint):
         super().transport_failed(flow, now, error)
         self.act(now)
 
+    def closed(self, flow: Flow, now: float) -> None:
+        super().closed(flow, now)
+        self.act(now)
+
     def act(self, now: float) -> None:
         while (event := self.next_event()) is not None:
             match event:
@@ -73,10 +78,12 @@ class Echo(Endpoint):
 class Site:
     """An Echo in its Shell."""
 
-    def __init__(self, host: str = "127.0.0.1", tcp: TcpLimits | None = None) -> None:
+    def __init__(
+        self, host: str = "127.0.0.1", limits: ConnectionLimits | None = None, **served: Any
+    ) -> None:
         self.machine = Echo()
         self.address = Address(host, next(ports))
-        self.shell = Shell(self.machine, [self.address], tcp=tcp)
+        self.shell = Shell(self.machine, [Listener(self.address, **served)], limits=limits)
 
     async def __aenter__(self) -> Site:
         await self.shell.start()
@@ -232,7 +239,7 @@ def test_a_timer_that_raises_is_asked_again_only_after_a_pause() -> None:
     @looped
     async def run() -> None:
         machine = Broken()
-        site = Shell(machine, [Address("127.0.0.1", next(ports))])
+        site = Shell(machine, [Listener(Address("127.0.0.1", next(ports)))])
         await site.start()
         await asyncio.sleep(0.1)
         assert machine.asked == 1
@@ -246,8 +253,8 @@ async def test_an_address_in_use_is_named_and_nothing_stays_open() -> None:
     async with Site() as site:
         free = Address("127.0.0.1", next(ports))
         with pytest.raises(OSError, match=f"cannot listen on {site.address}"):
-            await Shell(Echo(), [free, site.address]).start()
-        again = Shell(Echo(), [free])
+            await Shell(Echo(), [Listener(free), Listener(site.address)]).start()
+        again = Shell(Echo(), [Listener(free)])
         await again.start()
         await again.close()
 
@@ -361,7 +368,7 @@ async def test_a_response_whose_connection_is_gone_opens_one_to_the_via() -> Non
 @looped
 async def test_a_silent_connection_is_closed_and_a_busy_one_stays() -> None:
     async with (
-        Site(tcp=TcpLimits(idle=0.2)) as site,
+        Site(limits=ConnectionLimits(idle=0.2)) as site,
         connected(site.address) as (silent, _),
         connected(site.address) as (reader, writer),
     ):
@@ -376,7 +383,7 @@ async def test_a_silent_connection_is_closed_and_a_busy_one_stays() -> None:
 
 @looped
 async def test_a_peer_that_does_not_read_is_cut_off() -> None:
-    async with Site(tcp=TcpLimits(write_buffer=100_000)) as site:
+    async with Site(limits=ConnectionLimits(write_buffer=100_000)) as site:
         with socket.socket() as server:
             server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             server.bind(("127.0.0.1", next(ports)))
@@ -392,7 +399,7 @@ async def test_a_peer_that_does_not_read_is_cut_off() -> None:
 
 @looped
 async def test_connections_over_the_limit_are_refused_in_both_directions() -> None:
-    async with Site(tcp=TcpLimits(connections=2)) as site, Site() as other:
+    async with Site(limits=ConnectionLimits(connections=2)) as site, Site() as other:
         async with connected(site.address) as (one, writer), connected(site.address):
             writer.write(options())
             await read_message(one)
@@ -455,7 +462,7 @@ def test_a_name_over_udp(lookups: list[str]) -> None:
     run()
 
 
-@pytest.mark.parametrize("transport", list(Transport))
+@pytest.mark.parametrize("transport", [Transport.UDP, Transport.TCP])
 def test_an_unknown_name_fails_and_is_remembered_as_unknown(lookups: list[str], transport: Transport) -> None:
     @looped
     async def run() -> None:
@@ -505,7 +512,7 @@ def test_answers_are_forgotten_in_time_and_in_number(
 @looped
 async def test_a_connection_that_brings_nothing_whole_is_closed_early() -> None:
     async with (
-        Site(tcp=TcpLimits(first=0.2)) as site,
+        Site(limits=ConnectionLimits(first=0.2)) as site,
         connected(site.address) as (slow, writer),
         connected(site.address) as (good, to),
     ):
@@ -521,7 +528,10 @@ async def test_a_connection_that_brings_nothing_whole_is_closed_early() -> None:
 
 @looped
 async def test_keep_alives_of_a_peer_that_does_not_read_are_bounded() -> None:
-    async with Site(tcp=TcpLimits(write_buffer=100_000)) as site, connected(site.address) as (_, writer):
+    async with (
+        Site(limits=ConnectionLimits(write_buffer=100_000)) as site,
+        connected(site.address) as (_, writer),
+    ):
         with contextlib.suppress(ConnectionError):
             while not site.shell.drops["tcp_peer_too_slow"]:
                 writer.write(b"\r\n" * 50_000)

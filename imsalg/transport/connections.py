@@ -1,0 +1,236 @@
+"""TCP connections and what goes over them (TLS, WebSocket), accepted and opened, in one table by flow (RFC
+3261 section 18).
+
+A connection serves both directions however it came about: a response and a later request to the same flow go
+over the connection that is there. What is sent to a flow without one opens it, and waits in it, within the
+same limit as what a slow peer leaves unread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+
+from imsalg.sip.endpoint import Flow, Transport
+from imsalg.sip.values import Address
+from imsalg.transport.connection import Connection, ConnectionLimits
+from imsalg.transport.framing import Framing, Plain, Received
+from imsalg.transport.listener import Listener
+from imsalg.transport.resolver import ResolveError, Resolver, family_of, is_numeric
+from imsalg.transport.tls import Credentials, Tls
+
+CONNECT_LIMIT = 4.0  # seconds until the next address is tried; timer B has patience for 32
+BACKLOG = 512
+
+
+class Connections:
+    """on_received: called with the messages of one read and their flow. on_failed: with a flow to which
+    something could not be delivered, and why. on_closed: with the flow of a connection that the peer had
+    opened and that is gone. drops: counted into by named cause."""
+
+    def __init__(
+        self,
+        on_received: Callable[[list[Received], Flow], None],
+        on_failed: Callable[[Flow, str], None],
+        on_closed: Callable[[Flow], None],
+        drops: Counter[str],
+        limits: ConnectionLimits,
+        resolver: Resolver,
+    ) -> None:
+        self.limits = limits
+        self._on_received, self._on_failed, self._on_closed = on_received, on_failed, on_closed
+        self._drops = drops
+        self._resolver = resolver
+        self._listeners: dict[Address, Listener] = {}
+        self._credentials: dict[Address, Credentials] = {}
+        self._servers: list[asyncio.Server] = []
+        self._connections: set[Connection] = set()
+        self._accepted: Counter[str] = Counter()  # by the peer's host
+        self._by_flow: dict[Flow, Connection] = {}  # under the name it was asked for, and the numeric address
+        self._openings: dict[Flow, _Opening] = {}
+
+    def __len__(self) -> int:
+        return len(self._connections) + len(self._openings)
+
+    async def listen(self, listener: Listener) -> None:
+        """Raises OSError when the address cannot be had or a certificate cannot be used."""
+        local, kind = listener.address, listener.stream
+        self._listeners[local] = listener
+        if listener.tls is not None:
+            self._credentials[local] = Credentials(listener.tls)
+        if kind is None:
+            return
+        server = await asyncio.get_running_loop().create_server(
+            lambda: self._connection(kind, local), local.host, local.port, backlog=BACKLOG, reuse_address=True
+        )
+        self._servers.append(server)
+
+    def reload(self) -> None:
+        """Read the certificates again, for the connections to come."""
+        for credentials in self._credentials.values():
+            credentials.reload()
+
+    def send(self, flow: Flow, data: bytes) -> None:
+        connection = self._by_flow.get(flow)
+        if connection is not None:
+            connection.send(data)
+            return
+        opening = self._openings.get(flow)
+        if opening is None:
+            if not self._listeners[flow.local].opens(flow.transport):
+                self._drops["no_connection"] += 1
+                self._on_failed(flow, f"no {flow.transport} connection is there, and none is opened")
+                return
+            if len(self) >= self.limits.connections:
+                self._drops["tcp_connections_full"] += 1
+                self._on_failed(flow, "too many connections")
+                return
+            opening = self._openings[flow] = _Opening()
+            opening.task = asyncio.create_task(self._open(flow, opening))
+        if opening.size + len(data) > self.limits.write_buffer:
+            self._drops["tcp_write_buffer_full"] += 1
+            return  # what waits in front fails or succeeds for it
+        opening.waiting.append(data)
+        opening.size += len(data)
+
+    async def close(self) -> None:
+        """Stops listening, gives what was sent a moment to leave, and closes every connection."""
+        for server in self._servers:
+            server.close()
+        openings = [opening.task for opening in self._openings.values() if opening.task]
+        for task in openings:
+            task.cancel()
+        await asyncio.gather(*openings, return_exceptions=True)
+        for connection in list(self._connections):
+            connection.close()
+        for _ in range(20):
+            if not self._connections:
+                return
+            await asyncio.sleep(0.01)
+        for connection in list(self._connections):
+            connection.abort()
+
+    async def _open(self, flow: Flow, opening: _Opening) -> None:
+        error = ""
+        try:
+            connection = await self._connect(flow)
+        except (OSError, ResolveError, TimeoutError) as failure:
+            error = str(failure) or "connection timed out"
+        finally:
+            del self._openings[flow]
+        if error:
+            self._drops["tcp_connect_failed"] += 1
+            self._on_failed(flow, error)
+            return
+        if connection in self._connections:
+            self._by_flow[flow] = connection
+            connection.flows.add(flow)
+        for data in opening.waiting:
+            connection.send(data)
+
+    async def _connect(self, flow: Flow) -> Connection:
+        """Each address of the name in turn (RFC 3263 section 4.3)."""
+        family = family_of(flow.local.host)
+        hosts: tuple[str, ...] = (flow.remote.host,)
+        if not is_numeric(flow.remote.host):
+            hosts = await self._resolver.addresses(flow.remote.host, family)
+        elif family_of(flow.remote.host) != family:
+            raise OSError("another address family than ours")
+        error: OSError | TimeoutError = OSError("no address")
+        for host in hosts:
+            there = self._by_flow.get(Flow(flow.transport, flow.local, Address(host, flow.remote.port)))
+            if there is not None and (not flow.transport.secure or there.name == flow.remote.host):
+                return there
+            try:
+                return await self._connect_to(flow, Address(host, flow.remote.port))
+            except (OSError, TimeoutError) as failure:
+                error = failure
+        raise error
+
+    async def _connect_to(self, flow: Flow, remote: Address) -> Connection:
+        """With TLS, the peer shows that it is whom the flow names (RFC 5922 section 7.3)."""
+        name = flow.remote.host
+        async with asyncio.timeout(CONNECT_LIMIT):
+            _, connection = await asyncio.get_running_loop().create_connection(
+                lambda: self._connection(flow.transport, flow.local, remote, name),
+                remote.host,
+                remote.port,
+                local_addr=(flow.local.host, 0),
+            )
+            try:
+                await connection.ready
+            except TimeoutError:
+                connection.abort()
+                raise
+        return connection
+
+    def _connection(
+        self, kind: Transport, local: Address, remote: Address | None = None, name: str | None = None
+    ) -> Connection:
+        credentials = self._credentials[local] if kind.secure else None
+
+        def tls() -> Tls:
+            assert credentials is not None
+            return Tls(credentials.server() if name is None else credentials.client(), name)
+
+        return Connection(self, kind, local, _framing(kind), tls if credentials else None, remote, name)
+
+    # -- told by the connections -----------------------------------------------------------------------------
+
+    def made(self, connection: Connection) -> bool:
+        """One that we opened is counted among the openings already."""
+        host = connection.flow.remote.host
+        if connection.accepted:
+            if len(self) >= self.limits.connections:
+                self._drops["tcp_connections_full"] += 1
+                return False
+            if self._accepted[host] >= self.limits.per_source:
+                self._drops["tcp_connections_of_source_full"] += 1
+                return False
+            self._accepted[host] += 1
+        self._connections.add(connection)
+        self._by_flow[connection.flow] = connection
+        connection.flows.add(connection.flow)
+        return True
+
+    def received(self, messages: list[Received], connection: Connection) -> None:
+        self._on_received(messages, connection.flow)
+
+    def failed(self, flow: Flow, error: str) -> None:
+        self._on_failed(flow, error)
+
+    def dropped(self, cause: str) -> None:
+        self._drops[cause] += 1
+
+    def forget(self, connection: Connection) -> None:
+        """What is sent from here on opens another."""
+        for flow in connection.flows:
+            if self._by_flow.get(flow) is connection:
+                del self._by_flow[flow]
+        connection.flows.clear()
+
+    def lost(self, connection: Connection) -> None:
+        if connection not in self._connections:
+            return  # there were too many
+        self._connections.discard(connection)
+        self.forget(connection)
+        if connection.accepted:
+            host = connection.flow.remote.host
+            self._accepted[host] -= 1
+            if not self._accepted[host]:
+                del self._accepted[host]
+            self._on_closed(connection.flow)
+
+
+class _Opening:
+    """What waits for a connection."""
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[None] | None = None
+        self.waiting: list[bytes] = []
+        self.size = 0
+
+
+def _framing(kind: Transport) -> Framing:
+    return Plain()
