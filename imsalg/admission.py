@@ -86,15 +86,6 @@ class Admission:
         side = Side.ACCESS if flow.local in self._access else Side.CORE
         return Crossing(side, request, request.copy(), flow, transaction)
 
-    def is_stranger(self, flow: Flow) -> bool:
-        """On the access side, neither registered nor trusted."""
-        access = self._access.get(flow.local)
-        return (
-            access is not None
-            and flow.remote.host not in access.trusted
-            and self._registrations.at(flow) is None
-        )
-
     def admit(self, crossing: Crossing, now: float) -> Call | None:
         """A request of a server transaction: the call that is to take it; None: it leaves as `outgoing` on
         `flow`. Raises PeerError (RFC 3261 section 16.3)."""

@@ -204,6 +204,23 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     write_buffer: Count = 1024 * 1024
 
 
+class SourcesConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one peer on the access side may do: each UE that has registered, by itself; all others of one host
+    (IPv6: of one /64) together. Trusted peers are not limited.
+
+    rate: messages per second. burst: messages at once; beyond them requests are answered 503. penalty:
+    seconds in which a source is not heard that went on for as many messages again. The others: what it may
+    have at a time; transactions are remembered for 32 seconds after their end."""
+
+    rate: Annotated[float, Meta(ge=1)] = 200.0
+    burst: Count = 2000
+    penalty: Annotated[float, Meta(ge=0)] = 30.0
+    transactions: Count = 5000
+    registrations: Count = 2000
+    calls: Count = 200
+    connections: Count = 500
+
+
 class SipConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """t1: seconds, the round-trip estimate that all transaction timers are multiples of (RFC 3261 section
     17.1.1.1)."""
@@ -231,6 +248,7 @@ class ProxyConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     registration: RegistrationConfig = RegistrationConfig()
     call: CallConfig = CallConfig()
     limits: LimitsConfig = LimitsConfig()
+    sources: SourcesConfig = SourcesConfig()
     status: StatusConfig = StatusConfig()
 
     def __post_init__(self) -> None:

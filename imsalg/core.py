@@ -22,6 +22,7 @@ from imsalg.config import ProxyConfig
 from imsalg.crossing import Ask, Cancel, Crossing, Note, Respond, Send, SendAck
 from imsalg.errors import BadMessage, PeerError
 from imsalg.gatelink import GatewayLink
+from imsalg.intake import Standing
 from imsalg.registration import Binding, Registrations
 from imsalg.routes import loop_mark
 from imsalg.sip.endpoint import (
@@ -36,9 +37,12 @@ from imsalg.sip.endpoint import (
     ServerTransaction,
     TransactionFailed,
 )
+from imsalg.sip.glance import Kind
 from imsalg.sip.grammar import quote
+from imsalg.sip.hop import Key
 from imsalg.sip.message import Request, Response, make_response
 from imsalg.sip.timers import Running, Timers
+from imsalg.sources import Sources
 
 MAX_NOTES = 10_000  # not yet fetched; more are dropped
 
@@ -66,6 +70,7 @@ class Core:
             self._carry_out,
             self._notes.append,
         )
+        self._sources = Sources(config, self.registrations, self._notes.append)
         self._admission = Admission(
             config, self.registrations, self._gateway, self.calls, self._by_call_id, rng
         )
@@ -133,6 +138,17 @@ class Core:
         for call in list(self.calls.values()):
             call.end("the proxy is leaving", 503, now)
             self._carry_out(call)
+
+    # -- what the intake asks
+
+    def standing(self, flow: Flow, kind: Kind, now: float) -> Standing:
+        return self._sources.standing(flow, kind, now)
+
+    def is_full(self, now: float) -> bool:
+        return len(self.calls) >= self._config.limits.calls or self._gateway.is_behind(now)
+
+    def is_open(self, key: Key) -> bool:
+        return self.endpoint.is_open(key)
 
     def status(self, now: float) -> dict[str, object]:
         """What is alive, as a JSON document; no key material."""
@@ -310,7 +326,7 @@ class Core:
             self._note(
                 logging.INFO, f"{request.method} from {transaction.flow.remote}: {status} {reason}".rstrip()
             )
-        if self._admission.is_stranger(transaction.flow):
+        if self._sources.is_stranger(transaction.flow):
             self.endpoint.refuse_stateless(transaction, status, headers, self._now)
             return
         response = make_response(request, status, to_tag=self._token())

@@ -5,10 +5,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 from agw.iq.messages import Audited, AuditValue, ErrorCode, ErrorReply, Hello, Notice, Reply, Request
 from imsalg.call import Call
 from imsalg.crossing import Ask, Note
+
+LATE = 0.25  # seconds after which an answer is overdue
+GIVEN_UP = 5.0  # seconds after which it will not come any more
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request without a reply. call: None: our own audit. number: the call's, of the command."""
+
+    since: float
+    call: Call | None = None
+    number: int = 0
 
 
 class GatewayLink:
@@ -33,13 +46,17 @@ class GatewayLink:
         self._incarnation = ""
         self._id = 0
         self._out: list[Request] = []
-        self._asked: dict[int, tuple[Call, int] | None] = {}  # request id -> who asked; None: our own audit
+        self._asked: dict[int, _Asked] = {}  # by request id, the oldest first
         self._under_audit: tuple[str, ...] = ()  # the contexts that our own audit has to show
 
     @property
     def outstanding(self) -> int:
         """Requests without a reply."""
         return len(self._asked)
+
+    def is_behind(self, now: float) -> bool:
+        """Whether it has more to do than it can: an answer is overdue, and not given up yet."""
+        return any(LATE < now - asked.since < GIVEN_UP for asked in self._asked.values())
 
     def claims(self) -> tuple[str, ...]:
         """The contexts that calls still need; the gateway drops the others."""
@@ -54,7 +71,7 @@ class GatewayLink:
             call.replied(ask.number, ErrorReply(0, ErrorCode.OVERLOAD, "out of reach"), now)
             return
         self._id += 1
-        self._asked[self._id] = (call, ask.number)
+        self._asked[self._id] = _Asked(now, call, ask.number)
         self._out.append(Request(self._id, ask.context, ask.commands))
 
     def up(self, hello: Hello, now: float) -> None:
@@ -67,7 +84,7 @@ class GatewayLink:
             self._lost(self.claims(), "the gateway has restarted", now)
         else:
             self._id += 1
-            self._asked[self._id] = None
+            self._asked[self._id] = _Asked(now)
             self._under_audit = self.claims()
             self._out.append(Request(self._id, "", (AuditValue(),)))
 
@@ -77,10 +94,10 @@ class GatewayLink:
         self.deadline = now + self._grace
         self._out.clear()
         asked, self._asked = self._asked, {}
-        for entry in asked.values():
-            if entry is not None:
-                entry[0].gateway_lost("the gateway went away in the middle of a command", now)
-                self._carry_out(entry[0])
+        for each in asked.values():
+            if each.call is not None:
+                each.call.gateway_lost("the gateway went away in the middle of a command", now)
+                self._carry_out(each.call)
 
     def message(self, message: Reply | ErrorReply | Notice, now: float) -> None:
         if isinstance(message, Notice):
@@ -88,13 +105,12 @@ class GatewayLink:
                 call.notice(message, now)
                 self._carry_out(call)
         elif message.id in self._asked:
-            entry = self._asked.pop(message.id)
-            if entry is None:
+            asked = self._asked.pop(message.id)
+            if asked.call is None:
                 self._audited(message, now)
             else:
-                call, number = entry
-                call.replied(number, message, now)
-                self._carry_out(call)
+                asked.call.replied(asked.number, message, now)
+                self._carry_out(asked.call)
 
     def expire(self, now: float) -> None:
         if self.deadline is not None and self.deadline <= now:

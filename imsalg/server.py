@@ -50,6 +50,7 @@ class Proxy:
                 limits.write_buffer,
             ),
             also_drain=self._drain,
+            judge=self.core,
         )
         self._iq = Client(
             config.gateway.iq,

@@ -246,6 +246,10 @@ class Endpoint:
     def next_event(self) -> Event | None:
         return self._events.popleft() if self._events else None
 
+    def is_open(self, key: Key) -> bool:
+        """Whether there is a server transaction of that key."""
+        return key in self._servers
+
     def counts(self) -> dict[str, int]:
         """Living transactions of each machine, and timers that run."""
         return {**self._counts, "timers": len(self._timers)}

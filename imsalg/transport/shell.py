@@ -1,9 +1,10 @@
 """The asyncio shell around a machine without IO: the only place that reads its clock, sends its output, arms
 its timer.
 
-Whatever happens (a datagram, a message on a stream, the timer, word from the gateway) goes through `run`,
-which calls the machine and then drains it. A machine that raises costs what it was called with: it is logged
-with its traceback, counted in `drops["machine_error"]`, and everything else goes on.
+What the sockets bring goes into the `Intake`, from which the machine is served in slices: everything that has
+arrived is looked at, while some of it waits. Whatever else happens (the timer, word from the gateway) goes
+through `run`, which calls the machine and then drains it. A machine that raises costs what it was called
+with: it is logged with its traceback, counted in `drops["machine_error"]`, and everything else goes on.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -18,6 +20,7 @@ from functools import partial
 from typing import ParamSpec, Protocol
 
 from imsalg.errors import BadMessage
+from imsalg.intake import Intake, Judge
 from imsalg.sip.endpoint import Flow, Transport
 from imsalg.sip.message import Request, Response
 from imsalg.sip.values import Address
@@ -31,6 +34,8 @@ from imsalg.transport.udp import Datagram, UdpListener
 ROUNDS = 16  # of output that causes output (a send that fails at once), before the loop gets its turn
 GRAIN = 0.02  # seconds a timer may fire late, so that many fire together
 ERROR_PAUSE = 1.0  # seconds until a machine whose timer raised is asked again
+SLICE = 0.01  # seconds of serving what waits before the sockets are read again
+REPORT = 10.0  # seconds between two lines about an overload
 MAX_UNRESOLVED = 1024  # datagrams that wait for a name
 
 log = logging.getLogger(__name__)
@@ -66,7 +71,8 @@ class Machine(Protocol):
 class Shell:
     """Listens on each address with the transports that are served there.
 
-    also_drain: called after the machine's SIP output was sent; for output that is no SIP.
+    also_drain: called after the machine's SIP output was sent; for output that is no SIP. judge: of who may
+    send what, and when there is no more room; None: all may, and there is.
     """
 
     def __init__(
@@ -76,8 +82,12 @@ class Shell:
         *,
         limits: ConnectionLimits | None = None,
         also_drain: Callable[[], None] = lambda: None,
+        judge: Judge | None = None,
     ) -> None:
         self.drops: Counter[str] = Counter()
+        self._intake = Intake(judge, random.SystemRandom(), self.drops)
+        self._serving = False  # in the next round of the loop
+        self._reported = (0, -math.inf)  # requests that an overload has put off, and when that was said
         self._machine = machine
         self._listen = listen
         self._also_drain = also_drain
@@ -144,17 +154,45 @@ class Shell:
     def _receive_datagrams(self, local: Address, datagrams: list[Datagram]) -> None:
         now = time.monotonic()
         for data, remote in datagrams:
-            self._guarded(self._machine.receive, data, Flow(Transport.UDP, local, remote), now)
-        self._drain()
+            self._guarded(self._intake.put, data, Flow(Transport.UDP, local, remote), now)
+        self._serve()
 
     def _receive_messages(self, received: list[Received], flow: Flow) -> None:
         now = time.monotonic()
         for message in received:
-            if isinstance(message, BadMessage):
-                self._guarded(self._machine.refuse, message, flow)
-            else:
-                self._guarded(self._machine.receive_message, message, flow, now)
+            self._guarded(self._intake.put, message, flow, now)
+        self._serve()
+
+    def _serve(self, again: bool = False) -> None:
+        """Serve what waits for one slice; the rest in the next round of the loop, which reads first."""
+        if self._serving and not again:
+            return
+        self._serving = False
+        now = time.monotonic()
+        until = now + SLICE
+        while now < until and (waiting := self._intake.take(now)) is not None:
+            match waiting.payload:
+                case bytes() as data:
+                    self._guarded(self._machine.receive, data, waiting.flow, now)
+                case BadMessage() as error:
+                    self._guarded(self._machine.refuse, error, waiting.flow)
+                case message:
+                    self._guarded(self._machine.receive_message, message, waiting.flow, now)
+            now = time.monotonic()
+        for flow, data in self._intake.to_send():
+            self._send(flow, data)
         self._drain()
+        self._report(now)
+        if len(self._intake) and not self._closed:
+            self._serving = True
+            asyncio.get_running_loop().call_soon(self._serve, True)
+
+    def _report(self, now: float) -> None:
+        put_off = self.drops["overload-refused"]
+        before, when = self._reported
+        if put_off > before and now >= when + REPORT:
+            log.warning("overload: %d new requests were answered 503", put_off - before)
+            self._reported = put_off, now
 
     def _failed(self, flow: Flow, error: str) -> None:
         self.run(self._machine.transport_failed, flow, time.monotonic(), error)

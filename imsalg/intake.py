@@ -1,0 +1,159 @@
+"""What waits between the sockets and a machine, and in which order it is served.
+
+In an overload all that arrives is read at once, and what begins nothing goes first: responses, ACK, CANCEL,
+BYE and everything else within dialogs, with emergency calls. So what was taken on is brought to its end. New
+requests get what time is left, in their order, those of strangers last; one that has waited for longer than
+its sender's first retransmission may take is answered 503 with Retry-After, without state and unparsed, for a
+few microseconds. The measure of the overload is this waiting itself: nothing has to be estimated, the machine
+is busy with whole calls all the time, and when the flood ends, so does the refusing. (The feedback of RFC
+7339 is left out: it tells the next proxy a rate to keep to, and there is none here; the phones on the access
+side do not know it.)
+
+`put` what the sockets bring, `take` what is to be served, `to_send` the refusals.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from enum import Enum, auto
+from typing import NamedTuple, Protocol
+from zlib import crc32
+
+from imsalg.errors import BadMessage
+from imsalg.sip.glance import Kind, glance, key_of, kind_of, refusal
+from imsalg.sip.hop import Flow, Key, server_key
+from imsalg.sip.message import Request, Response
+
+PATIENCE = 0.25  # seconds a new request may wait: less than T1, after which it would be sent again
+MAX_WAITING = 16 * 1024 * 1024  # octets; half of it for strangers
+OVERHEAD = 512  # octets that each costs beside its own, and a quarter of what a parsed one does
+RETRY_AFTER = 5  # seconds, and up to seven more, so that not all come back together
+
+Payload = bytes | Request | Response | BadMessage
+"""A datagram, or what a stream brought."""
+
+
+class Standing(Enum):
+    KNOWN = auto()
+    STRANGER = auto()
+    REFUSED = auto()  # sends more than it may
+    IGNORED = auto()  # and has gone on with it
+
+
+class Judge(Protocol):
+    """What the machine says to this."""
+
+    def standing(self, flow: Flow, kind: Kind, now: float) -> Standing:
+        """Of the sender of a message; called once for each."""
+
+    def is_full(self, now: float) -> bool:
+        """Whether no further call can be taken on."""
+
+    def is_open(self, key: Key) -> bool:
+        """Whether a request has a transaction already: this is a retransmission."""
+
+
+class Random(Protocol):
+    def randbytes(self, n: int, /) -> bytes: ...
+    def getrandbits(self, k: int, /) -> int: ...
+
+
+class Waiting(NamedTuple):
+    payload: Payload
+    flow: Flow
+    kind: Kind
+    since: float
+    size: int
+
+
+class Intake:
+    """See above. judge: None: all are known, and there is always room. drops: counted into by named cause."""
+
+    def __init__(self, judge: Judge | None, rng: Random, drops: Counter[str]) -> None:
+        self._judge = judge
+        self._rng = rng
+        self._drops = drops
+        self._tag = rng.randbytes(6).hex().encode()  # the To tags of our refusals begin with it
+        self._urgent: deque[Waiting] = deque()
+        self._new: deque[Waiting] = deque()
+        self._strangers: deque[Waiting] = deque()
+        self._size = 0
+        self._out: list[tuple[Flow, bytes]] = []
+
+    def __len__(self) -> int:
+        return len(self._urgent) + len(self._new) + len(self._strangers)
+
+    def put(self, payload: Payload, flow: Flow, now: float) -> None:
+        """Something has come."""
+        if isinstance(payload, bytes):
+            if self._tag in payload and payload.startswith(b"ACK "):
+                self._drops["overload-acked"] += 1
+                return
+            kind, size = glance(payload), len(payload) + OVERHEAD
+        elif isinstance(payload, BadMessage):
+            kind, size = Kind.ONGOING, OVERHEAD
+        else:
+            kind, size = kind_of(payload), len(payload.body) + 4 * OVERHEAD
+        waiting = Waiting(payload, flow, kind, now, size)
+        standing = Standing.KNOWN if self._judge is None else self._judge.standing(flow, kind, now)
+        known = standing is Standing.KNOWN
+        if standing is Standing.IGNORED:
+            self._drops["source-ignored"] += 1
+        elif standing is Standing.REFUSED:
+            self._refuse(waiting, "source-refused")
+        elif self._size + size > (MAX_WAITING if known else MAX_WAITING // 2):
+            self._refuse(waiting, "overload-full")
+        else:
+            self._size += size
+            if kind is Kind.EMERGENCY or (known and kind is Kind.ONGOING):
+                self._urgent.append(waiting)
+            else:
+                (self._new if known else self._strangers).append(waiting)
+
+    def take(self, now: float) -> Waiting | None:
+        """What is to be served next."""
+        for queue in (self._urgent, self._new, self._strangers):
+            while queue:
+                waiting = queue.popleft()
+                self._size -= waiting.size
+                if queue is self._urgent or not self._puts_off(waiting, now):
+                    return waiting
+        return None
+
+    def to_send(self) -> list[tuple[Flow, bytes]]:
+        """Refusals; takes them away."""
+        out, self._out = self._out, []
+        return out
+
+    def _puts_off(self, waiting: Waiting, now: float) -> bool:
+        late = now - waiting.since > PATIENCE
+        full = waiting.kind is Kind.CALL and self._judge is not None and self._judge.is_full(now)
+        if not (late or full) or self._is_retransmission(waiting.payload):
+            return False
+        self._refuse(waiting, "overload-refused")
+        return True
+
+    def _is_retransmission(self, payload: Payload) -> bool:
+        """It has a transaction, which goes its own way and is not to be crossed by a refusal."""
+        if self._judge is None or isinstance(payload, BadMessage | Response):
+            return False
+        key = server_key(payload) if isinstance(payload, Request) else key_of(payload)
+        return key is not None and self._judge.is_open(key)
+
+    def _refuse(self, waiting: Waiting, cause: str) -> None:
+        """Count it, and answer what can be answered."""
+        self._drops[cause] += 1
+        payload, flow = waiting.payload, waiting.flow
+        if (
+            waiting.kind is Kind.ONGOING
+            or isinstance(payload, BadMessage)
+            or self._is_retransmission(payload)
+        ):
+            return
+        data = bytes(payload)
+        tag = self._tag + b"%08x" % crc32(data)
+        retry = b"Retry-After: %d\r\n" % (RETRY_AFTER + self._rng.getrandbits(3))
+        if (answer := refusal(data, flow.remote, 503, tag, retry)) is not None:
+            response, to = answer
+            back = flow if flow.transport.reliable else Flow(flow.transport, flow.local, to)
+            self._out.append((back, response))

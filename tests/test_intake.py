@@ -1,0 +1,222 @@
+"""What begins nothing is served first, what waited too long is put off, and nothing waits without limit."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+
+from imsalg.errors import BadMessage
+from imsalg.intake import MAX_WAITING, PATIENCE, Intake, Standing
+from imsalg.sip.glance import Kind
+from imsalg.sip.hop import Flow, Key, Transport, server_key
+from imsalg.sip.message import Request, Response, parse_message
+from imsalg.sip.values import Address
+
+HERE = Address("192.0.2.1", 5060)
+FRIEND = Flow(Transport.UDP, HERE, Address("192.0.2.10", 5060))
+STRANGER = Flow(Transport.UDP, HERE, Address("203.0.113.66", 5060))
+STREAM = Flow(Transport.TCP, HERE, Address("192.0.2.11", 40000))
+
+
+class Judge:
+    """Knows all but strangers."""
+
+    def __init__(self) -> None:
+        self.full = False
+        self.open: set[Key] = set()
+        self.standings = {STRANGER: Standing.STRANGER}
+
+    def standing(self, flow: Flow, kind: Kind, now: float) -> Standing:
+        return self.standings.get(flow, Standing.KNOWN)
+
+    def is_full(self, now: float) -> bool:
+        return self.full
+
+    def is_open(self, key: Key) -> bool:
+        return key in self.open
+
+
+class Bench:
+    """An intake at a time that stands still."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.judge = Judge()
+        self.drops: Counter[str] = Counter()
+        self.intake = Intake(self.judge, random.Random(1), self.drops)
+
+    def put(self, data: bytes | Request | Response | BadMessage, flow: Flow = FRIEND) -> None:
+        self.intake.put(data, flow, self.now)
+
+    def served(self) -> list[object]:
+        """Everything that is to be served, in order."""
+        found = []
+        while (waiting := self.intake.take(self.now)) is not None:
+            found.append(waiting.payload)
+        return found
+
+    def refusal(self) -> tuple[Flow, Response]:
+        ((flow, data),) = self.intake.to_send()
+        response = parse_message(data)
+        assert isinstance(response, Response)
+        return flow, response
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def request(method: str, name: str = "1", uri: str = "sip:bob@x", to: str = "") -> bytes:
+    return (
+        f"{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.10;branch=z9hG4bK{name};rport"
+        f"\r\nFrom: <sip:a@x>;tag=1\r\nTo: <sip:bob@x>{to}\r\nCall-ID: {name}\r\nCSeq: 1 {method}\r\n"
+        "Content-Length: 0\r\n\r\n"
+    ).encode()
+
+
+INVITE, REGISTER = request("INVITE"), request("REGISTER")
+BYE, ACK, CANCEL = request("BYE", to=";tag=2"), request("ACK", to=";tag=2"), request("CANCEL")
+OK = INVITE.replace(b"INVITE sip:bob@x SIP/2.0", b"SIP/2.0 200 OK")
+SOS = request("INVITE", uri="urn:service:sos")
+
+
+def test_what_begins_nothing_and_emergency_calls_go_first_and_strangers_last(bench: Bench) -> None:
+    theirs, their_bye = request("REGISTER", "s"), request("BYE", "s", to=";tag=7")
+    bench.put(theirs, STRANGER)
+    bench.put(their_bye, STRANGER)
+    for data in (INVITE, REGISTER, BYE, ACK, CANCEL, OK, SOS):
+        bench.put(data)
+    assert bench.served() == [BYE, ACK, CANCEL, OK, SOS, INVITE, REGISTER, theirs, their_bye]
+    assert not len(bench.intake)
+
+
+def test_a_new_request_that_has_waited_too_long_is_answered_503_and_the_rest_is_served(bench: Bench) -> None:
+    for data in (INVITE, BYE, SOS):
+        bench.put(data)
+    bench.now += PATIENCE + 0.01
+    late = request("INVITE", "2")
+    bench.put(late)
+    assert bench.served() == [BYE, SOS, late]
+    flow, response = bench.refusal()
+    assert flow == FRIEND
+    assert response.status == 503
+    assert 5 <= int(response.headers.get("Retry-After") or "") <= 12
+    assert bench.drops["overload-refused"] == 1
+
+
+def test_the_ack_to_such_a_refusal_is_not_looked_at(bench: Bench) -> None:
+    bench.put(INVITE)
+    bench.now += 1
+    assert bench.served() == []
+    _, response = bench.refusal()
+    bench.put(request("ACK", to=f";tag={response.to.tag}"))
+    assert bench.served() == []
+    assert bench.drops["overload-acked"] == 1
+
+
+def test_the_same_request_again_is_refused_with_the_same_tag(bench: Bench) -> None:
+    tags = []
+    for _ in range(2):
+        bench.put(INVITE)
+        bench.now += 1
+        bench.served()
+        tags.append(bench.refusal()[1].to.tag)
+    bench.put(request("INVITE", "2"))
+    bench.now += 1
+    bench.served()
+    assert tags[0] == tags[1] != bench.refusal()[1].to.tag
+
+
+def test_a_retransmission_is_never_refused_as_its_transaction_goes_on(bench: Bench) -> None:
+    first = parse_message(INVITE)
+    assert isinstance(first, Request)
+    bench.judge.open.add(server_key(first))
+    bench.put(INVITE)
+    bench.now += 1
+    assert bench.served() == [INVITE]
+    bench.judge.standings[FRIEND] = Standing.REFUSED
+    bench.put(INVITE)
+    assert bench.served() == bench.intake.to_send() == []
+
+
+def test_where_no_call_can_be_taken_on_only_calls_are_refused(bench: Bench) -> None:
+    bench.judge.full = True
+    for data in (INVITE, REGISTER, SOS, BYE):
+        bench.put(data)
+    assert bench.served() == [SOS, BYE, REGISTER]
+    assert bench.refusal()[1].cseq.method == "INVITE"
+
+
+def test_who_sends_too_much_is_refused_and_then_ignored(bench: Bench) -> None:
+    bench.judge.standings[FRIEND] = Standing.REFUSED
+    for data in (REGISTER, BYE, ACK, OK):
+        bench.put(data)
+    assert bench.served() == []
+    assert bench.refusal()[1].status == 503
+    bench.judge.standings[FRIEND] = Standing.IGNORED
+    bench.put(REGISTER)
+    assert bench.served() == bench.intake.to_send() == []
+    assert bench.drops == {"source-refused": 4, "source-ignored": 1}
+
+
+def test_messages_of_a_stream_are_ordered_and_refused_alike(bench: Bench) -> None:
+    invite, bye, bad = parse_message(INVITE), parse_message(BYE), BadMessage("no message")
+    for payload in (invite, bad, bye):
+        bench.put(payload, STREAM)
+    assert bench.served() == [bad, bye, invite]
+    bench.put(invite, STREAM)
+    bench.now += 1
+    assert bench.served() == []
+    flow, response = bench.refusal()
+    assert flow == STREAM
+    assert response.status == 503
+
+
+@pytest.mark.parametrize("data", [INVITE + b"x" * 60000, b"\r\n\r\n"])
+def test_what_waits_is_limited_and_strangers_leave_room(bench: Bench, data: bytes) -> None:
+    for _ in range(40_000):
+        bench.put(data, STRANGER)
+    waiting = len(bench.intake)
+    assert 100 < waiting * (len(data) + 100) < MAX_WAITING
+    assert bench.drops["overload-full"] == 40_000 - waiting
+    bench.put(BYE)
+    assert bench.intake.take(bench.now).payload == BYE  # type: ignore[union-attr]
+    bench.now += 1
+    bench.served()
+    bench.put(data, STRANGER)
+    assert len(bench.intake) == 1
+
+
+def test_in_a_flood_of_five_times_what_can_be_served_nearly_all_of_the_time_goes_to_whole_calls(
+    bench: Bench,
+) -> None:
+    """A machine that takes 4 ms for a call, half of it after the INVITE, and 10 us for a refusal."""
+    served, began, number = 0, bench.now, 0
+    follow_ups: list[float] = []
+    while bench.now < began + 20:
+        while number < (bench.now - began) * 1250:  # five times 250 calls a second
+            bench.put(request("INVITE", str(number)))
+            number += 1
+        while follow_ups and follow_ups[0] <= bench.now:
+            follow_ups.pop(0)
+            bench.put(BYE)
+        waiting = bench.intake.take(bench.now)
+        bench.now += 10e-6 * len(bench.intake.to_send())
+        if waiting is None:
+            bench.now += 1e-3
+        elif waiting.payload == BYE:
+            bench.now += 2e-3
+            served += 1
+        else:
+            bench.now += 2e-3
+            follow_ups.append(bench.now + 0.5)
+    assert served > 0.9 * 250 * 19
+    bench.now += 1
+    bench.served()
+    bench.intake.to_send()
+    bench.put(INVITE)  # the flood is over
+    bench.now += 0.01
+    assert bench.served() == [INVITE]
