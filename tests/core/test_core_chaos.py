@@ -48,9 +48,9 @@ STATUSES = (
 class Chaos:
     """What may happen next, drawn at random; each method is one thing."""
 
-    def __init__(self, seed):
+    def __init__(self, seed, world=World):
         self.rng = random.Random(seed)
-        self.world = World(
+        self.world = world(
             seed=seed,
             loss=self.rng.choice((0.0, 0.0, 0.1, 0.3)),
             call=CallConfig(ringing_limit=60.0, inactivity=30.0),
@@ -141,7 +141,8 @@ class Chaos:
         response = peer.reply(request, status, *headers, sdp=self.body(peer), tag=tag)
         self.sent = [*self.sent[-20:], (peer, bytes(response))]
         if request.method == "INVITE" and 100 < status < 300 and request.to.tag is None:
-            self.talks = [*self.talks[-20:], peer.dialog(request, response)]
+            talks = [peer.dialog(request, response)] if contact_uri(request.headers) else []
+            self.talks = [*self.talks[-20:], *talks]
 
     def speak(self):
         if self.talks:
