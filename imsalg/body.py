@@ -20,7 +20,7 @@ _SDP = re.compile(r"\s*application/sdp\s*(;|$)", re.IGNORECASE)
 _MULTIPART = re.compile(r"\s*multipart/", re.IGNORECASE)
 _BOUNDARY = re.compile(r';\s*boundary\s*=\s*(?:"([^"]{1,70})"|([^\s;"]{1,70}))', re.IGNORECASE)
 _PART_TYPE = re.compile(
-    rb"(?:^|\r?\n)(?:content-type|c)[ \t]*:((?:[^\r\n]|\r?\n[ \t])*+)", re.IGNORECASE
+    rb"(?:^|\r?\n)(?:content-type|c)[ \t]*:((?:[^\r\n]|\r?\n[ \t])*)", re.IGNORECASE
 )  # folded, and the compact form that some parsers take here as well
 
 _ENCODED = re.compile(

@@ -19,6 +19,7 @@ from agw.iq.connection import Certificates
 from agw.iq.messages import ErrorReply, Hello, Notice, Reply
 from imsalg.config import AccessConfig, CoreConfig, ProxyConfig
 from imsalg.core import Core
+from imsalg.sip.grammar import printable
 from imsalg.transport.connection import ConnectionLimits
 from imsalg.transport.listener import Listener
 from imsalg.transport.shell import Shell
@@ -122,16 +123,30 @@ class Proxy:
         for request in self.core.iq_to_send():
             self._iq.send(request)
         while (note := self.core.next_note()) is not None:
-            log.log(note.level, "%s", note.text)
+            log.log(note.level, "%s", printable(note.text))
 
     # -- status ----------------------------------------------------------------------------------------------
 
     async def _tell_status(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         transport = {"connections": self._shell.connections, "drops": dict(self._shell.drops)}
-        writer.write(msgspec.json.encode({**self.core.status(time.monotonic()), "transport": transport}))
+        document = {**self.core.status(time.monotonic()), "transport": transport}
+        writer.write(msgspec.json.encode(_shown(document)))
         with contextlib.suppress(OSError):
             writer.close()
             await writer.wait_closed()
+
+
+def _shown(value: object) -> object:
+    """A status document whose texts, which peers may have written, can be encoded and printed."""
+    match value:
+        case str():
+            return printable(value)
+        case dict():
+            return {key: _shown(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_shown(each) for each in value]
+        case _:
+            return value
 
 
 def _listeners(config: ProxyConfig) -> list[Listener]:

@@ -330,6 +330,8 @@ _MEDIA = re.compile(
 def _lines(data: bytes) -> list[Line]:
     if len(data) > MAX_SIZE:
         raise BadSdp(f"a session description over {MAX_SIZE} bytes", 413)
+    if b"\0" in data:  # RFC 8866 section 9 has none, and some elements cut strings there
+        raise BadSdp("NUL in a session description", 400)
     lines: list[Line] = []
     for match in _SPLIT.finditer(data.decode("utf-8", "surrogateescape")):
         text, ending = match.groups()

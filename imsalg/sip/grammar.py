@@ -109,6 +109,11 @@ def unquote(text: str) -> str:
     return text
 
 
+def printable(text: str) -> str:
+    """For a log or a terminal: what would move a cursor, end a line or is no UTF-8 as its escape."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def number(text: str, maximum: int) -> int | None:
     """The decimal number `text` says if it is one and at most `maximum`, else None."""
     if not (text.isascii() and text.isdigit()):
