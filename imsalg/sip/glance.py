@@ -11,7 +11,7 @@ import re
 from enum import Enum, auto
 
 from imsalg.sip.grammar import number
-from imsalg.sip.hop import MAGIC, SIP_PORT, Key
+from imsalg.sip.hop import MAGIC, Key, Transport
 from imsalg.sip.message import REASONS, Request, Response
 from imsalg.sip.values import Address
 
@@ -77,7 +77,7 @@ def refusal(
             if asked:
                 stamp += b";rport=%d" % source.port
             else:
-                to = Address(source.host, int(via[3]) if via[3] else SIP_PORT)
+                to = Address(source.host, int(via[3]) if via[3] else Transport.UDP.default_port)
             line = via[0][2:] + stamp + rest
         elif key == b"t":
             line += b";tag=" + tag
