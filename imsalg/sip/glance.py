@@ -49,7 +49,8 @@ def key_of(data: bytes) -> Key | None:
     if start is None or via is None or branch is None or not branch[1].startswith(MAGIC.encode()):
         return None
     port = number(via[3].decode(), 65535) if via[3] else None
-    return branch[1].decode("utf-8", "surrogateescape"), _host(via), port, start[1].decode()
+    branch_text, method = (text.decode("utf-8", "surrogateescape") for text in (branch[1], start[1]))
+    return branch_text, _host(via), port, method
 
 
 def refusal(

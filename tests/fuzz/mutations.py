@@ -19,7 +19,7 @@ MAX = 70_000  # bytes; a little more than a message may have
 
 WORDS = (
     *Path(__file__).with_name("words.txt").read_bytes().splitlines(),
-    *(b" ", b"\t", b"\r\n", b"\r\n ", b"\r\n\r\n", b"\r", b"\n", b"\0", b"\x1b[2J", b"\x7f", b"\x80", b"\xff"),
+    *(b" ", b"\t", b"\r\n", b"\r\n ", b"\r\n\r\n", b"\r", b"\n", b"\0", b"\x1b[2J", b"\x7f", b"\xff"),
     *(text.encode() for text in ("é", "ſ", "٣", "\ufeff", "\u2028", "\u0085", "𝟘")),
 )  # fmt: skip
 NUMBERS = (

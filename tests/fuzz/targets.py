@@ -22,7 +22,8 @@ from imsalg.policy.treatment import Mechanism, Treatment
 from imsalg.sdp.attributes import MATERIAL_LENGTH, Crypto, InlineKey
 from imsalg.sdp.document import Document, Origin
 from imsalg.sip.dialog import contact_uri
-from imsalg.sip.endpoint import Flow, Transport
+from imsalg.sip.endpoint import Address, Flow, Transport
+from imsalg.sip.glance import glance, key_of, refusal
 from imsalg.sip.message import MAX_MESSAGE, BadRequest, Request, make_response, parse_head, parse_message
 from imsalg.sip.stream import Stream
 from imsalg.sip.values import CSeq, NameAddr, RAck, Uri, Via
@@ -43,6 +44,9 @@ PARSERS: tuple[Callable[[str], object], ...] = (
 def message(rng: random.Random) -> None:
     """The parser, and everything that reads or writes header fields or looks into a body."""
     data = mutations.message(rng)
+    glance(data)
+    key_of(data)
+    refusal(data, Address("192.0.2.1", 5060), 503, b"tag", b"Retry-After: 5\r\n")
     try:
         came = parse_message(data)
     except BadRequest as error:

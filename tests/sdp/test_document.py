@@ -280,8 +280,14 @@ def test_configuration_may_lower_the_number_of_media() -> None:
         Document(data, max_media=2)
 
 
+def test_nul_is_refused() -> None:
+    with pytest.raises(BadSdp) as caught:
+        Document(HEAD + b"a=crypto\x00:1\r\n")
+    assert caught.value.status == 400
+
+
 @pytest.mark.parametrize(
-    "tail", [b"a=x\x00y\r\n", b"a=\xff\xfe:\x80\r\n", b"y=\r\n", b"a=\xc2\x85\xe2\x80\xa8z\r\n"]
+    "tail", [b"a=\x01\x1f\r\n", b"a=\xff\xfe:\x80\r\n", b"y=\r\n", b"a=\xc2\x85\xe2\x80\xa8z\r\n"]
 )
 def test_strange_bytes_are_kept(tail: bytes) -> None:
     data = HEAD + tail

@@ -15,7 +15,7 @@ from imsalg.sdp.attributes import Connection, Crypto, InlineKey, RtcpAttribute, 
 from imsalg.sdp.document import Document, Media, Origin
 
 ENDINGS = st.sampled_from([b"\r\n", b"\n", b"\r"])
-VALUES = st.binary(max_size=30).map(lambda value: value.translate(None, b"\r\n"))
+VALUES = st.binary(max_size=30).map(lambda value: value.translate(None, b"\r\n\0"))
 NAMES = st.sampled_from(
     [b"crypto", b"rtcp", b"rtcp-mux", b"3ge2ae", b"sendonly", b"Crypto ", b"key-mgmt", b"x"]
 )

@@ -86,6 +86,12 @@ def test_a_key_that_cannot_be_told_at_a_glance_is_none(data: bytes) -> None:
     assert key_of(data) is None
 
 
+def test_a_method_that_is_no_utf8_has_a_key_like_any_other() -> None:
+    key = key_of(request().replace(b"INVITE", b"\xff"))
+    assert key is not None
+    assert key[3] == "\udcff"
+
+
 def answer(data: bytes, source: Address = HERE) -> tuple[bytes, Address]:
     made = refusal(data, source, 503, b"mark7", b"Retry-After: 7\r\n")
     assert made is not None
