@@ -28,6 +28,7 @@ from imsalg.sip.grammar import number, quote
 from imsalg.sip.headers import Headers
 from imsalg.sip.message import Request
 from imsalg.sip.values import NameAddr, Uri
+from imsalg.sources import Sources
 
 _EXTENSIONS = frozenset(("mediasec", "sec-agree", "path"))  # what Proxy-Require may ask of us
 _OF_CALLS = frozenset(("INVITE", "BYE", "UPDATE", "PRACK", "INFO"))  # never belong to another dialog
@@ -63,6 +64,7 @@ class Admission:
         self,
         config: ProxyConfig,
         registrations: Registrations,
+        sources: Sources,
         gateway: GatewayLink,
         calls: Mapping[str, Call],
         by_call_id: Mapping[str, Mapping[str, Call]],
@@ -71,6 +73,7 @@ class Admission:
         self.closing = False
         self._config = config
         self._registrations = registrations
+        self._sources = sources
         self._gateway = gateway
         self._calls = calls
         self._by_call_id = by_call_id
@@ -190,6 +193,8 @@ class Admission:
             headers.remove("P-Preferred-Identity", "Route")  # who is not known does not say where it goes
         else:
             raise PeerError("not registered", 403)
+        if request.method == "INVITE" and not self._sources.may_call(flow):
+            raise PeerError("too many calls of this peer", 503)
         self._charge(headers)
         crossing.flow = self._routes.to_home(crossing.outgoing)
         return self._initial(crossing, access, binding, mechanisms, now)
@@ -204,7 +209,9 @@ class Admission:
 
     def _to_ue(self, outgoing: Request, binding: Binding | None) -> tuple[Flow, AccessConfig, Binding | None]:
         """The flow of the UE a request is for: that of its binding, or a trusted peer's address."""
-        binding = binding or self._registrations.by_contact(outgoing.uri)
+        if binding is None:
+            said = outgoing.headers.values("P-Called-Party-ID") or outgoing.headers.values("To")
+            binding = self._registrations.by_contact(outgoing.uri, said)
         if binding is not None:
             return binding.flow, binding.access, binding
         uri = Uri.parse(outgoing.uri)
@@ -233,7 +240,9 @@ class Admission:
             if call.waits_for(crossing):
                 self._routes.record(crossing, access, call.token)
                 return call
-        if self.closing or len(self._calls) >= self._config.limits.calls:
+        emergency = _is_emergency(crossing.request)
+        calls = self._config.limits.calls
+        if self.closing or len(self._calls) >= calls + (-(-calls // 10) if emergency else 0):
             raise PeerError("no new calls", 503)
         if self._gateway.hello is None:
             raise PeerError("no gateway", 503)
@@ -245,6 +254,7 @@ class Admission:
             self._config.policy,
             {Side.ACCESS: access.realm, Side.CORE: self._config.core.realm},
             {Side.ACCESS: access.listen.host, Side.CORE: self._config.core.listen.host},
+            {Side.ACCESS: access.denied, Side.CORE: self._config.core.denied},
             self._config.call.inactivity,
         )
         aor = binding.aor if binding else ""

@@ -73,6 +73,11 @@ def _numeric(host: str) -> IPv4Address | IPv6Address | None:
         return None
 
 
+MEDIA_DENY = Networks(  # this network, loopback, link-local, reserved
+    ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "240.0.0.0/4", "::1/128", "fe80::/10")
+)
+
+
 class AccessConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One address that UEs talk to (the Gm side).
 
@@ -82,6 +87,8 @@ class AccessConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     mechanisms: media-plane security announced to the UEs here (TS 24.229 clause 7.2A.7); none: e2ae is off.
     realm: the gateway's IP realm for media of this side.
     trusted: peers served without registration. emergency: unregistered emergency calls are let in.
+    media_deny: networks that media are never sent to, whatever an SDP says; loopback counts only where
+    `listen` is not loopback itself.
     """
 
     name: Name
@@ -96,6 +103,11 @@ class AccessConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     realm: Name = "access"
     trusted: Networks = Networks()
     emergency: bool = False
+    media_deny: Networks = MEDIA_DENY
+
+    @property
+    def denied(self) -> Networks:
+        return _denied(self.media_deny, self.listen)
 
     def __post_init__(self) -> None:
         _check_transports(self.transports)
@@ -109,7 +121,8 @@ class CoreConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     next_hop: the SIP URI REGISTER goes to (I-CSCF, S-CSCF), and what else has no Service-Route.
     transports: as of an access. TLS is mutual: cert and key are ours, towards both who connects to us and
     whom we connect to, and ca signs the certificates of both.
-    trusted: who may talk to us here; none named: everyone who reaches this address.
+    trusted: who may talk to us here; none named: everyone who reaches this address. media_deny: as of an
+    access.
     """
 
     listen: Address
@@ -120,6 +133,11 @@ class CoreConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ca: str = ""
     realm: Name = "core"
     trusted: Networks = Networks()
+    media_deny: Networks = MEDIA_DENY
+
+    @property
+    def denied(self) -> Networks:
+        return _denied(self.media_deny, self.listen)
 
     def __post_init__(self) -> None:
         try:
@@ -144,6 +162,12 @@ def _check_transports(transports: tuple[Transport, ...]) -> None:
         raise ValueError("transports: one port serves UDP and one of TCP, TLS, WS, WSS; add a table")
     if len(set(transports)) < len(transports):
         raise ValueError("transports: one is named twice")
+
+
+def _denied(media_deny: Networks, listen: Address) -> Networks:
+    if not ip_address(listen.host).is_loopback:
+        return media_deny
+    return Networks(str(network) for network in media_deny if not network.is_loopback)
 
 
 class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -218,7 +242,6 @@ class SourcesConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     transactions: Count = 5000
     registrations: Count = 2000
     calls: Count = 200
-    connections: Count = 500
 
 
 class SipConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -41,6 +41,7 @@ from imsalg.sip.glance import Kind
 from imsalg.sip.grammar import quote
 from imsalg.sip.hop import Key
 from imsalg.sip.message import Request, Response, make_response
+from imsalg.sip.shares import Shares
 from imsalg.sip.timers import Running, Timers
 from imsalg.sources import Sources
 
@@ -51,9 +52,20 @@ class Core:
     """See above. Every `now` is seconds of one monotonic clock."""
 
     def __init__(self, config: ProxyConfig, rng: Random) -> None:
-        self.endpoint = Endpoint(rng, t1=config.sip.t1, max_transactions=config.limits.transactions)
+        self._notes: deque[Note] = deque(maxlen=MAX_NOTES)
         self.registrations = Registrations(
-            config.limits.registrations, config.registration.min_expires, config.registration.max_expires
+            config.limits.registrations,
+            config.registration.min_expires,
+            config.registration.max_expires,
+            Shares(config.sources.registrations),
+        )
+        self._sources = Sources(config, self.registrations, self._notes.append)
+        self.endpoint = Endpoint(
+            rng,
+            t1=config.sip.t1,
+            max_transactions=config.limits.transactions,
+            max_of_source=config.sources.transactions,
+            source_of=self._sources.of,
         )
         self.calls: dict[str, Call] = {}
         self._by_call_id: dict[str, dict[str, Call]] = {}
@@ -61,7 +73,6 @@ class Core:
         self._rng = rng
         self._timers: Timers[Call] = Timers()
         self._running: dict[str, Running[Call]] = {}
-        self._notes: deque[Note] = deque(maxlen=MAX_NOTES)
         self._now = 0.0
         self._gateway = GatewayLink(
             frozenset((*(access.realm for access in config.access), config.core.realm)),
@@ -70,9 +81,8 @@ class Core:
             self._carry_out,
             self._notes.append,
         )
-        self._sources = Sources(config, self.registrations, self._notes.append)
         self._admission = Admission(
-            config, self.registrations, self._gateway, self.calls, self._by_call_id, rng
+            config, self.registrations, self._sources, self._gateway, self.calls, self._by_call_id, rng
         )
 
     # -- the shell's face
@@ -214,11 +224,13 @@ class Core:
         if crossing.request.method not in NEGOTIATING:
             drop_sdp(response)
         headers = response.headers
-        if crossing.registering is not None:
-            self._registered(crossing, response)
-        elif crossing.side is Side.ACCESS:
-            headers.remove("Security-Server")
         if crossing.side is Side.ACCESS:
+            headers.remove("Security-Server")
+            try:
+                self._registered(crossing, response)
+            except PeerError as error:
+                self._refuse(crossing.server, error.status, error.reason)
+                return
             trust.to_ue(headers)
         else:
             trust.from_ue(headers)
@@ -258,9 +270,12 @@ class Core:
         """In the tables for as long as it is not finished; a late 2xx may bring one back."""
         call_id = call.invite.request.call_id
         if not call.finished:
+            if call.token not in self.calls and call.caller is Side.ACCESS:
+                self._sources.call_begins(call.token, call.flows[Side.ACCESS])
             self.calls[call.token] = call
             self._by_call_id.setdefault(call_id, {})[call.token] = call
         elif self.calls.pop(call.token, None) is not None:
+            self._sources.call_ends(call.token)
             passes = self._by_call_id[call_id]
             del passes[call.token]
             if not passes:
@@ -340,7 +355,6 @@ class Core:
         if registering is None:
             return
         headers = response.headers
-        headers.remove("Security-Server")
         if response.status in (200, 401, 407) and registering.speaks_mediasec:
             mediasec.announce(headers, registering.access.mechanisms)
         if response.status == 200:

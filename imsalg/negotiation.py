@@ -25,6 +25,7 @@ from msgspec.structs import replace as with_fields
 
 from agw.iq.messages import Address, Key, Mode, Stream, Suite, Transport
 from imsalg.anchor import Anchor, Side, Termination, Wanted
+from imsalg.config import Networks
 from imsalg.errors import BadSdp, UsageError
 from imsalg.policy import rewrite
 from imsalg.policy.decide import Access, Decision, Direction, Rules, decide, status
@@ -46,7 +47,7 @@ class Random(Protocol):
 class Terms:
     """What the media of a call are negotiated under: fixed by the UE's registration and the access it uses.
 
-    hosts: our signalling address on each side, which stands in o=.
+    hosts: our signalling address on each side, which stands in o=. denied: networks that no media go to.
     inactivity: seconds without media until the gateway says so; 0: never.
     """
 
@@ -55,6 +56,7 @@ class Terms:
     rules: Rules
     realms: Mapping[Side, str]
     hosts: Mapping[Side, str]
+    denied: Mapping[Side, Networks]
     inactivity: float
 
 
@@ -294,7 +296,10 @@ class Negotiation:
         """Whether a side's media are on IPv6. One termination has one family, for good: what the gateway
         could never send to is refused before anybody is called. Raises BadSdp."""
         lines = [m for m, d in zip(document.media, decisions, strict=True) if d.active and d.anchored]
-        said = {":" in host.host for media in lines for host in _remote(document, media) if host}
+        hosts = {address.host for media in lines for address in _remote(document, media) if address}
+        if any(host in self.terms.denied[side] for host in hosts):
+            raise BadSdp("a media address in a network that media are not sent to here")
+        said = {":" in host for host in hosts}
         if len(said) > 1:
             raise BadSdp("media addresses of both families; the gateway has one for each side")
         stands = self.anchor.have(self.names[side])

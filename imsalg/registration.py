@@ -8,7 +8,7 @@ binding."""
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,10 +16,11 @@ from imsalg import mediasec, trust
 from imsalg.config import AccessConfig
 from imsalg.errors import BadMessage, PeerError
 from imsalg.policy.treatment import Mechanism
-from imsalg.sip.endpoint import Flow
+from imsalg.sip.hop import Flow
 from imsalg.sip.message import Request, Response
+from imsalg.sip.shares import Shares, source_of
 from imsalg.sip.timers import Running, Timers
-from imsalg.sip.values import NameAddr, Uri
+from imsalg.sip.values import Address, NameAddr, Uri
 
 DEFAULT_EXPIRES = 3600  # seconds, where nobody says
 MAX_CONTACTS = 8  # in one REGISTER
@@ -72,15 +73,17 @@ class Registering:
 
 @dataclass(slots=True)
 class Registrations:
-    """All bindings, by token, by the UE's flow, and by what a refresh is recognised by."""
+    """All bindings, by token, by the UE's flow, and by what a refresh is recognised by. shares: how many each
+    host may have."""
 
     limit: int
     min_expires: int
     max_expires: int
+    shares: Shares
     _by_token: dict[str, Binding] = field(default_factory=dict)
     _by_flow: dict[Flow, dict[str, Binding]] = field(default_factory=dict)
     _by_key: dict[tuple[str, str], Binding] = field(default_factory=dict)
-    _by_contact: dict[str, Binding] = field(default_factory=dict)
+    _by_contact: dict[str, dict[str, Binding]] = field(default_factory=dict)
     _timers: Timers[Binding] = field(default_factory=Timers)
 
     def __len__(self) -> int:
@@ -109,9 +112,22 @@ class Registrations:
         """The users who have registered on a flow."""
         return frozenset(binding.aor for binding in self._by_flow.get(flow, {}).values())
 
-    def by_contact(self, uri: str) -> Binding | None:
-        """The binding with that Contact URI, for a core that keeps no Path."""
-        return self._by_contact.get(uri)
+    def by_contact(self, uri: str, called: Sequence[str]) -> Binding | None:
+        """The binding with that Contact URI, for a core that keeps no Path. called: who the request says that
+        it is for.
+
+        Anybody may write anything into its Contact. Where two users have written the same, it is the one
+        whose UE is seen at that address, else the one who is called; none where that does not tell either."""
+        bindings = list(self._by_contact.get(uri, {}).values())
+        if len({binding.aor for binding in bindings}) > 1:
+            parsed = Uri.parse(uri)
+            bindings = [binding for binding in bindings if _is_at(binding.flow, parsed)] or bindings
+        if len({binding.aor for binding in bindings}) > 1:
+            users = {trust.user_of(value) for value in called}
+            bindings = [
+                binding for binding in bindings if users & {trust.user_of(own) for own in binding.associated}
+            ]
+        return bindings[-1] if len({binding.aor for binding in bindings}) == 1 else None
 
     def begin(self, request: Request, flow: Flow, access: AccessConfig, rng: Random) -> Registering:
         """A REGISTER has come. Raises PeerError with the status to refuse it with."""
@@ -128,8 +144,8 @@ class Registrations:
                 raise PeerError("too short", 423)
         key = (aor, _instance(contacts[0]) if contacts else "")
         known = self._by_key.get(key)
-        if known is None and contacts and len(self._by_token) >= self.limit:
-            raise PeerError("too many registrations", 503)
+        if known is None and contacts:
+            self._check_limits(flow, access)
         return Registering(
             known.token if known else rng.randbytes(12).hex(),
             key,
@@ -143,7 +159,8 @@ class Registrations:
         )
 
     def registered(self, registering: Registering, response: Response, now: float) -> Binding | None:
-        """The registrar's 200 says what holds now; None where nothing is left of the binding."""
+        """The registrar's 200 says what holds now; None where nothing is left of the binding. Raises
+        PeerError where there is no room for it."""
         if registering.wildcard:
             for binding in [binding for binding in self if binding.aor == registering.aor]:
                 self.remove(binding)
@@ -168,6 +185,9 @@ class Registrations:
             self.remove(old)
         if not alive:
             return None
+        if old is None:  # others may have come in the meantime
+            self._check_limits(registering.flow, registering.access)
+        alive = dict(list(alive.items())[-MAX_CONTACTS:])
         identities = [value for value in response.headers.values("P-Associated-URI") if trust.user_of(value)]
         binding = Binding(
             registering.token,
@@ -182,16 +202,28 @@ class Registrations:
         )
         self._by_token[binding.token] = self._by_key[binding.key] = binding
         self._by_flow.setdefault(binding.flow, {})[binding.token] = binding
-        self._by_contact |= dict.fromkeys(binding.contacts, binding)
+        self.shares.take(source_of(binding.flow.remote.host))
+        for uri in binding.contacts:
+            self._by_contact.setdefault(uri, {})[binding.token] = binding
         binding.timer = self._timers.start(binding.expires, binding)
         return binding
+
+    def _check_limits(self, flow: Flow, access: AccessConfig) -> None:
+        """Of one more binding. Raises PeerError."""
+        if len(self._by_token) >= self.limit:
+            raise PeerError("too many registrations", 503)
+        if self.shares.full(source_of(flow.remote.host)) and flow.remote.host not in access.trusted:
+            raise PeerError("too many registrations of one host", 503)
 
     def remove(self, binding: Binding) -> None:
         if self._by_token.pop(binding.token, None) is None:
             return
         self._by_key.pop(binding.key, None)
+        self.shares.give_back(source_of(binding.flow.remote.host))
         for uri in binding.contacts:
-            if self._by_contact.get(uri) is binding:
+            claims = self._by_contact[uri]
+            del claims[binding.token]
+            if not claims:
                 del self._by_contact[uri]
         sharing = self._by_flow[binding.flow]
         del sharing[binding.token]
@@ -210,6 +242,11 @@ class Registrations:
             self.remove(binding)
             gone.append(binding)
         return gone
+
+
+def _is_at(flow: Flow, uri: Uri) -> bool:
+    """Whether a UE is seen where its Contact URI says that it is."""
+    return flow.remote == Address(uri.host, uri.port or flow.transport.default_port)
 
 
 def _expires(contact: NameAddr, message: Request | Response) -> int:

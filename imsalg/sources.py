@@ -12,12 +12,9 @@ burst is refused; one that then goes on for as much again is not heard at all fo
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum, auto
-from functools import lru_cache
-from ipaddress import IPv6Network
 from itertools import islice
 
 from imsalg.config import ProxyConfig
@@ -26,10 +23,9 @@ from imsalg.intake import Standing
 from imsalg.registration import Registrations
 from imsalg.sip.glance import Kind
 from imsalg.sip.hop import Flow
+from imsalg.sip.shares import Shares, Source, source_of
 
 MAX_SOURCES = 20_000  # with a bucket that is not full
-
-Source = Hashable
 
 
 class Sources:
@@ -44,6 +40,8 @@ class Sources:
         self._note = note
         self._penalty = limits.penalty
         self._rates = Rates(limits.rate, limits.burst, limits.penalty)
+        self._calls = Shares(limits.calls)
+        self._callers: dict[str, Source] = {}  # by the token of the call
 
     def of(self, flow: Flow) -> Source | None:
         """The source of what comes on a flow; None: it is not limited."""
@@ -71,18 +69,27 @@ class Sources:
                 self._note(Note(logging.WARNING, text))
         return Standing.IGNORED
 
+    def may_call(self, flow: Flow) -> bool:
+        """Whether who sends on a flow may begin another call."""
+        source = self.of(flow)
+        return source is None or not self._calls.full(source)
+
+    def call_begins(self, token: str, flow: Flow) -> None:
+        """One by a peer on the access side."""
+        if (source := self.of(flow)) is not None:
+            self._callers[token] = source
+            self._calls.take(source)
+
+    def call_ends(self, token: str) -> None:
+        if (source := self._callers.pop(token, None)) is not None:
+            self._calls.give_back(source)
+
 
 class Verdict(Enum):
     HEARD = auto()
     REFUSED = auto()  # over the rate
     PENALISED = auto()  # the message that begins a penalty
     IGNORED = auto()
-
-
-@lru_cache(maxsize=4096)
-def source_of(host: str) -> str:
-    """The source that a numeric host belongs to."""
-    return str(IPv6Network((host, 64), strict=False)) if ":" in host else host
 
 
 @dataclass(slots=True)
@@ -133,22 +140,3 @@ class Rates:
             return None
         bucket = self._buckets[source] = _Bucket(now)
         return bucket
-
-
-@dataclass(slots=True)
-class Shares:
-    """How much of something each source holds at a time; nobody more than `limit`."""
-
-    limit: int
-    _held: Counter[Source] = field(default_factory=Counter)
-
-    def full(self, source: Source) -> bool:
-        return self._held[source] >= self.limit
-
-    def take(self, source: Source) -> None:
-        self._held[source] += 1
-
-    def give_back(self, source: Source) -> None:
-        self._held[source] -= 1
-        if self._held[source] <= 0:
-            del self._held[source]

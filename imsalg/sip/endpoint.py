@@ -17,7 +17,7 @@ and what the TU gives to `refuse_stateless`.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from typing import Protocol
 
@@ -48,6 +48,7 @@ from imsalg.sip.hop import (
     stamp_source,
 )
 from imsalg.sip.message import BadRequest, Request, Response, make_response, parse_message
+from imsalg.sip.shares import Shares, Source
 from imsalg.sip.timers import Timers
 from imsalg.sip.transaction import (
     CLIENT_INVITE,
@@ -97,14 +98,25 @@ class Random(Protocol):
 class Endpoint:
     """See the module's docstring. Times are absolute seconds of one monotonic clock.
 
-    drops: how many received messages ended here, by cause.
+    drops: how many received messages ended here, by cause. source_of: who shares the server transactions
+    that requests of a flow make, `max_of_source` of them at a time; None: only all together are limited.
     """
 
-    def __init__(self, rng: Random, *, t1: float = T1, max_transactions: int = 20000) -> None:
+    def __init__(
+        self,
+        rng: Random,
+        *,
+        t1: float = T1,
+        max_transactions: int = 20000,
+        max_of_source: int = 20000,
+        source_of: Callable[[Flow], Source | None] = lambda flow: None,
+    ) -> None:
         self.drops: Counter[str] = Counter()
         self._rng = rng
         self._t1 = t1
         self._max_transactions = max_transactions
+        self._source_of = source_of
+        self._shares = Shares(max_of_source)
         self._secret = rng.randbytes(16)
         self._clients: dict[tuple[str, str], ClientTransaction] = {}
         self._servers: dict[Key, ServerTransaction] = {}
@@ -265,10 +277,15 @@ class Endpoint:
         elif len(self._servers) + len(self._clients) >= self._max_transactions:
             self.drops["too-many-transactions"] += 1
             self._answer(request, flow, 503, ("Retry-After", str(RETRY_AFTER)))
+        elif (source := self._source_of(flow)) is not None and self._shares.full(source):
+            self.drops["too-many-transactions-of-source"] += 1
+            self._answer(request, flow, 503, ("Retry-After", str(RETRY_AFTER)))
         else:
             machine = SERVER_INVITE if request.method == "INVITE" else SERVER_NON_INVITE
-            tx = ServerTransaction(machine, request, key, flow)
+            tx = ServerTransaction(machine, request, key, flow, source)
             self._servers[key] = tx
+            if source is not None:
+                self._shares.take(source)
             self._open(tx)
             self._events.append(RequestReceived(tx, request, flow))
             self._keep_timers(tx, now)
@@ -382,6 +399,8 @@ class Endpoint:
             del self._clients[tx.key]
         else:
             del self._servers[tx.key]
+            if tx.source is not None:
+                self._shares.give_back(tx.source)
         self._forget_flow(tx)
         self._counts[tx.machine.name] -= 1
 

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from imsalg.sip.hop import Flow, Key, reply_flow, second_reply_flow, stamp_source
 from imsalg.sip.message import Request, Response
+from imsalg.sip.shares import Source
 from imsalg.sip.timers import Running
 from imsalg.sip.transaction import Machine, Timer
 
@@ -61,15 +62,18 @@ class ClientTransaction(_Transaction):
 
 
 class ServerTransaction(_Transaction):
-    """A request we received on `flow`."""
+    """A request we received on `flow`. source: whose share it is of, None where that is not limited."""
 
-    __slots__ = ("cancelled", "key", "vias")
+    __slots__ = ("cancelled", "key", "source", "vias")
 
-    def __init__(self, machine: Machine, request: Request, key: Key, flow: Flow) -> None:
+    def __init__(
+        self, machine: Machine, request: Request, key: Key, flow: Flow, source: Source | None
+    ) -> None:
         via = request.via
         super().__init__(machine, request, flow, reply_flow(via, flow), second_reply_flow(via, flow), None)
         stamp_source(request, flow)
         self.key = key
+        self.source = source
         self.vias = tuple(request.headers.lines("Via"))
         self.cancelled = False
 

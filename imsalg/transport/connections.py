@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from imsalg.sip.endpoint import Flow, Transport
+from imsalg.sip.shares import Shares, source_of
 from imsalg.sip.values import Address
 from imsalg.transport.connection import Connection, ConnectionLimits
 from imsalg.transport.framing import Framing, Plain, Received
@@ -46,7 +47,7 @@ class Connections:
         self._credentials: dict[Address, Credentials] = {}
         self._servers: list[asyncio.Server] = []
         self._connections: set[Connection] = set()
-        self._accepted: Counter[str] = Counter()  # by the peer's host
+        self._accepted = Shares(limits.per_source)
         self._by_flow: dict[Flow, Connection] = {}  # under the name it was asked for, and the numeric address
         self._openings: dict[Flow, _Opening] = {}
 
@@ -180,15 +181,15 @@ class Connections:
 
     def made(self, connection: Connection) -> bool:
         """One that we opened is counted among the openings already."""
-        host = connection.flow.remote.host
         if connection.accepted:
             if len(self) >= self.limits.connections:
                 self._drops["tcp_connections_full"] += 1
                 return False
-            if self._accepted[host] >= self.limits.per_source:
+            source = source_of(connection.flow.remote.host)
+            if self._accepted.full(source):
                 self._drops["tcp_connections_of_source_full"] += 1
                 return False
-            self._accepted[host] += 1
+            self._accepted.take(source)
         self._connections.add(connection)
         self._by_flow[connection.flow] = connection
         connection.flows.add(connection.flow)
@@ -216,10 +217,7 @@ class Connections:
         self._connections.discard(connection)
         self.forget(connection)
         if connection.accepted:
-            host = connection.flow.remote.host
-            self._accepted[host] -= 1
-            if not self._accepted[host]:
-                del self._accepted[host]
+            self._accepted.give_back(source_of(connection.flow.remote.host))
             self._on_closed(connection.flow)
 
 

@@ -2,12 +2,12 @@
 
 import pytest
 
-from imsalg.config import AccessConfig, LimitsConfig, Networks, SourcesConfig
+from imsalg.config import AccessConfig, CoreConfig, LimitsConfig, Networks, SourcesConfig
 from imsalg.intake import Standing
 from imsalg.sip.endpoint import Flow, Transport
 from imsalg.sip.glance import Kind
 from imsalg.sip.values import Address
-from tests.sim.sdp import protected
+from tests.sim.sdp import media, protected, session
 from tests.sim.world import ACCESS, CORE, NETWORK
 
 OFFER = protected("192.0.2.10")
@@ -82,3 +82,192 @@ def test_there_is_no_room_for_a_call_at_the_limit_or_while_the_gateway_is_behind
     assert world.core.is_full(world.now)
     world.answer_gateway()
     assert not world.core.is_full(world.now)
+
+
+# -- what one may hold
+
+
+def trusting(*networks):
+    return (AccessConfig(name="access", listen=ACCESS, trusted=Networks(networks)),)
+
+
+def strange_registers(world, count, host=66):
+    """REGISTERs of somebody nobody knows; the registrar is silent."""
+    for n in range(count):
+        world.ue(host, port=1024 + n).register(f"user{n}")
+
+
+def test_strangers_cannot_make_it_hold_more_transactions_than_their_share(worlds):
+    world = worlds(sources=SourcesConfig(transactions=20))
+    strange_registers(world, 50)
+    assert world.status()["transactions"] == 40  # each has one on either side
+    assert world.status()["drops"]["too-many-transactions-of-source"] == 30
+    assert len(world.network.inbox) == 20
+    strange_registers(world, 50, host=67)
+    assert world.status()["transactions"] == 80
+    alice = world.ue(10)
+    alice.register("alice")
+    world.network.inbox[:] = world.network.inbox[-1:]
+    world.network.accept(world.network.expect("REGISTER"))
+    alice.expect(200)
+    world.advance(70)
+    assert world.status()["transactions"] == 0
+    strange_registers(world, 3)
+    assert len(world.network.inbox) == 3
+
+
+def test_invites_messages_and_byes_of_strangers_leave_no_state(world):
+    for n in range(50):
+        stranger = world.ue(66, port=1024 + n)
+        stranger.invite("sip:bob@home.example", sdp=OFFER)
+        stranger.request("MESSAGE", "sip:bob@home.example")
+        stranger.request("BYE", "sip:bob@home.example", ("To", "<sip:bob@home.example>;tag=1"))
+        assert {message.status for message in stranger.inbox} == {403, 481}
+    status = world.status()
+    assert (status["transactions"], status["timers"], status["calls"]) == (0, 0, [])
+    assert world.network.quiet()
+
+
+def test_registrations_of_one_host_are_limited_but_not_of_trusted_ones(worlds):
+    access = trusting("192.0.2.77")
+    world = worlds(sources=SourcesConfig(registrations=2), access=access)
+    for port, user in ((1, "a"), (2, "b")):
+        world.register(world.ue(10, port=port), user)
+    third = world.ue(10, port=3)
+    third.register("c")
+    assert third.expect(503).headers.get("Retry-After")
+    world.register(world.ue(11), "c")
+    for port in range(1, 5):
+        world.register(world.ue(77, port=port), f"t{port}")
+    assert len(world.core.registrations) == 7
+    world.advance(4000)
+    world.register(third, "c")
+
+
+def test_registrations_that_were_under_way_together_do_not_pass_the_limit_either(worlds):
+    world = worlds(limits=LimitsConfig(registrations=1))
+    one, other = world.ue(10), world.ue(11)
+    one.register("one")
+    other.register("other")
+    first, second = world.network.expect("REGISTER"), world.network.expect("REGISTER")
+    world.network.accept(first)
+    world.network.accept(second)
+    one.expect(200)
+    other.expect(503)
+    assert [binding.aor for binding in world.core.registrations] == ["sip:one@home.example"]
+
+
+def test_the_contacts_of_one_binding_are_limited(world):
+    alice = world.ue(10)
+    for n in range(20):
+        contact = f'<sip:alice{n}@192.0.2.10>;+sip.instance="<urn:uuid:1>"'
+        alice.register("alice", ("Contact", contact))
+        world.network.accept(world.network.expect("REGISTER"))
+        alice.expect(200)
+    (binding,) = world.core.registrations
+    assert list(binding.contacts) == [f"sip:alice{n}@192.0.2.10" for n in range(12, 20)]
+
+
+def test_calls_that_one_peer_has_begun_are_limited(worlds):
+    world = worlds(sources=SourcesConfig(calls=2))
+    alice, bob = world.register(world.ue(10), "alice"), world.register(world.ue(11), "bob")
+    first = world.originate(alice)
+    world.originate(alice)
+    alice.invite("sip:bob@home.example", sdp=OFFER)
+    alice.expect(503)
+    world.terminate(alice)  # what others begin is not alice's
+    world.originate(bob, protected("192.0.2.11"))
+    first[0].hang_up(first[1])
+    world.originate(alice)
+
+
+def test_an_emergency_call_finds_room_where_others_do_not(worlds):
+    world = worlds(limits=LimitsConfig(calls=1))
+    alice, bob = world.register(world.ue(10), "alice"), world.register(world.ue(11), "bob")
+    world.originate(alice)
+    bob.invite("sip:alice@home.example", sdp=protected("192.0.2.11"))
+    bob.expect(503)
+    bob.invite("urn:service:sos", sdp=protected("192.0.2.11"))
+    world.network.reply(world.network.expect("INVITE"), 486)
+    bob.expect(486)
+
+
+# -- who may have what
+
+
+def test_a_contact_that_another_has_claimed_does_not_lead_to_it(world):
+    """For a core without Path: it is the UE that is seen there."""
+    bob = world.register(world.ue(20), "bob")
+    mallory = world.ue(66)
+    mallory.register("mallory", ("Contact", f"<{bob.contact}>"))
+    world.network.accept(world.network.expect("REGISTER"))
+    mallory.expect(200)
+    world.network.request("MESSAGE", bob.contact, ("To", "<sip:mallory@home.example>"))
+    bob.reply(bob.expect("MESSAGE"), 200)
+    assert mallory.quiet()
+
+
+def behind_nat(world, number, user):
+    """A UE whose Contact is a private address that others have as well."""
+    ue = world.ue(number)
+    ue.register(user, ("Contact", "<sip:ue@10.0.0.5:5060>"))
+    request = world.network.expect("REGISTER")
+    ue.path = request.headers.get("Path")
+    world.network.accept(request)
+    ue.expect(200)
+    return ue
+
+
+@pytest.mark.parametrize("first", ["bob", "mallory"])
+def test_of_two_with_one_private_contact_the_one_who_is_called_is_reached(world, first):
+    second = "mallory" if first == "bob" else "bob"
+    ues = {first: behind_nat(world, 20, first), second: behind_nat(world, 21, second)}
+    for headers in (
+        [("To", "<sip:bob@home.example>")],
+        [("To", "<sip:forwarded@home.example>"), ("P-Called-Party-ID", "<sip:bob@home.example>")],
+    ):
+        world.network.request("MESSAGE", "sip:ue@10.0.0.5:5060", *headers)
+        ues["bob"].reply(ues["bob"].expect("MESSAGE"), 200)
+        world.network.expect(200)
+    world.network.request("MESSAGE", "sip:ue@10.0.0.5:5060", ("To", "<sip:other@home.example>"))
+    world.network.expect(404)
+    path = ("Route", ues["mallory"].path)
+    world.network.request("MESSAGE", "sip:ue@10.0.0.5:5060", path, ("To", "<sip:bob@home.example>"))
+    ues["mallory"].reply(ues["mallory"].expect("MESSAGE"), 200)  # the Path says whom the core means
+    assert ues["bob"].quiet()
+
+
+# -- where media may go
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "169.254.1.1", "0.0.0.7", "250.1.1.1", "::1", "fe80::1", "224.0.0.1"]
+)
+@pytest.mark.parametrize("rtcp", [False, True])
+def test_media_are_not_sent_to_where_no_phone_is(world, host, rtcp):
+    alice = world.register(world.ue(10), "alice")
+    line = f"a=rtcp:4001 IN {'IP6' if ':' in host else 'IP4'} {host}"
+    near = "2001:db8::5" if ":" in host else "192.0.2.10"
+    offer = session(near, media(4000, "RTP/AVP", line)) if rtcp else session(host)
+    alice.invite("sip:bob@home.example", sdp=offer)
+    alice.expect(488)
+    assert world.network.quiet()
+    alice.invite("sip:bob@home.example", sdp=session("192.0.2.10"))
+    world.network.reply(world.network.expect("INVITE"), 200, sdp=offer)
+    alice.expect(488)
+
+
+def test_each_side_has_its_own_networks_for_media(worlds):
+    access = AccessConfig(name="access", listen=ACCESS, media_deny=Networks(["10.0.0.0/8"]))
+    world = worlds(access=(access,), core=CoreConfig(listen=CORE, next_hop=f"sip:{NETWORK}"))
+    alice = world.plain(20)
+    alice.invite("sip:bob@home.example", sdp=session("10.1.1.1"))
+    alice.expect(488)
+    world.originate(alice, session("192.0.2.20"), session("10.1.1.1"))
+
+
+def test_on_loopback_media_may_go_to_loopback():
+    here, there = Address("127.0.0.1", 5060), Address("192.0.2.1", 5060)
+    assert "127.0.0.1" not in AccessConfig(name="a", listen=here).denied
+    assert "127.0.0.1" in AccessConfig(name="a", listen=there).denied
+    assert "169.254.0.1" in AccessConfig(name="a", listen=here).denied
