@@ -18,6 +18,7 @@ from imsalg.sip.values import Address
 from imsalg.transport.framing import Framing, Received
 from imsalg.transport.tls import Tls, TlsError
 
+PINGS = 3  # without an answer: the peer is gone
 LINGER = 5.0  # seconds in which what was sent last may still leave
 
 
@@ -87,6 +88,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._used = time.monotonic()
         self._begun: float | None = self._used  # since when something whole is waited for
+        self._ping_at = self._used + framing.ping_every
         self._timer: asyncio.TimerHandle | None = None
         self._error = ""  # why we end it, if it fails what was sent
 
@@ -224,12 +226,18 @@ class Connection(asyncio.Protocol):
         """Close it if it is time to, else look again when it may be."""
         if self._timer:
             self._timer.cancel()
-        limits, now = self._table.limits, time.monotonic()
-        until = self._used + limits.idle
+        limits, now, ping_every = self._table.limits, time.monotonic(), self._framing.ping_every
+        until = self._used + (min(limits.idle, PINGS * ping_every) if ping_every else limits.idle)
         if self._begun is not None:
             until = min(until, self._begun + limits.first)
         if until <= now:
             self._table.dropped("tcp_idle_closed")
             self.close()
             return
+        if ping_every:
+            if now >= self._ping_at:
+                self._ping_at = now + ping_every
+                self._framing.ping()
+                self._write(self._framing.take())
+            until = min(until, self._ping_at)
         self._timer = asyncio.get_running_loop().call_later(until - now, self._tend)

@@ -20,6 +20,7 @@ from imsalg.transport.framing import Framing, Plain, Received
 from imsalg.transport.listener import Listener
 from imsalg.transport.resolver import ResolveError, Resolver, family_of, is_numeric
 from imsalg.transport.tls import Credentials, Tls
+from imsalg.transport.websocket import WebSocket
 
 CONNECT_LIMIT = 4.0  # seconds until the next address is tried; timer B has patience for 32
 BACKLOG = 512
@@ -170,12 +171,15 @@ class Connections:
         self, kind: Transport, local: Address, remote: Address | None = None, name: str | None = None
     ) -> Connection:
         credentials = self._credentials[local] if kind.secure else None
+        framing: Framing = Plain()
+        if kind in (Transport.WS, Transport.WSS):
+            framing = WebSocket(self._listeners[local].path)
 
         def tls() -> Tls:
             assert credentials is not None
             return Tls(credentials.server() if name is None else credentials.client(), name)
 
-        return Connection(self, kind, local, _framing(kind), tls if credentials else None, remote, name)
+        return Connection(self, kind, local, framing, tls if credentials else None, remote, name)
 
     # -- told by the connections -----------------------------------------------------------------------------
 
@@ -228,7 +232,3 @@ class _Opening:
         self.task: asyncio.Task[None] | None = None
         self.waiting: list[bytes] = []
         self.size = 0
-
-
-def _framing(kind: Transport) -> Framing:
-    return Plain()

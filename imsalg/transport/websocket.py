@@ -1,0 +1,106 @@
+"""SIP over WebSocket, the server's side, without IO (RFC 6455, RFC 7118): one SIP message in each WebSocket
+message, text or binary."""
+
+from __future__ import annotations
+
+import logging
+
+from websockets.exceptions import InvalidState
+from websockets.frames import CloseCode, Frame, Opcode
+from websockets.http11 import Request as Handshake
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
+
+from imsalg.errors import BadMessage
+from imsalg.sip.message import MAX_MESSAGE, parse_message
+from imsalg.transport.framing import Received
+
+SUBPROTOCOL = Subprotocol("sip")
+PING_EVERY = 30.0  # seconds; keeps NATs open and tells who is gone (RFC 7118 section 6)
+
+_silent = logging.getLogger(f"{__name__}.frames")  # at DEBUG the library would write down what is said
+_silent.setLevel(logging.WARNING)
+
+
+class WebSocket:
+    """A `Framing`. path: the one that is served; a query is not looked at."""
+
+    ping_every = PING_EVERY
+
+    def __init__(self, path: str) -> None:
+        self.alive = False
+        self._path = path
+        self._protocol = ServerProtocol(subprotocols=[SUBPROTOCOL], max_size=MAX_MESSAGE, logger=_silent)
+        self._message = bytearray()  # the fragments of one that is not whole
+        self._spoken = False  # the peer has sent a message: before that, no ping keeps it
+        self._refused = False
+
+    @property
+    def ended(self) -> bool:
+        protocol = self._protocol
+        broken = self._refused or protocol.handshake_exc or protocol.parser_exc
+        return bool(broken) or protocol.state in (State.CLOSING, State.CLOSED)
+
+    def receive(self, data: bytes) -> list[Received]:
+        received: list[Received] = []
+        if self.ended:
+            return received
+        self._protocol.receive_data(data)
+        for event in self._protocol.events_received():
+            match event:
+                case Handshake():
+                    self._shake_hands(event)
+                case Frame(opcode=Opcode.TEXT | Opcode.BINARY | Opcode.CONT):
+                    self._message += event.data
+                    if event.fin:
+                        received += self._take_message()
+                        self.alive = self._spoken = True
+                case Frame(opcode=Opcode.PING | Opcode.PONG):
+                    self.alive = self.alive or self._spoken
+        return received
+
+    def frame(self, message: bytes) -> bytes:
+        """Text where it is UTF-8, which browsers like better; else binary (RFC 7118 section 4.2)."""
+        try:
+            message.decode()
+        except UnicodeDecodeError:
+            send = self._protocol.send_binary
+        else:
+            send = self._protocol.send_text
+        try:
+            send(message)
+        except InvalidState:  # it is being closed
+            return b""
+        return self.take()
+
+    def ping(self) -> None:
+        if self._protocol.state is State.OPEN:
+            self._protocol.send_ping(b"")
+
+    def close(self) -> None:
+        if self._protocol.state is State.OPEN:
+            self._protocol.send_close(CloseCode.GOING_AWAY)
+
+    def take(self) -> bytes:
+        return b"".join(self._protocol.data_to_send())
+
+    def _shake_hands(self, request: Handshake) -> None:
+        """RFC 7118 section 4.1: without the subprotocol there is no connection."""
+        if request.path.partition("?")[0] == self._path:
+            response = self._protocol.accept(request)
+        else:
+            response = self._protocol.reject(404, "there is no SIP at this path\n")
+        self._refused = response.status_code != 101
+        self._protocol.send_response(response)
+
+    def _take_message(self) -> list[Received]:
+        data, self._message = bytes(self._message), bytearray()
+        if not data.strip(b"\r\n"):
+            if data == b"\r\n\r\n":  # the keep-alive of a stream, which some clients send here as well
+                self._protocol.send_text(b"\r\n")
+            return []
+        try:
+            return [parse_message(data)]
+        except BadMessage as error:
+            return [error]
