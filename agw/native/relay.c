@@ -107,6 +107,7 @@ struct worker {
     uint64_t now, watch_at;
     uint64_t apart; /* ns between two packets, by and large */
     uint32_t round;
+    bool behind; /* more sockets are ready than it looks at in one round */
     /* The batch in hand. */
     struct mmsghdr in[RELAY_RECEIVE], out[RELAY_RECEIVE];
     struct iovec in_at[RELAY_RECEIVE], out_at[RELAY_RECEIVE];
@@ -451,7 +452,7 @@ static void serve(struct worker *worker, struct port *port, uint32_t events) {
         break_off(port->leg, ENOTCONN);
         return;
     }
-    receive(worker, port, worker->round - port->round == 1);
+    receive(worker, port, worker->behind || worker->round - port->round == 1);
     port->round = worker->round;
 }
 
@@ -585,7 +586,7 @@ static void coalesce(struct worker *worker, uint64_t woken_before, uint64_t read
         apart = SECOND;
     worker->apart = (7 * worker->apart + apart) / 8;
     const uint64_t wait = TOGETHER * worker->apart, until = worker->now + wait;
-    if (wait > worker->relay->settings.coalesce || clock_now() >= until)
+    if (ready >= 2 * TOGETHER || wait > worker->relay->settings.coalesce || clock_now() >= until)
         return;
     struct timespec at = {.tv_sec = (time_t)(until / SECOND), .tv_nsec = (long)(until % SECOND)};
     clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL);
@@ -601,6 +602,7 @@ static void *work(void *argument) {
         const uint64_t woken_before = worker->now;
         worker->now = clock_now();
         worker->round++;
+        worker->behind = ready == EVENTS;
         for (int n = 0; n < ready; n++)
             if (events[n].data.ptr) /* else the bell */
                 serve(worker, events[n].data.ptr, events[n].events);
