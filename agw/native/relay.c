@@ -6,12 +6,14 @@
  *
  * Streams send packets one by one, so that a socket mostly has one. That is read with recvfrom and sent with sendto,
  * which are 0.2 µs each cheaper than recvmmsg and sendmmsg of one packet; a socket that is ready again in the very
- * next round has more, and is read and sent from in batches. Epoll is level-triggered: edges would need a second
- * read to find the socket empty, which costs more than epoll's own look.
+ * next round has more, and is read and sent from in batches. So is every socket once more of them are ready than a
+ * round looks at: then packets wait, and the fewer calls for each the better. Epoll is level-triggered: edges would
+ * need a second read to find the socket empty, which costs more than epoll's own look.
  *
  * Where packets come one by one, waking up for each costs more than all the rest. So when they come so fast that
  * TOGETHER of them are there within `coalesce`, the worker sleeps that long after a wake-up, as network cards do
- * with interrupts: the faster they come, the shorter. When they come more slowly none waits.
+ * with interrupts: the faster they come, the shorter. When they come more slowly none waits, and none where a
+ * wake-up has found enough as it is.
  *
  * Counters have one writer, the worker, and are read at any time: relaxed atomics, which cost nothing. A packet's
  * outcome is counted last, with release, so that who has seen it counted sees all that it has brought.

@@ -23,7 +23,7 @@
 #include <sys/mman.h>
 
 enum { RTP_HEADER = 12, RTCP_HEADER = 8, INDEX = 4, SALT = 14, AEAD_SALT = 12, AEAD_TAG = 16, HMAC_KEY = 20 };
-enum { SOURCES_HERE = 2 };
+enum { SOURCES_HERE = 1 }; /* a stream mostly has one */
 static const uint32_t ENCRYPTED = 0x80000000; /* the E flag before the SRTCP index */
 static const uint64_t LAST_INDEX = (UINT64_C(1) << 48) - 1;
 

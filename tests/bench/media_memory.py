@@ -1,9 +1,9 @@
 """What a stream costs a Plane in memory: the Plane alone, without the gateway around it and without packets.
 
 Run as `python tests/bench/media_memory.py [--plane native|python] [--streams 1000] [--suite NAME]`. A stream
-has two legs, SRTP and RTP, with four sockets. `C heap` is what malloc has given out (mallinfo2(3)): the
-native Plane's legs and keys, with OpenSSL's contexts. `resident` has Python's objects as well, and what the
-heap wastes.
+has two legs, SRTP and RTP, with four sockets. `relay` is what malloc has given out (mallinfo2(3)) for legs
+and keys of the packet loop, with OpenSSL's contexts; `C heap` has those of Python's objects that lie there as
+well, `resident` all of them and what the heap wastes.
 """
 
 from __future__ import annotations
@@ -103,6 +103,30 @@ async def measure(name: str, streams: int, base: int, suite: Suite) -> tuple[flo
     return (after[0] - before[0]) / streams, (after[1] - before[1]) / streams
 
 
+def relay_alone(streams: int, suite: Suite) -> float:
+    """KiB per stream: two legs of the packet loop and a key each way."""
+    from agw.native._relay import ffi, lib
+
+    relay = lib.relay_open(ffi.new("struct relay_settings *", {"workers": 1, "cores": [-1]}))
+    name, length = getattr(lib, f"SRTP_{suite.name}"), suite.material_length
+    made: list[object] = [None] * (4 * streams)
+    lib.srtp_key_free(lib.srtp_key_new(name, bytes(length), length, b"", 0, True))  # what the first one needs
+    before = heap()
+    for at in range(0, len(made), 4):
+        made[at] = lib.relay_leg_new(relay, 0, at)
+        made[at + 1] = lib.relay_leg_new(relay, 0, at + 1)
+        made[at + 2] = lib.srtp_key_new(name, bytes(length), length, b"", 0, True)
+        made[at + 3] = lib.srtp_key_new(name, bytes(length), length, b"", 0, False)
+    used = (heap() - before) / 1024 / streams
+    for at in range(0, len(made), 4):
+        lib.relay_leg_free(made[at])
+        lib.relay_leg_free(made[at + 1])
+        lib.srtp_key_free(made[at + 2])
+        lib.srtp_key_free(made[at + 3])
+    lib.relay_close(relay)
+    return used
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="What a stream costs a Plane in memory.")
     parser.add_argument("--plane", choices=("native", "python"), default="native")
@@ -111,7 +135,10 @@ def main() -> None:
     parser.add_argument("--base-port", type=int, default=10002)
     options = parser.parse_args()
     used = asyncio.run(measure(options.plane, options.streams, options.base_port, options.suite))
-    print("KiB per stream: C heap {:.2f}, resident {:.2f}".format(*used))
+    line = "C heap {:.2f}, resident {:.2f}".format(*used)
+    if options.plane == "native":
+        line = f"relay {relay_alone(options.streams, options.suite):.2f}, {line}"
+    print(f"KiB per stream: {line}")
 
 
 if __name__ == "__main__":
