@@ -13,7 +13,18 @@ import agw.config
 import imsalg.config
 
 _GATEWAYS = {"iq", "realm", "grace"}  # what only the gateway's file has
-_PROXYS = {"visited_network", "access", "core", "gateway", "sip", "policy", "registration", "call", "status"}
+_PROXYS = {
+    "visited_network",
+    "access",
+    "core",
+    "gateway",
+    "sip",
+    "policy",
+    "registration",
+    "call",
+    "status",
+    "store",
+}
 
 
 @click.command()

@@ -21,6 +21,7 @@ from imsalg.errors import PeerError
 from imsalg.gatelink import GatewayLink
 from imsalg.negotiation import Terms
 from imsalg.policy.treatment import Mechanism
+from imsalg.records import BindingRecord, CallRecord
 from imsalg.registration import Binding, Registrations
 from imsalg.routes import Routes, to
 from imsalg.sip.endpoint import Flow, ServerTransaction
@@ -248,6 +249,17 @@ class Admission:
             raise PeerError("no gateway", 503)
         token = self._rng.randbytes(12).hex()
         self._routes.record(crossing, access, token)
+        return self._call(token, crossing, access, mechanisms, now, binding.aor if binding else "")
+
+    def _call(
+        self,
+        token: str,
+        crossing: Crossing,
+        access: AccessConfig,
+        mechanisms: frozenset[Mechanism],
+        now: float,
+        aor: str,
+    ) -> Call:
         terms = Terms(
             mechanisms & frozenset(access.mechanisms),
             access.type,
@@ -257,8 +269,24 @@ class Admission:
             {Side.ACCESS: access.denied, Side.CORE: self._config.core.denied},
             self._config.call.inactivity,
         )
-        aor = binding.aor if binding else ""
         return Call(token, crossing, terms, self._limits, self._routes.to_core_or, self._rng, now, aor)
+
+    def resume(self, record: BindingRecord | CallRecord, now: float, epoch: float) -> Binding | Call | None:
+        """What a record tells of, after a restart. None: it is over, or came by an access that is configured
+        no more."""
+        flow = record.flow if isinstance(record, BindingRecord) else record.flows[Side.ACCESS]
+        access = self._access.get(flow.local)
+        if access is None:
+            return None
+        if isinstance(record, BindingRecord):
+            return self._registrations.restore(record, access, now, epoch)
+        invite = Request("INVITE", record.uri, Headers(record.invite))
+        outgoing = invite.copy()
+        outgoing.headers.set("Record-Route", *record.recorded)
+        crossing = Crossing(record.caller, invite, outgoing, record.flows[record.caller.other], answered=200)
+        call = self._call(record.token, crossing, access, record.mechanisms, now, record.aor)
+        call.resume(record, epoch)
+        return call
 
     def _charge(self, headers: Headers) -> None:
         """A charging identity for what goes to the core (RFC 7315 section 4.6)."""

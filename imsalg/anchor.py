@@ -94,6 +94,25 @@ class Anchor:
                 others += _change(name, have, termination)
         return (*releases, *others)
 
+    def restate(
+        self, wanted: Wanted, there: Mapping[str, tuple[LocalStream, ...]]
+    ) -> tuple[Command, ...] | None:
+        """The commands that have the gateway hold what is wanted, where all that is known is the names of its
+        terminations and streams. What is so already is not touched by them. None: something is missing there.
+        """
+        commands: list[Command] = []
+        for name in dict.fromkeys((*wanted, *there)):
+            termination = wanted.get(name)
+            ids = {stream.id for stream in there.get(name, ())}
+            if termination is None or not termination.streams:
+                commands += [ReleaseTermination(name)] * (name in there)
+            elif ids >= termination.streams.keys():
+                gone = tuple(sorted(ids - termination.streams.keys()))
+                commands.append(ConfigureConnectionPoint(name, tuple(termination.streams.values()), gone))
+            else:
+                return None
+        return tuple(commands)
+
     def acknowledge(self, wanted: Wanted, results: tuple[Result, ...]) -> None:
         """The gateway did what `plan(wanted)` said."""
         for name, termination in wanted.items():

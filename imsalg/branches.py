@@ -6,16 +6,18 @@ forks from it, with an address and a key of its own on the offerer's side (traps
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from imsalg.anchor import Anchor, Side, Wanted
 from imsalg.crossing import Crossing
 from imsalg.negotiation import Negotiation, Random, Terms, select
+from imsalg.records import BranchRecord
 from imsalg.sdp.document import Document
 from imsalg.sip.dialog import Dialog, Party, contact_uri
 from imsalg.sip.message import Request, Response
+from imsalg.sip.values import NameAddr
 
 MAX_BRANCHES = 7  # at a time; the gateway has a limit of terminations in a context
 
@@ -35,6 +37,24 @@ class Branch:
         """Whether a request from that side is to bring the answer to `offered`."""
         pending = self.media.pending
         return pending is not None and pending.side is not side and pending.offer is self.offered
+
+    @property
+    def agreed(self) -> bool:
+        """Confirmed, and no first answer is missing."""
+        return self.dialog.confirmed and (self.media.latest is not None or self.media.pending is None)
+
+    def record(self) -> BranchRecord:
+        media = self.media
+        return BranchRecord(
+            self.dialog,
+            media.names,
+            media.origins,
+            media.decisions,
+            media.keys,
+            media.streams,
+            media.families,
+            media.watched,
+        )
 
 
 class Branches:
@@ -125,6 +145,27 @@ class Branches:
         if self._heard and before != self._heard[-1:]:
             return {**released, **self.hear(self._heard[-1])}
         return released
+
+    def agreed(self) -> list[Branch]:
+        """Those that go on after a restart, the one that is heard last."""
+        return sorted((branch for branch in self if branch.agreed), key=lambda b: b.media in self._heard[-1:])
+
+    def resume(self, records: Iterable[BranchRecord]) -> None:
+        """Go on with the dialogs of these records."""
+        for record in records:
+            media = replace(
+                self.root,
+                names=record.names,
+                origins=record.origins,
+                decisions=record.decisions,
+                keys=record.keys,
+                streams=record.streams,
+                families=record.families,
+                watched=record.watched,
+            )
+            tag = NameAddr.parse(record.dialog.callee.address).param("tag") or ""
+            self._by_tag[tag] = Branch(record.dialog, media)
+            self._heard.append(media)
 
     def clear(self) -> None:
         self._by_tag.clear()

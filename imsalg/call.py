@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from agw.iq.messages import Audited, AuditValue, ErrorReply, Event, Notice, Reply
+from agw.iq.messages import Audited, AuditedContext, AuditValue, ErrorReply, Event, Notice, Reply
 from imsalg.anchor import Anchor, Side
 from imsalg.body import NEGOTIATING, Found, drop_sdp, find_sdp
 from imsalg.branches import MAX_BRANCHES, Branch, Branches
@@ -23,6 +23,7 @@ from imsalg.crossing import Cancel, Crossing, Effect, Note, Respond, Send, SendA
 from imsalg.descriptions import Descriptions
 from imsalg.errors import PeerError
 from imsalg.negotiation import Negotiation, Random, Terms
+from imsalg.records import CallRecord
 from imsalg.sip.dialog import Dialog, Party
 from imsalg.sip.endpoint import Flow
 from imsalg.sip.grammar import quote
@@ -31,6 +32,7 @@ from imsalg.steps import Steps
 
 AGAIN = 10.0  # seconds an INVITE that was refused with one of these may take to come again
 _COMES_AGAIN = frozenset((401, 407, 422))
+_KEPT = ("From", "To", "Call-ID", "CSeq", "Contact", "Record-Route")  # of an INVITE that is answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +95,45 @@ class Call:
         return self._steps.holds
 
     @property
+    def settled(self) -> bool:
+        """No step is under way, so that what was agreed is what the gateway has."""
+        return self._steps.settled
+
+    @property
     def _now(self) -> float:
         return self._steps.now
 
     @_now.setter
     def _now(self, now: float) -> None:
         self._steps.now = now
+
+    def record(self, epoch: float) -> CallRecord | None:
+        """What a restart needs; None while there is no dialog that could survive one. epoch: what the wall
+        clock shows at zero of ours."""
+        branches = self._branches.agreed()
+        if self._closed or not branches:
+            return None
+        request = self.invite.request
+        return CallRecord(
+            self.token,
+            self.aor,
+            self.caller,
+            request.uri,
+            tuple((name, value) for name in _KEPT for value in request.headers.lines(name)),
+            tuple(self.invite.outgoing.headers.values("Record-Route")),
+            self.flows,
+            self.started + epoch,
+            self._branches.root.terms.registered,
+            tuple(branch.record() for branch in branches),
+        )
+
+    def resume(self, record: CallRecord, epoch: float) -> None:
+        """Go on where a record says that the call stood. Its media wait for `reclaim`."""
+        self.flows = dict(record.flows)
+        self.started = record.started - epoch
+        self._branches.resume(record.branches)
+        if any(branch.media.streams for branch in self._branches):
+            self._steps.pause()
 
     def timeout(self) -> float | None:
         """When `expire` wants to be called."""
@@ -603,14 +638,32 @@ class Call:
     def _audit(self) -> None:
         """One stream is silent: the call ends if all are."""
         if self._steps.holds and not self._closed:
-            self._steps.ask((AuditValue(),), self._audited, lambda _, reason: self._lost(reason))
+            self._steps.ask((AuditValue(),), self._audited, self._misled)
 
     def _audited(self, reply: Reply) -> None:
-        contexts = [
-            context for result in reply.results if isinstance(result, Audited) for context in result.contexts
-        ]
-        if not contexts or min(context.idle for context in contexts) >= self._inactivity * 0.9:
+        context = _context(reply)
+        if context is None or context.idle >= self._inactivity * 0.9:
             self._lost("no media")
+
+    def reclaim(self, now: float) -> None:
+        """The gateway is there after our restart: what it has of this call becomes what had been agreed, and
+        the call goes on."""
+        self._now = now
+        if self._steps.paused:
+            self._steps.go_on(partial(self._steps.ask, (AuditValue(),), self._reclaimed, self._misled))
+
+    def _reclaimed(self, reply: Reply) -> None:
+        context = _context(reply)
+        *_, branch = self._branches  # the one answered last is heard
+        wanted = self._branches.hear(branch.media)
+        if context is None or not self._steps.restate(wanted, context.terminations, self._misled):
+            self._lost("the gateway has lost the context")
+        elif branch.media.supervised and context.idle >= self._inactivity * 0.9:  # the notice found nobody
+            self._lost("no media")
+
+    def _misled(self, _: int, reason: str) -> None:
+        """The gateway refuses what must be."""
+        self._lost(reason)
 
     def expire(self, now: float) -> None:
         """Time has come to `timeout()`."""
@@ -626,3 +679,9 @@ class Call:
 def _description(message: Request | Response, method: str) -> Found | None:
     """The session description of a message that negotiates media."""
     return find_sdp(message) if method in NEGOTIATING else None
+
+
+def _context(reply: Reply) -> AuditedContext | None:
+    """The context that was audited, if it is there."""
+    audited = (result for result in reply.results if isinstance(result, Audited))
+    return next((context for result in audited for context in result.contexts), None)

@@ -257,6 +257,12 @@ class StatusConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     socket: str = ""
 
 
+class StoreConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """path: of the file that registrations and calls are kept in over a restart. Empty: they are not."""
+
+    path: str = ""
+
+
 class ProxyConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All of it. name: what we call ourselves (host part of Path and Record-Route tokens stays `listen`).
     visited_network: P-Visited-Network-ID of the requests to the core."""
@@ -273,6 +279,7 @@ class ProxyConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     limits: LimitsConfig = LimitsConfig()
     sources: SourcesConfig = SourcesConfig()
     status: StatusConfig = StatusConfig()
+    store: StoreConfig = StoreConfig()
 
     def __post_init__(self) -> None:
         listens = [access.listen for access in self.access] + [self.core.listen]

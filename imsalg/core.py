@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Iterable
 
 from agw.iq.messages import ErrorReply, Hello, Notice, Reply
 from agw.iq.messages import Request as IqRequest
@@ -23,6 +24,7 @@ from imsalg.crossing import Ask, Cancel, Crossing, Note, Respond, Send, SendAck
 from imsalg.errors import BadMessage, PeerError
 from imsalg.gatelink import GatewayLink
 from imsalg.intake import Standing
+from imsalg.kept import Changes, Kept
 from imsalg.registration import Binding, Registrations
 from imsalg.routes import loop_mark
 from imsalg.sip.endpoint import (
@@ -84,6 +86,7 @@ class Core:
         self._admission = Admission(
             config, self.registrations, self._sources, self._gateway, self.calls, self._by_call_id, rng
         )
+        self._kept = Kept(self.registrations, self.calls, self._gateway, self._admission, self._notes.append)
 
     # -- the shell's face
 
@@ -268,6 +271,7 @@ class Core:
 
     def _keep(self, call: Call) -> None:
         """In the tables for as long as it is not finished; a late 2xx may bring one back."""
+        self._kept.call_changed(call.token)
         call_id = call.invite.request.call_id
         if not call.finished:
             if call.token not in self.calls and call.caller is Side.ACCESS:
@@ -374,6 +378,27 @@ class Core:
         for call in self.calls.values():
             if call.aor == after.aor and call.flows[Side.ACCESS] == before.flow:
                 call.flows[Side.ACCESS] = after.flow
+                self._kept.call_changed(call.token)
+
+    # -- what outlives a restart
+
+    @property
+    def has_to_store(self) -> bool:
+        return self._kept.changed
+
+    def to_store(self, epoch: float) -> Changes:
+        """What has changed since this was asked last. epoch: what the wall clock shows at zero of `now`."""
+        return self._kept.to_store(epoch)
+
+    def store_failed(self) -> None:
+        """What was given to be stored was not: the next changes are everything."""
+        self._kept.everything()
+
+    def restore(self, records: Iterable[bytes], now: float, epoch: float) -> None:
+        """Before anything else: go on from the records of another life."""
+        self._now = now
+        for call in self._kept.restore(records, now, epoch):
+            self._keep(call)
 
     def _token(self) -> str:
         return self._rng.randbytes(12).hex()

@@ -26,7 +26,10 @@ class _Asked:
 
 class GatewayLink:
     """calls: by token, which names their contexts as well. carry_out: does what a call wants done after it
-    was told something. grace: seconds the connection may be away before the calls it carries are ended."""
+    was told something. grace: seconds the connection may be away before the calls it carries are ended.
+
+    incarnation: of the gateway that was connected last.
+    """
 
     def __init__(
         self,
@@ -43,7 +46,7 @@ class GatewayLink:
         self._calls = calls
         self._carry_out = carry_out
         self._note = note
-        self._incarnation = ""
+        self.incarnation = ""
         self._id = 0
         self._out: list[Request] = []
         self._asked: dict[int, _Asked] = {}  # by request id, the oldest first
@@ -79,14 +82,22 @@ class GatewayLink:
         self.hello, self.deadline = hello, None
         if missing := sorted(self._realms - set(hello.realms)):
             self._note(Note(logging.ERROR, f"the gateway has no realm {', '.join(missing)}"))
-        if hello.incarnation != self._incarnation:
-            self._incarnation = hello.incarnation
+        if hello.incarnation != self.incarnation:
+            self.incarnation = hello.incarnation
             self._lost(self.claims(), "the gateway has restarted", now)
         else:
             self._id += 1
             self._asked[self._id] = _Asked(now)
             self._under_audit = self.claims()
             self._out.append(Request(self._id, "", (AuditValue(),)))
+            for call in list(self._calls.values()):
+                call.reclaim(now)
+                self._carry_out(call)
+
+    def resume(self, incarnation: str, now: float) -> None:
+        """We have restarted: the calls are carried by the gateway of that incarnation, which may be away for
+        as long as ever."""
+        self.incarnation, self.deadline = incarnation, now + self._grace
 
     def down(self, now: float) -> None:
         """The connection is lost. Media go on; calls are ended if it does not come back in time."""

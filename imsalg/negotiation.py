@@ -68,7 +68,7 @@ class Origins:
     session_id: str
     version: int
     host: str
-    last: bytes = b""
+    last: bytes = field(default=b"", repr=False)  # it may have keys
 
     def write(self, username: str, build: Callable[[Origin], Document]) -> Document:
         """What is built; `last` has it as bytes."""
@@ -363,6 +363,11 @@ class Negotiation:
                 side: {id: with_fields(s, inactivity=self._inactivity(s.mode)) for id, s in streams.items()}
                 for side, streams in self.streams.items()
             }
+
+    @property
+    def supervised(self) -> bool:
+        """Whether the gateway tells of silence."""
+        return any(stream.inactivity for streams in self.streams.values() for stream in streams.values())
 
     def _inactivity(self, mode: Mode) -> float:
         return self.terms.inactivity if self.watched and mode is Mode.SENDRECV else 0.0

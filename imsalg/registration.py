@@ -8,7 +8,7 @@ binding."""
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from imsalg import mediasec, trust
 from imsalg.config import AccessConfig
 from imsalg.errors import BadMessage, PeerError
 from imsalg.policy.treatment import Mechanism
+from imsalg.records import BindingRecord
 from imsalg.sip.hop import Flow
 from imsalg.sip.message import Request, Response
 from imsalg.sip.shares import Shares, source_of
@@ -55,6 +56,19 @@ class Binding:
     def expires(self) -> float:
         return max(self.contacts.values(), default=0.0)
 
+    def record(self, epoch: float) -> BindingRecord:
+        """epoch: what the wall clock shows at zero of the clock of `contacts`."""
+        return BindingRecord(
+            self.token,
+            self.aor,
+            self.flow,
+            {uri: expires + epoch for uri, expires in self.contacts.items()},
+            self.service_route,
+            self.associated,
+            self.mechanisms,
+            self.key,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Registering:
@@ -74,12 +88,13 @@ class Registering:
 @dataclass(slots=True)
 class Registrations:
     """All bindings, by token, by the UE's flow, and by what a refresh is recognised by. shares: how many each
-    host may have."""
+    host may have. changed: called with the token of each that came, changed or went."""
 
     limit: int
     min_expires: int
     max_expires: int
     shares: Shares
+    changed: Callable[[str], None] = field(default=lambda token: None)
     _by_token: dict[str, Binding] = field(default_factory=dict)
     _by_flow: dict[Flow, dict[str, Binding]] = field(default_factory=dict)
     _by_key: dict[tuple[str, str], Binding] = field(default_factory=dict)
@@ -200,13 +215,44 @@ class Registrations:
             registering.mechanisms,
             registering.key,
         )
+        self._add(binding)
+        self.changed(binding.token)
+        return binding
+
+    def restore(
+        self, record: BindingRecord, access: AccessConfig, now: float, epoch: float
+    ) -> Binding | None:
+        """The binding of a record, where it has not expired meanwhile. epoch: what the wall clock shows at
+        zero of `now`."""
+        latest = now + self.max_expires  # whatever was done to the clock
+        contacts = {
+            uri: min(expires - epoch, latest)
+            for uri, expires in record.contacts.items()
+            if expires - epoch > now
+        }
+        if not contacts or len(self) >= self.limit:
+            return None
+        binding = Binding(
+            record.token,
+            record.aor,
+            access,
+            record.flow,
+            contacts,
+            record.service_route,
+            record.associated,
+            record.mechanisms & frozenset(access.mechanisms),
+            record.key,
+        )
+        self._add(binding)
+        return binding
+
+    def _add(self, binding: Binding) -> None:
         self._by_token[binding.token] = self._by_key[binding.key] = binding
         self._by_flow.setdefault(binding.flow, {})[binding.token] = binding
         self.shares.take(source_of(binding.flow.remote.host))
         for uri in binding.contacts:
             self._by_contact.setdefault(uri, {})[binding.token] = binding
         binding.timer = self._timers.start(binding.expires, binding)
-        return binding
 
     def _check_limits(self, flow: Flow, access: AccessConfig) -> None:
         """Of one more binding. Raises PeerError."""
@@ -218,6 +264,7 @@ class Registrations:
     def remove(self, binding: Binding) -> None:
         if self._by_token.pop(binding.token, None) is None:
             return
+        self.changed(binding.token)
         self._by_key.pop(binding.key, None)
         self.shares.give_back(source_of(binding.flow.remote.host))
         for uri in binding.contacts:

@@ -20,6 +20,7 @@ from agw.iq.messages import ErrorReply, Hello, Notice, Reply
 from imsalg.config import AccessConfig, CoreConfig, ProxyConfig
 from imsalg.core import Core
 from imsalg.sip.grammar import printable
+from imsalg.store import Keeping, SqliteStore, epoch
 from imsalg.transport.connection import ConnectionLimits
 from imsalg.transport.listener import Listener
 from imsalg.transport.shell import Shell
@@ -65,9 +66,22 @@ class Proxy:
         )
         self._iq_task: asyncio.Task[None] | None = None
         self._status: asyncio.Server | None = None
+        self._keeping: Keeping | None = None
 
     async def start(self) -> None:
-        """Raises OSError when an address or the status socket cannot be had."""
+        """Raises OSError when the store, an address or the status socket cannot be had."""
+        if path := self._config.store.path:
+            store = SqliteStore(path)
+            self.core.restore(store.load(), time.monotonic(), epoch())
+            self._keeping = Keeping(self.core, store)
+        try:
+            await self._start()
+        except OSError:
+            if self._keeping is not None:
+                await self._keeping.close()
+            raise
+
+    async def _start(self) -> None:
         await self._shell.start()
         if path := self._config.status.socket:
             try:
@@ -95,6 +109,8 @@ class Proxy:
         await self._iq.close()
         if self._iq_task:
             await self._iq_task
+        if self._keeping is not None:
+            await self._keeping.close()
 
     def reload(self) -> None:
         """Read the certificates again."""
@@ -124,12 +140,16 @@ class Proxy:
             self._iq.send(request)
         while (note := self.core.next_note()) is not None:
             log.log(note.level, "%s", printable(note.text))
+        if self._keeping is not None:
+            self._keeping.wake()
 
     # -- status ----------------------------------------------------------------------------------------------
 
     async def _tell_status(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         transport = {"connections": self._shell.connections, "drops": dict(self._shell.drops)}
         document = {**self.core.status(time.monotonic()), "transport": transport}
+        if (keeping := self._keeping) is not None:
+            document["store"] = {"failing": keeping.failing, "failures": keeping.failures}
         writer.write(msgspec.json.encode(_shown(document)))
         with contextlib.suppress(OSError):
             writer.close()

@@ -8,10 +8,18 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from agw.iq.messages import Command, ErrorCode, ErrorReply, Released, ReleaseTermination, Reply
+from agw.iq.messages import (
+    Command,
+    ErrorCode,
+    ErrorReply,
+    LocalStream,
+    Released,
+    ReleaseTermination,
+    Reply,
+)
 from imsalg.anchor import Anchor, Wanted
 from imsalg.crossing import Ask, Effect, Note
 
@@ -56,10 +64,17 @@ class Steps:
         """The call's time, which it sets before anything else happens."""
         self.holds = False
         """Whether the gateway may hold a context of this call."""
+        self.paused = False
+        """Steps wait until `go_on`: what is in the context that the gateway holds is not known yet."""
+
+    @property
+    def settled(self) -> bool:
+        """No step is under way."""
+        return not (self._waiting or self._queue)
 
     @property
     def idle(self) -> bool:
-        return not (self._waiting or self._queue or self.holds)
+        return self.settled and not self.holds
 
     @property
     def deadline(self) -> float | None:
@@ -94,10 +109,34 @@ class Steps:
         self._waiting = Waiting(self._number, wanted or {}, then, refused, self.now + self._timeout)
         self._effects.append(Ask(self._anchor.context, commands, self._number))
 
+    def pause(self) -> None:
+        """We have restarted, and the gateway has not been asked yet."""
+        self.holds = self.paused = True
+
+    def go_on(self, first: Callable[[], None]) -> None:
+        """This step now, then those that waited."""
+        self.paused = False
+        self._queue.appendleft(first)
+        self._go_on()
+
+    def restate(
+        self,
+        wanted: Wanted,
+        there: Mapping[str, tuple[LocalStream, ...]],
+        refused: Callable[[int, str], None],
+    ) -> bool:
+        """A step that has the gateway hold what is wanted, of which all that is known is what it is called
+        there. False: something is missing there."""
+        self.holds = True
+        commands = self._anchor.restate(wanted, there)
+        if commands:
+            self.ask(commands, lambda reply: None, refused, wanted)
+        return bool(commands)
+
     def release(self) -> None:
         """Give everything back, at once; steps that wait are dropped. A gateway that does not answer drops
         the context when it is greeted next, as nobody claims it then."""
-        self._waiting = None
+        self._waiting, self.paused = None, False
         self._queue.clear()
         self._anchor.forget()
         if self.holds and self._release is None:
@@ -108,7 +147,7 @@ class Steps:
 
     def gone(self) -> None:
         """The gateway has nothing of this call any more, and steps that wait are dropped."""
-        self._waiting = None
+        self._waiting, self.paused = None, False
         self._queue.clear()
         self._anchor.forget()
         self.holds, self._release_deadline = False, None
@@ -146,7 +185,7 @@ class Steps:
             self._effects.append(Note(logging.WARNING, text))
 
     def _go_on(self) -> None:
-        while self._queue and self._waiting is None:
+        while self._queue and self._waiting is None and not self.paused:
             self._queue.popleft()()
 
 

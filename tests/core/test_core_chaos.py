@@ -46,9 +46,11 @@ STATUSES = (
 
 
 class Chaos:
-    """What may happen next, drawn at random; each method is one thing."""
+    """What may happen next, drawn at random; each method is one thing. kill: how often the proxy is killed
+    between two of them, by chance."""
 
-    def __init__(self, seed, world=World):
+    def __init__(self, seed, world=World, kill=0.0):
+        self.kill = kill
         self.rng = random.Random(seed)
         self.world = world(
             seed=seed,
@@ -77,6 +79,9 @@ class Chaos:
             self.rng.choice(things)()
             self.collect()
             self.check()
+            if self.rng.random() < self.kill:
+                self.restart()
+                self.check()
         if not self.world.connected:
             self.world.connect()
         self.world.finish()
@@ -86,6 +91,22 @@ class Chaos:
         assert len(status["calls"]) <= CALLS + 20  # with those that only wait for the last replies
         assert status["asked"] <= 200
         assert len(self.world.audit().contexts) <= CALLS + 20
+
+    def restart(self):
+        """What stood when it was last saved stands again, or is over for a reason that is told."""
+        world = self.world
+        if self.rng.random() < 0.8:
+            world.save()
+        before = {state["token"]: state for state in world.status()["calls"]}
+        stored = {key.partition(" ")[2] for key in world.stored if key.startswith("call ")}
+        since = len(world.notes)
+        world.held = False
+        world.restart(self.rng.choice((0.0, 0.5, 20.0, 40.0)), connected=self.rng.random() < 0.8)
+        after = {state["token"] for state in world.status()["calls"]}
+        assert after <= stored
+        told = "\n".join(note.text for note in world.notes[since:])
+        assert all(token in after or f"{token}: ended: " in told for token in stored)
+        assert not [token for token in after if before.get(token, {}).get("state") == "setup"]
 
     def collect(self):
         for peer in self.peers:
@@ -243,3 +264,13 @@ class Chaos:
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_whatever_peers_and_gateway_do_everything_ends(seed):
     Chaos(seed).run()
+
+
+@pytest.mark.parametrize("seed", range(1000, 1000 + SEEDS))
+def test_whatever_peers_and_gateway_do_a_proxy_that_is_killed_again_and_again_leaves_nothing(seed):
+    Chaos(seed, kill=0.06).run()
+
+
+@pytest.mark.parametrize("seed", range(2000, 2010))
+def test_a_proxy_that_is_killed_after_each_step_leaves_nothing(seed):
+    Chaos(seed, kill=1.0).run()

@@ -53,6 +53,7 @@ ACCESS = Address("192.0.2.1", 5060)  # where the proxy listens for UEs
 CORE = Address("198.51.100.1", 5060)  # and for the home network
 NETWORK = Address("198.51.100.9", 5060)
 REALMS = ("access", "core")
+EPOCH = 1_790_000_000.0  # what the wall clock shows at zero of the world's
 
 BASE: dict[str, Any] = {
     "visited_network": "visited.example",
@@ -111,7 +112,9 @@ class World:
     ) -> None:
         self.now = 1000.0
         self.rng = random.Random(seed)
-        self.core = Core(ProxyConfig(**{**BASE, **sections}), self.rng)
+        self.config = ProxyConfig(**{**BASE, **sections})
+        self.core = Core(self.config, self.rng)
+        self.stored: dict[str, bytes] = {}
         self.asked: list[IqRequest] = []
         self.notes: list[Note] = []
         self.held = False
@@ -195,6 +198,37 @@ class World:
         self.gateway.gone("pcscf", self.now)
         self.core.gateway_down(self.now)
         self.settle()
+
+    # -- a restart of the proxy
+
+    def save(self) -> None:
+        """As the store does now and then."""
+        changes = self.core.to_store(EPOCH)
+        if changes.whole:
+            self.stored.clear()
+        for key, record in changes.records.items():
+            if record is None:
+                self.stored.pop(key, None)
+            else:
+                self.stored[key] = record
+
+    def kill(self) -> None:
+        """The proxy is no more; what was not saved is lost. It comes back by `restart`."""
+        self.core = Core(self.config, self.rng)
+        if self.connected:
+            self.connected = False
+            self._replies.clear()
+            self.gateway.gone("pcscf", self.now)
+
+    def restart(self, away: float = 1.0, *, connected: bool = True) -> None:
+        """The proxy is killed and comes back."""
+        self.kill()
+        self.now += away
+        self.gateway.expire(self.now)
+        self.core.restore(list(self.stored.values()), self.now, EPOCH)
+        self.settle()
+        if connected:
+            self.connect()
 
     def answer_gateway(self) -> None:
         """Let the replies that were held arrive."""
@@ -334,6 +368,8 @@ class World:
         audited = self.audit()
         assert not audited.contexts
         assert all(used == 0 for used, _, _ in audited.ports.values())
+        self.save()
+        assert not {key.partition(" ")[0] for key in self.stored} & {"binding", "call"}
         for note in self.notes:
             assert not any(secret in note.text for secret in self._secrets), "a key in the log"
             assert "inline:" not in note.text

@@ -1,0 +1,120 @@
+"""What of the core is to be stored, and what becomes of it after a restart.
+
+The owners say what has changed, by key; the shell asks for the records now and then. What changes ten times
+in between is one record, and a call that comes and goes in between is none.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from imsalg.admission import Admission
+from imsalg.call import Call
+from imsalg.crossing import Note
+from imsalg.gatelink import GatewayLink
+from imsalg.records import BindingRecord, CallRecord, GatewayRecord, decode, encode
+from imsalg.registration import Registrations
+
+MAX_CHANGES = 100_000  # keys remembered; with more, everything is told
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """records: key -> record, None where there is none any more. whole: what has another key goes as well."""
+
+    whole: bool
+    records: Mapping[str, bytes | None]
+
+
+class Kept:
+    """note: for the log. epochs: what the wall clock shows at zero of the clock that `now` is of."""
+
+    def __init__(
+        self,
+        registrations: Registrations,
+        calls: Mapping[str, Call],
+        gateway: GatewayLink,
+        admission: Admission,
+        note: Callable[[Note], None],
+    ) -> None:
+        self._registrations = registrations
+        self._calls = calls
+        self._gateway = gateway
+        self._admission = admission
+        self._note = note
+        self._changed: dict[str, None] = {}
+        self._whole = False
+        self._incarnation = ""  # as stored
+        registrations.changed = self.binding_changed
+
+    def binding_changed(self, token: str) -> None:
+        self._change(f"binding {token}")
+
+    def call_changed(self, token: str) -> None:
+        self._change(f"call {token}")
+
+    def everything(self) -> None:
+        """What is stored is not known any more."""
+        self._whole = True
+        self._changed.clear()
+
+    @property
+    def changed(self) -> bool:
+        return bool(self._changed) or self._whole or self._incarnation != self._gateway.incarnation
+
+    def to_store(self, epoch: float) -> Changes:
+        """What has changed since this was asked last."""
+        whole, keys = self._whole, list(self._changed)
+        self._whole = False
+        self._changed.clear()
+        if whole:
+            keys = [f"binding {binding.token}" for binding in self._registrations]
+            keys += [f"call {token}" for token in self._calls]
+        records = {}
+        for key in keys:
+            call = self._calls.get(key.partition(" ")[2])
+            if call is None or call.settled or whole:  # else it will change again, very soon
+                records[key] = self._record(key, epoch)
+        if whole or self._incarnation != self._gateway.incarnation:
+            self._incarnation = self._gateway.incarnation
+            records["gateway"] = encode(GatewayRecord(self._incarnation))
+        return Changes(whole, records)
+
+    def restore(self, values: Iterable[bytes], now: float, epoch: float) -> list[Call]:
+        """Take up what these records tell of; the calls are the caller's to keep."""
+        calls: list[Call] = []
+        over = unread = 0
+        for value in values:
+            match record := decode(value):
+                case None:
+                    unread += 1
+                case GatewayRecord(incarnation):
+                    self._incarnation = incarnation
+                    self._gateway.resume(incarnation, now)
+                case BindingRecord() | CallRecord():
+                    resumed = self._admission.resume(record, now, epoch)
+                    if isinstance(resumed, Call):
+                        calls.append(resumed)
+                    elif resumed is None:
+                        over += 1
+                        self._change(f"{record.__struct_config__.tag} {record.token}")
+        text = f"restored: {len(self._registrations)} registrations, {len(calls)} calls"
+        self._note(Note(logging.INFO, f"{text}; {over} over meanwhile"))
+        if unread:
+            self.everything()
+            self._note(Note(logging.WARNING, f"{unread} stored records cannot be read and are dropped"))
+        return calls
+
+    def _change(self, key: str) -> None:
+        if len(self._changed) < MAX_CHANGES:
+            self._changed[key] = None
+        else:
+            self.everything()
+
+    def _record(self, key: str, epoch: float) -> bytes | None:
+        kind, _, token = key.partition(" ")
+        owner = self._calls.get(token) if kind == "call" else self._registrations.find(token)
+        record = owner.record(epoch) if owner is not None else None
+        return encode(record) if record is not None else None

@@ -1,0 +1,95 @@
+"""What outlives a restart, as records: bindings, calls whose media are agreed, and little else.
+
+The owners of the state make a record of it and are made from one; here are its form and its octets. A record
+holds what no peer would say again; what the gateway knows better (its ports) is asked of it. Transactions,
+early dialogs and an offer without its answer are in no record: who waits for them finds out by the timers of
+SIP. Times are seconds of the wall clock, since no other is the same after a restart.
+
+A call's record has the SRTP keys of its UE, as without them it could not go on. They are in no repr.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from agw.iq.messages import Stream
+from imsalg.anchor import Side
+from imsalg.negotiation import Origins
+from imsalg.policy.decide import Decision
+from imsalg.policy.treatment import Mechanism
+from imsalg.sdp.attributes import Crypto
+from imsalg.sip.dialog import Dialog
+from imsalg.sip.endpoint import Flow
+
+SCHEMA = 1  # of all records; to be raised when one changes its meaning, or loses or renames a field
+
+
+class BindingRecord(Struct, frozen=True, tag="binding"):
+    """See `registration.Binding`. contacts: Contact URI -> when it expires."""
+
+    token: str
+    aor: str
+    flow: Flow
+    contacts: dict[str, float]
+    service_route: tuple[str, ...]
+    associated: tuple[str, ...]
+    mechanisms: frozenset[Mechanism]
+    key: tuple[str, str]
+
+
+class BranchRecord(Struct, frozen=True):
+    """A confirmed dialog and its media as agreed; see `negotiation.Negotiation`."""
+
+    dialog: Dialog
+    names: dict[Side, str]
+    origins: dict[Side, Origins]
+    decisions: tuple[Decision, ...]
+    keys: dict[int, Crypto]
+    streams: dict[Side, dict[int, Stream]]
+    families: dict[Side, bool]
+    watched: bool
+
+
+class CallRecord(Struct, frozen=True, tag="call"):
+    """See `call.Call`. invite: those header fields of its INVITE that are asked for later. recorded: the
+    Record-Route values it left with. mechanisms: of its UE's registration."""
+
+    token: str
+    aor: str
+    caller: Side
+    uri: str
+    invite: tuple[tuple[str, str], ...]
+    recorded: tuple[str, ...]
+    flows: dict[Side, Flow]
+    started: float
+    mechanisms: frozenset[Mechanism]
+    branches: tuple[BranchRecord, ...]
+
+
+class GatewayRecord(Struct, frozen=True, tag="gateway"):
+    """incarnation: of the gateway that has the contexts of the calls."""
+
+    incarnation: str
+
+
+Record = BindingRecord | CallRecord | GatewayRecord
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
+
+
+def encode(record: Record) -> bytes | None:
+    """None for what a peer wrote in no UTF-8: that is not kept."""
+    try:
+        return _encoder.encode(record)
+    except UnicodeEncodeError:
+        return None
+
+
+def decode(data: bytes) -> Record | None:
+    """None for what is no record of this schema."""
+    try:
+        return _decoder.decode(data)
+    except msgspec.DecodeError:
+        return None
