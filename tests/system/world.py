@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,12 +38,20 @@ ringing_limit = {RINGING_LIMIT}
 
 class World(Stack):
     """The stack with quick transactions, a second access side for peers that need no registration, and the
-    home network that SIPp plays if `sipp_registrar`."""
+    home network that SIPp plays if `sipp_registrar`. store: whether the proxy keeps what it has over a
+    restart."""
 
     def __init__(
-        self, base_port: int = BASE_PORT, *, sipp_registrar: bool = True, tables: str = TABLES, **rest: Any
+        self,
+        base_port: int = BASE_PORT,
+        *,
+        sipp_registrar: bool = True,
+        store: bool = False,
+        tables: str = TABLES,
+        **rest: Any,
     ) -> None:
         super().__init__(base_port, tables=tables, **rest)
+        self._store = store
         self._sipp_registrar = sipp_registrar
         self._printed: dict[str, int] = {}
         self.peers_port = PEERS_PORT
@@ -53,19 +62,35 @@ class World(Stack):
         gateway.write_text(f"grace = {GRACE}\n{gateway.read_text()}")
         if self._sipp_registrar:
             proxy.write_text(proxy.read_text().replace(f":{self.lab_port}", f":{REGISTRAR_PORT}"))
+        if self._store:
+            with proxy.open("a") as file:
+                file.write(f'[store]\npath = "{self.directory}/proxy.db"\n')
 
     def kill(self, name: str) -> None:
         """As a crash would."""
         self.processes[name].send_signal(signal.SIGKILL)
         self.processes[name].wait()
 
-    def restart(self, name: str) -> None:
+    def restart(self, *names: str) -> None:
         """Start again what was killed or has left; returns when calls can be made."""
+        for name in names:
+            self._printed[name] = 0
+            self._spawn(name, *self._command(name))
+        self._wait_until_ready()
+
+    def second(self, name: str) -> subprocess.Popen[bytes]:
+        """The same once more, which should not go well."""
+        return subprocess.Popen(self._command(name), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+    def _command(self, name: str) -> tuple[str | Path, ...]:
         command = self.processes[name].args
         assert isinstance(command, tuple)
-        self._printed[name] = 0
-        self._spawn(name, *command)
-        self._wait_until_ready()
+        return command
+
+    def crash(self, name: str) -> None:
+        """It is killed and comes back."""
+        self.kill(name)
+        self.restart(name)
 
     def leave(self, name: str) -> None:
         """As an operator would end it."""
