@@ -321,9 +321,11 @@ _ORDER = "mvosiuepcbtrzka"  # RFC 8866 section 5; m stands first in its section
 _REMOVABLE = frozenset("iuepcbtrzk")
 _DIRECTIONS = frozenset(Direction)
 _SPLIT = re.compile(r"([^\r\n]*)(\r\n|\n|\r|\Z)")
+_TOKEN = r"[!#$%&'*+\-.0-9A-Z^_`a-z{|}~]"
+# Kind and protocol come into logs and Warnings: they are as RFC 8866 section 9 has them, and short.
 _MEDIA = re.compile(
-    r"[ \t]*(?P<kind>[^ \t]+)[ \t]+(?P<port>[0-9]{1,5})(?P<count>(?:/[0-9]{1,5})?)"
-    r"[ \t]+(?P<proto>[^ \t]+)(?P<formats>(?:[ \t].*)?)"
+    rf"[ \t]*(?P<kind>{_TOKEN}{{1,64}})[ \t]+(?P<port>[0-9]{{1,5}})(?P<count>(?:/[0-9]{{1,5}})?)"
+    rf"[ \t]+(?P<proto>(?:{_TOKEN}|/){{1,64}})(?P<formats>(?:[ \t].*)?)"
 )
 
 

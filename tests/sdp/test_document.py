@@ -280,6 +280,14 @@ def test_configuration_may_lower_the_number_of_media() -> None:
         Document(data, max_media=2)
 
 
+@pytest.mark.parametrize("kind", [b"au\x1bdio", b"x" * 65, b"inline:x", "ä".encode()])
+def test_kind_and_protocol_are_short_tokens(kind: bytes) -> None:
+    for line in (b"m=%b 4000 RTP/AVP 0\r\n" % kind, b"m=audio 4000 RTP/%b 0\r\n" % kind):
+        with pytest.raises(BadSdp) as caught:
+            _ = Document(HEAD + line).media[0].kind
+        assert caught.value.status == 400
+
+
 def test_nul_is_refused() -> None:
     with pytest.raises(BadSdp) as caught:
         Document(HEAD + b"a=crypto\x00:1\r\n")

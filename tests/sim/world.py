@@ -348,6 +348,10 @@ class World:
         assert "a=3ge2ae" not in text, "an indication of e2ae went to the core"
         assert not any(secret in text for secret in self._secrets), "a key of e2ae went to the core"
 
+    def _check_note(self, text: str) -> None:
+        assert not any(secret in text for secret in self._secrets), "a key in the log"
+        assert "inline:" not in text
+
     # -- the end
 
     def finish(self) -> None:
@@ -371,8 +375,7 @@ class World:
         self.save()
         assert not {key.partition(" ")[0] for key in self.stored} & {"binding", "call"}
         for note in self.notes:
-            assert not any(secret in note.text for secret in self._secrets), "a key in the log"
-            assert "inline:" not in note.text
+            self._check_note(note.text)
 
 
 def _printed(key: Key) -> set[str]:
