@@ -19,19 +19,26 @@ from imsalg.sip.dialog import Dialog, Party, contact_uri
 from imsalg.sip.message import Request, Response
 from imsalg.sip.values import NameAddr
 
+MAX_PASSED = 4  # of (side, INVITE): whose descriptions are known again
 MAX_BRANCHES = 7  # at a time; the gateway has a limit of terminations in a context
 
 
 @dataclass(slots=True)
 class Branch:
-    """One dialog and its media. translated: (side, description received) -> description passed on, for what
-    is sent again: 2xx, provisional responses and ACK. offered: the offer in a response to an INVITE, which
-    PRACK or ACK answers (RFC 3261 section 13.2.1, RFC 3262 section 5)."""
+    """One dialog and its media. offered: the offer in a response to an INVITE, which PRACK or ACK answers (RFC
+    3261 section 13.2.1, RFC 3262 section 5)."""
 
     dialog: Dialog
     media: Negotiation
-    translated: dict[tuple[Side, bytes], bytes] = field(default_factory=dict)
+    _passed: dict[tuple[Side, int], dict[bytes, bytes]] = field(default_factory=dict)
     offered: Document | None = None
+
+    def passed(self, side: Side, invite: int) -> dict[bytes, bytes]:
+        """What has come from a side in responses or the ACK to the INVITE of this number: description
+        received -> passed on. These are sent again and then mean the same."""
+        if (side, invite) not in self._passed and len(self._passed) >= MAX_PASSED:
+            del self._passed[next(iter(self._passed))]
+        return self._passed.setdefault((side, invite), {})
 
     def awaits(self, side: Side) -> bool:
         """Whether a request from that side is to bring the answer to `offered`."""
@@ -66,6 +73,7 @@ class Branches:
         self.invite = invite
         self._caller = invite.side
         self._by_tag: dict[str, Branch] = {}
+        self._over: dict[str, Dialog] = {}  # ended, their media released
         self._heard: list[Negotiation] = []  # the last is heard, and when it ends the one before
         self._forks = 0
         self._start = partial(Negotiation.start, anchor, terms, rng, ip6)
@@ -99,9 +107,15 @@ class Branches:
             branch = self._by_tag[tag] = Branch(self.dialog(response), media)
         return branch
 
+    def ended(self, response: Response) -> bool:
+        """Whether a response to the INVITE is of a dialog that is over."""
+        return (response.to.tag or "") in self._over
+
     def dialog(self, response: Response) -> Dialog:
-        """The dialog a response to the INVITE makes. Between us and the callee stand the proxies that
-        recorded themselves above us in it."""
+        """The dialog a response to the INVITE makes, or made before: a BYE of ours follows the numbers used
+        in it. Between us and the callee stand the proxies that recorded themselves above us in it."""
+        if (before := self._over.get(response.to.tag or "")) is not None:
+            return before
         invite = self.invite.request
         ours = self.invite.outgoing.headers.values("Record-Route")
         above = response.headers.values("Record-Route")[: -len(ours) or None]
@@ -126,22 +140,20 @@ class Branches:
     def confirm(self, chosen: Branch) -> Wanted:
         """A 2xx has come for it: the early dialogs beside it are over."""
         over = [tag for tag, each in self._by_tag.items() if each is not chosen and not each.dialog.confirmed]
-        gone = [self._by_tag.pop(tag).media for tag in over]
+        gone = [self._take(tag).media for tag in over]
         names = [name for media in gone for name in media.names.values()]
-        self._heard = [media for media in self._heard if media not in gone]
         return {**dict.fromkeys(names), **self.hear(chosen.media)}
 
     def drop(self, tag: str) -> Wanted | None:
         """A dialog is over: its own terminations go, and if it was heard, the one before it is again. None:
         there was no such dialog."""
-        gone = self._by_tag.pop(tag, None)
-        if gone is None:
+        if tag not in self._by_tag:
             return None
+        before = self._heard[-1:]
+        gone = self._take(tag)
         media = [self.root, *(branch.media for branch in self)]
         used = {name for negotiation in media for name in negotiation.names.values()}
         released = dict.fromkeys(name for name in gone.media.names.values() if name not in used)
-        before = self._heard[-1:]
-        self._heard = [media for media in self._heard if media is not gone.media]
         if self._heard and before != self._heard[-1:]:
             return {**released, **self.hear(self._heard[-1])}
         return released
@@ -167,6 +179,14 @@ class Branches:
             self._by_tag[tag] = Branch(record.dialog, media)
             self._heard.append(media)
 
+    def _take(self, tag: str) -> Branch:
+        branch = self._by_tag.pop(tag)
+        self._heard = [media for media in self._heard if media is not branch.media]
+        self._over[tag] = branch.dialog
+        if len(self._over) > MAX_BRANCHES:
+            del self._over[next(iter(self._over))]
+        return branch
+
     def clear(self) -> None:
-        self._by_tag.clear()
-        self._heard.clear()
+        for tag in list(self._by_tag):
+            self._take(tag)

@@ -216,16 +216,17 @@ class Call:
             return
         if self._glare(crossing):
             return
+        branch = self._branches.of(crossing.request, crossing.side)
+        if branch is None and crossing is not self.invite:
+            self._refuse(crossing, 481, "")  # its dialog ended while it waited
+            return
         try:
             found = _description(crossing.request, crossing.request.method)
         except PeerError as error:
             self._refuse(crossing, error.status, error.reason)
             return
-        branch = self._branches.of(crossing.request, crossing.side)
         media = branch.media if branch else self._branches.root
         refuse = partial(self._refuse, crossing)
-        if branch and media.pending is None and (found or crossing.request.method == "INVITE"):
-            branch.translated.clear()  # what is said from now on belongs to another exchange
         if found is None:
             self._send(crossing)
         elif media.pending is None:
@@ -310,15 +311,16 @@ class Call:
             refuse(error.status, error.reason)
             return
         send = partial(self._send_ack, outgoing, side, flow)
+        passed = branch.passed(side, request.cseq.number)
         if found is None:
             if branch.awaits(side):  # the offer of the 2xx stays without an answer
                 self._descriptions.settle(branch.media.rollback())
             send()
-        elif (again := branch.translated.get((side, found.sdp))) is not None:
-            found.replace(outgoing, again)
+        elif found.sdp in passed:
+            found.replace(outgoing, passed[found.sdp])
             send()
         elif branch.awaits(side):
-            self._descriptions.answer(side, branch.media, outgoing, found, branch, send, refuse)
+            self._descriptions.answer(side, branch.media, outgoing, found, passed, send, refuse)
         else:  # a description nobody asked for: it does not pass
             outgoing.set_body(b"")
             send()
@@ -360,6 +362,10 @@ class Call:
         outgoing.headers.set("CSeq", crossing.request.headers.get("CSeq") or "")
         if response.status >= 300:
             self._decline(crossing, outgoing)
+            return
+        if crossing is self.invite and self._branches.ended(response):
+            if response.status >= 200:
+                self._fail(crossing, response, 487, "its early dialog has ended")
             return
         if crossing is self.invite:
             branch = self._branches.made_by(response)
@@ -409,20 +415,22 @@ class Call:
     ) -> None:
         """A response with a session description: the answer, an offer, or one of these again."""
         media, side = branch.media, crossing.side.other
-        if (again := branch.translated.get((side, found.sdp))) is not None:
-            found.replace(outgoing, again)
+        number = crossing.request.cseq.number
+        passed = branch.passed(side, number) if crossing.request.method == "INVITE" else None
+        if passed and found.sdp in passed:
+            found.replace(outgoing, passed[found.sdp])
             proceed()
             return
         if media.pending is None and crossing.offer is not None:
             media.reopen(crossing.offer)  # answered twice, as by an announcement and then the callee
         if media.pending is not None and media.pending.offer is crossing.offer:
-            self._descriptions.answer(side, media, outgoing, found, branch, proceed, fail)
+            self._descriptions.answer(side, media, outgoing, found, passed, proceed, fail)
         elif crossing.offer is not None:
             # answered, and something else agreed on since: what holds is what this side was told last
             found.replace(outgoing, media.origins[crossing.side].last)
             proceed()
         elif media.pending is None and (response.status >= 200 or "RSeq" in response.headers):
-            self._descriptions.offer(side, media, outgoing, found, branch, proceed, fail)
+            self._descriptions.offer(side, media, outgoing, found, passed, proceed, fail)
             branch.offered = media.pending.offer if media.pending else None
         elif response.status >= 200:
             fail(488, "a session description out of turn")

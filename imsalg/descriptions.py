@@ -15,6 +15,8 @@ from imsalg.negotiation import Negotiation
 from imsalg.sip.message import Request, Response
 from imsalg.steps import Steps
 
+MAX_AGAIN = 16  # different descriptions in responses to one INVITE that are known again
+
 Proceed = Callable[[], None]
 Refuse = Callable[[int, str], None]
 """The status and the reason to refuse a description with."""
@@ -24,7 +26,7 @@ class Descriptions:
     """One call's. Each method ends in `proceed` once the message carries what the other side shall read, or
     in `refuse`; both possibly later, when the gateway has answered.
 
-    branch: whose retransmissions are to be translated alike; None while the INVITE has none.
+    passed: where to note what was passed on, for when the message comes again; None: it does not.
     """
 
     def __init__(
@@ -47,7 +49,7 @@ class Descriptions:
         media: Negotiation,
         message: Request | Response,
         found: Found,
-        branch: Branch | None,
+        passed: dict[bytes, bytes] | None,
         proceed: Proceed,
         refuse: Refuse,
     ) -> None:
@@ -63,7 +65,7 @@ class Descriptions:
             media.rollback()
             refuse(status, reason)
 
-        then = partial(self._translate, side, media.offered, message, found, branch, proceed)
+        then = partial(self._translate, side, media.offered, message, found, passed, proceed)
         self._steps.want(wanted, then, refused)
 
     def answer(
@@ -72,7 +74,7 @@ class Descriptions:
         media: Negotiation,
         message: Request | Response,
         found: Found,
-        branch: Branch | None,
+        passed: dict[bytes, bytes] | None,
         proceed: Proceed,
         refuse: Refuse,
     ) -> None:
@@ -84,7 +86,7 @@ class Descriptions:
             return
         preview = isinstance(message, Response) and message.status < 200 and "RSeq" not in message.headers
         rewritten = partial(media.answered, preview)
-        then = partial(self._translate, side, rewritten, message, found, branch, proceed)
+        then = partial(self._translate, side, rewritten, message, found, passed, proceed)
         self._steps.want(self._branches.hear(media), then, refuse)
 
     def confirm(self, branch: Branch, proceed: Proceed) -> None:
@@ -109,13 +111,15 @@ class Descriptions:
         rewritten: Callable[[], bytes],
         message: Request | Response,
         found: Found,
-        branch: Branch | None,
+        passed: dict[bytes, bytes] | None,
         proceed: Proceed,
     ) -> None:
         body = rewritten()
         found.replace(message, body)
-        if branch is not None:
-            branch.translated[side, found.sdp] = body
+        if passed is not None:
+            if len(passed) >= MAX_AGAIN:
+                passed.clear()
+            passed[found.sdp] = body
         proceed()
 
     def _misled(self, _: int, reason: str) -> None:

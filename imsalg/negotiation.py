@@ -96,13 +96,18 @@ class Agreed:
 
 @dataclass(slots=True)
 class Exchange:
-    """An offer, and its answer once there is one. before: what was agreed on, which holds again if the offer
-    is refused. preview: the answer came in a response that nobody acknowledges, and may yet be withdrawn."""
+    """An offer, and its answer once there is one.
+
+    reserved: the answerer's streams, which the offer names an address of. before: what was agreed on, which
+    holds again if the offer is refused. preview: the answer came in a response that nobody acknowledges, and
+    may yet be withdrawn.
+    """
 
     side: Side  # who offers
     offer: Document  # as received
     decisions: tuple[Decision, ...]
     own: dict[int, tuple[Crypto, ...]]  # our lines in the offer to the UE, by m-line
+    reserved: dict[int, Stream]
     before: Agreed
     sent: Document | None = None  # the offer as we passed it on
     answer: Document | None = None
@@ -185,9 +190,9 @@ class Negotiation:
             streams[index + 1] = agreed or Stream(index + 1, _transport(decision, side.other))
         self.families[side] = ip6
         before = Agreed(self.decisions, self.keys, self.streams)
-        self.pending = Exchange(side, document, decisions, own, before)
-        agreed_streams = self.streams.get(side.other, {})
-        return {self.names[side.other]: self._termination(side.other, {**agreed_streams, **streams})}
+        self.pending = Exchange(side, document, decisions, own, streams, before)
+        name = self.names[side.other]
+        return {name: self.wanted()[name]}
 
     def offered(self) -> bytes:
         """The offer for the other side, once the gateway has what `offer` wanted."""
@@ -268,7 +273,7 @@ class Negotiation:
         """Expect another answer to an offer that has one, if nothing was agreed on since: an early answer may
         be followed by the callee's own."""
         if self.latest is not None and self.latest.offer is offer:
-            self.pending = replace(self.latest, answer=None)
+            self.pending = replace(self.latest, answer=None, reserved={})
 
     def rollback(self) -> Wanted:
         """The pending offer was refused: the media are as they were (trap P29), even if they have followed a
@@ -286,8 +291,12 @@ class Negotiation:
     # -- what the gateway shall have
 
     def wanted(self) -> Wanted:
-        """The terminations of this dialog as agreed."""
-        return {self.names[side]: self._termination(side, self.streams.get(side, {})) for side in Side}
+        """The terminations of this dialog as agreed, and what the pending offer needs."""
+        streams = {side: self.streams.get(side, {}) for side in Side}
+        if self.pending is not None and self.pending.answer is None:
+            answerer = self.pending.side.other
+            streams[answerer] = {**self.pending.reserved, **streams[answerer]}
+        return {self.names[side]: self._termination(side, streams[side]) for side in Side}
 
     def _termination(self, side: Side, streams: Mapping[int, Stream]) -> Termination:
         return Termination(self.terms.realms[side], self.families[side], streams)

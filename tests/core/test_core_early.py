@@ -194,6 +194,50 @@ def test_a_second_2xx_whose_early_dialog_is_over_is_hung_up_and_the_first_goes_o
     assert not world.status()["calls"]
 
 
+def test_our_bye_to_a_late_2xx_follows_what_its_dialog_has_seen_p26_p28(world, alice, forked):
+    """A BYE with the number of the PRACK would be refused, and the callee would wait forever."""
+    invite, there = forked
+    world.network.reply(there, 183, ("Require", "100rel"), ("RSeq", "1"), sdp=answer(1), tag="fork1")
+    talk = alice.dialog(invite, alice.expect(183))
+    talk.request("PRACK", ("RAck", f"1 {invite.cseq.number} INVITE"))
+    prack = world.network.expect("PRACK")
+    world.network.reply(prack, 200)
+    alice.cancel(invite)
+    world.network.reply(there, 200, tag="fork1")
+    world.network.expect("ACK")
+    assert world.network.expect("BYE").cseq.number == prack.cseq.number + 1
+
+
+def test_a_request_that_waited_until_its_early_dialog_was_over_is_481_p26(world, alice):
+    """The PRACK of one fork brings an answer, while the 2xx of another is with the gateway."""
+    invite = alice.invite("sip:bob@home.example")
+    there = world.network.expect("INVITE")
+    world.network.reply(there, 183, ("Require", "100rel"), ("RSeq", "1"), sdp=answer(1), tag="fork1")
+    talk = alice.dialog(invite, alice.expect(183))
+    world.held = True
+    world.network.reply(there, 200, sdp=answer(2), tag="fork2")
+    near = session("192.0.2.10", media(4000, "RTP/SAVP", crypto("k")))
+    talk.request("PRACK", ("RAck", f"1 {invite.cseq.number} INVITE"), sdp=near)
+    world.answer_gateway()
+    alice.expect(481)
+    here = alice.dialog(invite, alice.expect(200))
+    here.ack(sdp=near)
+    assert set(modes(world)) == {"access.2", "core.2"}
+    assert world.network.expect("ACK").body
+
+
+def test_a_2xx_of_a_dialog_that_199_has_ended_is_hung_up_p26(world, alice, forked):
+    _, there = forked
+    ring(world, alice, there, 1)
+    world.network.reply(there, 199, tag="fork1")
+    alice.expect(199)
+    world.network.reply(there, 200, sdp=answer(1), tag="fork1")
+    alice.expect(487)
+    world.network.expect("ACK")
+    world.network.reply(world.network.expect("BYE"), 200)
+    assert not world.status()["calls"]
+
+
 def test_a_second_2xx_with_a_bad_answer_is_hung_up_and_the_first_goes_on_p26(world, alice, forked):
     invite, there = forked
     ok = world.network.reply(there, 200, sdp=answer(1), tag="fork1")

@@ -220,6 +220,18 @@ def test_an_answer_that_comes_again_is_no_answer_to_another_offer_p28(world, ali
     assert world.leg("access").transport is Transport.SRTP
 
 
+def test_a_2xx_that_comes_again_while_its_sender_offers_something_new_is_the_same_p28(world, alice):
+    """The caller has not had it yet, so what it gets is the answer, and not the offer of the UPDATE."""
+    alice.invite("sip:bob@home.example", sdp=protected("192.0.2.10"))
+    there = world.network.expect("INVITE")
+    ok = world.network.reply(there, 200, sdp=FAR)
+    first = alice.expect(200)
+    world.network.dialog(there, ok).request("UPDATE", sdp=session("203.0.113.5", media(7700)))
+    update = alice.expect("UPDATE")
+    world.network.send(ok)
+    assert alice.absorbed[-1].body == first.body != update.body
+
+
 def test_info_refer_message_and_unknown_methods_pass_in_a_call(world, alice):
     here, far = world.originate(alice)
     for method in ("INFO", "REFER", "MESSAGE", "NOTIFY", "FOO", "OPTIONS"):
@@ -247,6 +259,8 @@ def test_a_late_offer_to_a_ue_that_asks_for_e2ae_p27(world, alice):
     talk.ack(sdp=FAR)
     ack = alice.expect("ACK")
     assert world.leg("access").local_key.material == material(ack)
+    assert lines_of(got, "m=")[0].split()[1] == str(world.leg("core").local_rtp.port)
+    assert lines_of(ack, "m=")[0].split()[1] == str(world.leg("access").local_rtp.port)
     assert [each.material for each in world.leg("access").remote_keys] == [b"k" * 30]
     talk.ack(sdp=FAR)  # again, because the ACK was lost
     assert material(alice.expect("ACK")) == material(ack)
@@ -267,6 +281,8 @@ def test_a_late_offer_of_the_core_is_protected_for_the_ue_p27(world, alice):
     assert lines_of(ack, "m=")[0].split()[2] == "RTP/AVP"
     assert not lines_of(ack, "a=crypto")
     assert world.leg("access").remote_keys[0].material == b"k" * 30
+    assert lines_of(got, "m=")[0].split()[1] == str(world.leg("access").local_rtp.port)
+    assert lines_of(ack, "m=")[0].split()[1] == str(world.leg("core").local_rtp.port)
     talk.hang_up(world.network.dialog(there, ok))
 
 
