@@ -25,8 +25,8 @@ MAX_BRANCHES = 7  # at a time; the gateway has a limit of terminations in a cont
 
 @dataclass(slots=True)
 class Branch:
-    """One dialog and its media. offered: the offer in a response to an INVITE, which PRACK or ACK answers (RFC
-    3261 section 13.2.1, RFC 3262 section 5)."""
+    """One dialog and its media. offered: the offer in a response to an INVITE, which PRACK or ACK answers
+    (RFC 3261 section 13.2.1, RFC 3262 section 5)."""
 
     dialog: Dialog
     media: Negotiation
