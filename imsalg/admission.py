@@ -64,6 +64,7 @@ class Admission:
     def __init__(
         self,
         config: ProxyConfig,
+        routes: Routes,
         registrations: Registrations,
         sources: Sources,
         gateway: GatewayLink,
@@ -80,7 +81,7 @@ class Admission:
         self._by_call_id = by_call_id
         self._rng = rng
         self._access = {access.listen: access for access in config.access}
-        self._routes = Routes(config)
+        self._routes = routes
         self._limits = Limits(config.call.ringing_limit, config.gateway.timeout)
 
     def crossing(
@@ -88,11 +89,11 @@ class Admission:
     ) -> Crossing:
         """A request that came on `flow` sets out to the other side."""
         side = Side.ACCESS if flow.local in self._access else Side.CORE
-        return Crossing(side, request, request.copy(), flow, transaction)
+        return Crossing(side, request, request.copy(), flow, server=transaction)
 
     def admit(self, crossing: Crossing, now: float) -> Call | None:
-        """A request of a server transaction: the call that is to take it; None: it leaves as `outgoing` on
-        `flow`. Raises PeerError (RFC 3261 section 16.3)."""
+        """A request of a server transaction: the call that is to take it; None: it leaves as `outgoing` by
+        `flow` or `hops`. Raises PeerError (RFC 3261 section 16.3)."""
         request, headers, flow = crossing.request, crossing.outgoing.headers, crossing.flow
         access = self._access.get(flow.local)
         trusted = self._config.core.trusted
@@ -132,7 +133,7 @@ class Admission:
         return self._from_core(crossing, token, now)
 
     def admit_ack(self, crossing: Crossing) -> Call:
-        """The ACK to a 2xx: its call; it leaves as `outgoing` on `flow`. Raises Dropped."""
+        """The ACK to a 2xx: its call; it leaves as `outgoing` by `flow` or `hops`. Raises Dropped."""
         request, outgoing, flow = crossing.request, crossing.outgoing, crossing.flow
         try:
             hops = _hops(outgoing.headers)
@@ -147,7 +148,7 @@ class Admission:
                 outgoing.headers.remove("P-Preferred-Identity")
                 if not self._is_its_ue(call, flow):
                     raise Dropped("ack-of-a-stranger")
-                crossing.flow = self._routes.in_dialog(outgoing, call.far_end(request, Side.ACCESS))
+                crossing.hops = self._routes.in_dialog(outgoing, call.far_end(request, Side.ACCESS))
             else:
                 trust.to_ue(outgoing.headers)
                 crossing.flow = call.flows[Side.ACCESS]
@@ -173,8 +174,8 @@ class Admission:
             headers.append("Require", "path")
         headers.set("P-Visited-Network-ID", quote(self._config.visited_network))
         self._charge(headers)
-        crossing.flow = self._routes.to_home(crossing.outgoing)
-        headers.prepend("Path", self._routes.path(registering.token, crossing.flow))
+        crossing.hops = self._routes.to_home(crossing.outgoing)
+        headers.prepend("Path", self._routes.path(registering.token, crossing.hops))
 
     def _from_ue(self, crossing: Crossing, access: AccessConfig, now: float) -> Call | None:
         """An initial request from a UE (TS 24.229 clause 5.2.6.3)."""
@@ -197,7 +198,7 @@ class Admission:
         if request.method == "INVITE" and not self._sources.may_call(flow):
             raise PeerError("too many calls of this peer", 503)
         self._charge(headers)
-        crossing.flow = self._routes.to_home(crossing.outgoing)
+        crossing.hops = self._routes.to_home(crossing.outgoing)
         return self._initial(crossing, access, binding, mechanisms, now)
 
     def _from_core(self, crossing: Crossing, token: str | None, now: float) -> Call | None:
@@ -269,7 +270,7 @@ class Admission:
             {Side.ACCESS: access.denied, Side.CORE: self._config.core.denied},
             self._config.call.inactivity,
         )
-        return Call(token, crossing, terms, self._limits, self._routes.to_core_or, self._rng, now, aor)
+        return Call(token, crossing, terms, self._limits, self._routes.to_core_or_back, self._rng, now, aor)
 
     def resume(self, record: BindingRecord | CallRecord, now: float, epoch: float) -> Binding | Call | None:
         """What a record tells of, after a restart. None: it is over, or came by an access that is configured
@@ -323,11 +324,11 @@ class Admission:
             else:
                 outgoing.headers.remove("P-Preferred-Identity")
             if call is not None:
-                crossing.flow = self._routes.in_dialog(outgoing, call.far_end(crossing.request, Side.ACCESS))
+                crossing.hops = self._routes.in_dialog(outgoing, call.far_end(crossing.request, Side.ACCESS))
             elif here is not None:
-                crossing.flow = self._routes.by_home(outgoing, here.service_route)
+                crossing.hops = self._routes.by_home(outgoing, here.service_route)
             else:
-                crossing.flow = self._routes.to_core(outgoing)
+                crossing.hops = self._routes.to_core(outgoing)
         return call
 
     def _call_of(self, crossing: Crossing, token: str | None) -> Call | None:

@@ -19,7 +19,7 @@ from agw.iq.messages import Audited, AuditedContext, AuditValue, ErrorReply, Eve
 from imsalg.anchor import Anchor, Side
 from imsalg.body import NEGOTIATING, Found, drop_sdp, find_sdp
 from imsalg.branches import MAX_BRANCHES, Branch, Branches
-from imsalg.crossing import Cancel, Crossing, Effect, Note, Respond, Send, SendAck
+from imsalg.crossing import Cancel, Crossing, Effect, Hops, Note, Respond, Send, SendAck
 from imsalg.descriptions import Descriptions
 from imsalg.errors import PeerError
 from imsalg.negotiation import Negotiation, Random, Terms
@@ -45,7 +45,7 @@ class Limits:
 
 class Call:
     """token: names the call in our Record-Route URIs, and its context. route: where a request made here goes
-    on the core side, and the flow it takes otherwise. aor: the UE's, "" where it is not registered. flows:
+    on the core side; (): back to where that side was. aor: the UE's, "" where it is not registered. flows:
     where requests to each side went last."""
 
     def __init__(
@@ -54,7 +54,7 @@ class Call:
         invite: Crossing,
         terms: Terms,
         limits: Limits,
-        route: Callable[[Request, Flow], Flow],
+        route: Callable[[Request], Hops],
         rng: Random,
         now: float,
         aor: str = "",
@@ -63,7 +63,7 @@ class Call:
         self.aor = aor
         self.invite = invite
         self.caller = invite.side
-        self.flows = {invite.side.other: invite.flow}
+        self.flows: dict[Side, Flow] = {} if invite.hops else {invite.side.other: invite.flow}
         if invite.server is not None:
             self.flows[invite.side] = invite.server.flow
         self.started = now
@@ -75,7 +75,7 @@ class Call:
         anchor = Anchor(token)
         self._steps = Steps(anchor, self.effects, limits.gateway, self._lost)
         self._now = now
-        ip6 = {side: ":" in flow.local.host for side, flow in self.flows.items()}
+        ip6 = {side: ":" in host for side, host in terms.hosts.items()}
         self._branches = Branches(invite, anchor, terms, rng, ip6)
         self._descriptions = Descriptions(token, self._branches, self._steps, self.effects.append, self._lost)
         self._crossings: list[Crossing] = []
@@ -279,11 +279,11 @@ class Call:
         else:  # whether it has changed the dialog is the other end's to say
             self.effects.append(Cancel(crossing, reasons))
 
-    def acknowledge(self, request: Request, outgoing: Request, side: Side, flow: Flow, now: float) -> None:
-        """The ACK to a 2xx."""
+    def acknowledge(self, request: Request, ack: SendAck, side: Side, now: float) -> None:
+        """The ACK to a 2xx, as it came and as it is to leave."""
         self._now = now
         self._acks.append(side)
-        if not self._steps.run(partial(self._ack, request, outgoing, side, flow)):
+        if not self._steps.run(partial(self._ack, request, ack, side)):
             self.effects.append(Note(logging.WARNING, f"{self.token}: an ACK dropped, too much at once"))
             self._acked(side)
 
@@ -294,23 +294,24 @@ class Call:
             if crossing.request.method == "BYE" and crossing.side is side and not crossing.sent:
                 self._send(crossing)
 
-    def _send_ack(self, outgoing: Request, side: Side, flow: Flow) -> None:
-        self.effects.append(SendAck(outgoing, flow))
+    def _send_ack(self, ack: SendAck, side: Side) -> None:
+        self.effects.append(ack)
         self._acked(side)
 
-    def _ack(self, request: Request, outgoing: Request, side: Side, flow: Flow) -> None:
+    def _ack(self, request: Request, ack: SendAck, side: Side) -> None:
+        outgoing = ack.request
         branch = self._branches.of(request, side)
         if branch is None:
             self._acked(side)
             return
         branch.dialog.number(outgoing, side is self.caller)
-        refuse = partial(self._bad_ack, outgoing, side, flow)
+        refuse = partial(self._bad_ack, ack, side)
         try:
             found = _description(request, "ACK")
         except PeerError as error:
             refuse(error.status, error.reason)
             return
-        send = partial(self._send_ack, outgoing, side, flow)
+        send = partial(self._send_ack, ack, side)
         passed = branch.passed(side, request.cseq.number)
         if found is None:
             if branch.awaits(side):  # the offer of the 2xx stays without an answer
@@ -325,10 +326,10 @@ class Call:
             outgoing.set_body(b"")
             send()
 
-    def _bad_ack(self, outgoing: Request, side: Side, flow: Flow, status: int, reason: str) -> None:
+    def _bad_ack(self, ack: SendAck, side: Side, status: int, reason: str) -> None:
         """An ACK cannot be refused: it passes without its answer, and the call ends."""
-        outgoing.set_body(b"")
-        self._send_ack(outgoing, side, flow)
+        ack.request.set_body(b"")
+        self._send_ack(ack, side)
         self.end(f"a bad answer in the ACK: {reason}", status, self._now)
 
     # -- responses
@@ -348,9 +349,10 @@ class Call:
                 Note(logging.WARNING, f"{self.token}: {response.status} dropped, too much at once")
             )
 
-    def failed(self, crossing: Crossing, status: int, now: float) -> None:
-        """A request could not be delivered (503) or was never answered (408)."""
-        self.response(crossing, make_response(crossing.request, status, to_tag=self.token), now)
+    def stray(self, crossing: Crossing, response: Response, now: float) -> None:
+        """A 2xx to an INVITE, from a server that was given up for another."""
+        self._now = now
+        self._hang_up(crossing, response)
 
     def _respond(self, crossing: Crossing, response: Response) -> None:
         invite = crossing.request.method == "INVITE"
@@ -591,7 +593,7 @@ class Call:
             return
         dialog = branch.dialog if branch else self._branches.dialog(response)
         ack = dialog.ack(response, callee)
-        self.effects.append(SendAck(ack, self._way(crossing.side.other, ack)))
+        self.effects.append(SendAck(ack, *self._way(crossing.side.other, ack)))
         if branch is None and tag not in self._hung_up:
             self._hung_up.add(tag)
             self._bye(dialog, callee)
@@ -600,14 +602,13 @@ class Call:
         """A BYE of our own, towards one end of a dialog."""
         side = self.caller.other if callee else self.caller
         request = dialog.request("BYE", callee)
-        crossing = Crossing(side.other, request, request, self._way(side, request), call=self, sent=True)
+        crossing = Crossing(side.other, request, request, *self._way(side, request), call=self, sent=True)
         self._crossings.append(crossing)
         self.effects.append(Send(crossing))
 
-    def _way(self, side: Side, request: Request) -> Flow:
+    def _way(self, side: Side, request: Request) -> tuple[Flow, Hops]:
         """Where a request of our own goes."""
-        flow = self.flows[side]
-        return flow if side is Side.ACCESS else self._route(request, flow)
+        return self.flows[side], () if side is Side.ACCESS else self._route(request)
 
     def _finish(self, crossing: Crossing, status: int) -> None:
         """The sender of a request gets the other side's final answer."""

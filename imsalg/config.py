@@ -24,6 +24,7 @@ from imsalg.errors import BadMessage, UsageError
 from imsalg.policy.decide import Access, Rules
 from imsalg.policy.treatment import Mechanism
 from imsalg.sip.endpoint import Transport
+from imsalg.sip.locate import leaves_by
 from imsalg.sip.values import Address, Uri
 
 
@@ -118,15 +119,19 @@ class AccessConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class CoreConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The side of the home network (Mw).
 
-    next_hop: the SIP URI REGISTER goes to (I-CSCF, S-CSCF), and what else has no Service-Route.
+    next_hop: the SIP URI REGISTER goes to (I-CSCF, S-CSCF), and what else has no Service-Route; of several
+    the second is tried when no server of the first serves.
     transports: as of an access. TLS is mutual: cert and key are ours, towards both who connects to us and
     whom we connect to, and ca signs the certificates of both.
     trusted: who may talk to us here; none named: everyone who reaches this address. media_deny: as of an
     access.
+    nameserver: whom to ask for names; none named: those of /etc/resolv.conf.
+    patience: seconds a server may stay silent before the next one is tried.
+    quarantine: seconds for which one that was silent or not reached is tried last.
     """
 
     listen: Address
-    next_hop: str
+    next_hop: str | Annotated[tuple[str, ...], Meta(min_length=1, max_length=8)]
     transports: tuple[Transport, ...] = (Transport.UDP, Transport.TCP)
     cert: str = ""
     key: str = ""
@@ -134,25 +139,40 @@ class CoreConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     realm: Name = "core"
     trusted: Networks = Networks()
     media_deny: Networks = MEDIA_DENY
+    nameserver: Annotated[tuple[str, ...], Meta(max_length=8)] = ()
+    patience: Seconds = 4.0
+    quarantine: Seconds = 30.0
 
     @property
     def denied(self) -> Networks:
         return _denied(self.media_deny, self.listen)
 
+    @property
+    def next_hops(self) -> tuple[str, ...]:
+        return (self.next_hop,) if isinstance(self.next_hop, str) else self.next_hop
+
+    @property
+    def nameservers(self) -> tuple[Address, ...]:
+        return tuple(_nameserver(text) for text in self.nameserver)
+
     def __post_init__(self) -> None:
-        try:
-            uri = Uri.parse(self.next_hop)
-        except BadMessage as error:
-            raise ValueError(f"next_hop: {error.reason}") from None
-        if uri.scheme not in ("sip", "sips"):
-            raise ValueError(f"next_hop: expected a sip URI, got {self.next_hop!r}")
         _check_transports(self.transports)
         if {Transport.WS, Transport.WSS} & set(self.transports):
             raise ValueError("transports: WebSocket is for UEs only")
         if Transport.TLS in self.transports and not (self.cert and self.key and self.ca):
             raise ValueError("transports: TLS needs cert, key and ca")
-        if (transport := Transport.of(uri)) not in self.transports:
-            raise ValueError(f"next_hop: {transport or 'its transport'} is not among the transports")
+        for hop in self.next_hops:
+            try:
+                uri = Uri.parse(hop)
+            except BadMessage as error:
+                raise ValueError(f"next_hop: {error.reason}") from None
+            if uri.scheme not in ("sip", "sips"):
+                raise ValueError(f"next_hop: expected a sip URI, got {hop!r}")
+            if not leaves_by(uri, self.transports):
+                what = Transport.of(uri) or "its transport"
+                raise ValueError(f"next_hop: {what} of {hop} is not among the transports")
+        for text in self.nameserver:
+            _nameserver(text)
 
 
 def _check_transports(transports: tuple[Transport, ...]) -> None:
@@ -320,6 +340,16 @@ def parse_address(text: str, where: str = "") -> Address:
     if not found or not 0 < int(found[3]) < 65536:
         raise ValueError(f"{where}expected host:port or [IPv6]:port, got {text!r}")
     return Address(found[1] or found[2], int(found[3]))
+
+
+def _nameserver(text: str) -> Address:
+    """`host` or `host:port`, numeric. Raises ValueError."""
+    if _numeric(text):
+        return Address(text, 53)
+    address = parse_address(text, "nameserver: ")
+    if not _numeric(address.host):
+        raise ValueError(f"nameserver: expected a numeric address, got {text!r}")
+    return address
 
 
 # -- from TOML to structs, with errors that help -------------------------------------------------------------

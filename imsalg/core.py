@@ -3,7 +3,7 @@
 What becomes of a request outside of calls is in `admission`, what becomes of a call in `call`. This file
 hands them what the endpoint brings and carries out what they want.
 
-After every input, drain `to_send`, `iq_to_send` and `next_note`, and call `expire` at `timeout`.
+After every input, drain `to_send`, `to_ask`, `iq_to_send` and `next_note`, and call `expire` at `timeout`.
 """
 
 from __future__ import annotations
@@ -22,15 +22,17 @@ from imsalg.call import Call
 from imsalg.config import ProxyConfig
 from imsalg.crossing import Ask, Cancel, Crossing, Note, Respond, Send, SendAck
 from imsalg.errors import BadMessage, PeerError
+from imsalg.finding import Finding
+from imsalg.forwarding import Forwarding
 from imsalg.gatelink import GatewayLink
 from imsalg.intake import Standing
 from imsalg.kept import Changes, Kept
+from imsalg.names import Answer
 from imsalg.registration import Binding, Registrations
-from imsalg.routes import loop_mark
+from imsalg.routes import Routes
 from imsalg.sip.endpoint import (
     AckReceived,
     CancelReceived,
-    Cause,
     ClientTransaction,
     Endpoint,
     Flow,
@@ -42,6 +44,7 @@ from imsalg.sip.endpoint import (
 from imsalg.sip.glance import Kind
 from imsalg.sip.grammar import quote
 from imsalg.sip.hop import Key
+from imsalg.sip.locate import Question
 from imsalg.sip.message import Request, Response, make_response
 from imsalg.sip.shares import Shares
 from imsalg.sip.timers import Running, Timers
@@ -83,8 +86,27 @@ class Core:
             self._carry_out,
             self._notes.append,
         )
+        routes = Routes(config)
+        self._finding = Finding(dict.fromkeys(config.core.transports, config.core.listen), rng)
+        self._forwarding = Forwarding(
+            self.endpoint,
+            self._finding,
+            routes,
+            config.core,
+            rng,
+            self._delivered,
+            self._stray,
+            self._notes.append,
+        )
         self._admission = Admission(
-            config, self.registrations, self._sources, self._gateway, self.calls, self._by_call_id, rng
+            config,
+            routes,
+            self.registrations,
+            self._sources,
+            self._gateway,
+            self.calls,
+            self._by_call_id,
+            rng,
         )
         self._kept = Kept(self.registrations, self.calls, self._gateway, self._admission, self._notes.append)
 
@@ -121,6 +143,8 @@ class Core:
         self._now = now
         self.endpoint.expire(now)
         self._events()
+        self._finding.expire(now)
+        self._forwarding.expire(now)
         while (call := self._timers.expired(now)) is not None:
             self._running.pop(call.token, None)
             call.expire(now)
@@ -133,6 +157,8 @@ class Core:
         times = (
             self.endpoint.timeout(),
             self._timers.next(),
+            self._finding.timeout(),
+            self._forwarding.timeout(),
             self.registrations.timeout(),
             self._gateway.deadline,
         )
@@ -172,8 +198,9 @@ class Core:
             "registrations": [_registration_status(binding, now) for binding in self.registrations],
             "calls": [call.status(now) for call in self.calls.values()],
             "transactions": sum(count for name, count in counts.items() if name != "timers"),
-            "timers": counts["timers"] + len(self._timers),
+            "timers": counts["timers"] + len(self._timers) + len(self._finding) + len(self._forwarding),
             "asked": self._gateway.outstanding,
+            "quarantined": [f"{flow.transport} {flow.remote}" for flow in self._finding.quarantined(now)],
             "drops": dict(self.endpoint.drops),
         }
 
@@ -185,7 +212,7 @@ class Core:
                 case RequestReceived(transaction, request, flow):
                     self._request(transaction, request, flow)
                 case ResponseReceived(transaction, response):
-                    self._response(transaction, response)
+                    self._forwarding.response(transaction, response, self._now)
                 case AckReceived(request, flow):
                     self._ack(request, flow)
                 case CancelReceived(transaction, request):
@@ -193,30 +220,22 @@ class Core:
                         crossing.call.cancel(crossing, tuple(request.headers.lines("Reason")), self._now)
                         self._carry_out(crossing.call)
                 case TransactionFailed(transaction, cause, detail):
-                    self._failed(transaction, cause, detail)
+                    # a response that did not get through has somebody with timers waiting for it
+                    if isinstance(transaction, ClientTransaction):
+                        self._forwarding.failed(transaction, cause, detail, self._now)
 
-    def _failed(self, transaction: ClientTransaction | ServerTransaction, cause: Cause, detail: str) -> None:
-        crossing = transaction.owner
-        if isinstance(transaction, ServerTransaction) or not isinstance(crossing, Crossing):
-            return  # a response that did not get through; whoever waits for it has timers of its own
-        method = crossing.request.method
-        status = 503 if cause is Cause.TRANSPORT else 408
-        self._note(logging.INFO, f"{method} to {transaction.flow.remote}: {cause} {detail}".rstrip())
-        if crossing.call is not None:
-            crossing.call.failed(crossing, status, self._now)
-            self._carry_out(crossing.call)
-        else:
-            self._respond(crossing, make_response(crossing.request, status, to_tag=self._token()))
-
-    def _response(self, transaction: ClientTransaction, response: Response) -> None:
-        crossing = transaction.owner
-        if not isinstance(crossing, Crossing):
-            return
+    def _delivered(self, crossing: Crossing, response: Response) -> None:
+        """A response to what went out, or what stands for one that never came."""
         if crossing.call is not None:
             crossing.call.response(crossing, response, self._now)
             self._carry_out(crossing.call)
         elif response.status != 100:
             self._respond(crossing, response.copy())
+
+    def _stray(self, crossing: Crossing, response: Response) -> None:
+        if crossing.call is not None:
+            crossing.call.stray(crossing, response, self._now)
+            self._carry_out(crossing.call)
 
     def _respond(self, crossing: Crossing, response: Response) -> None:
         """A response leaves towards the side its request came from."""
@@ -253,15 +272,13 @@ class Core:
             for effect in todo:
                 match effect:
                     case Send(crossing):
-                        self._send(crossing)
+                        self._forwarding.send(crossing, now)
                     case Respond(crossing, response):
                         self._respond(crossing, response)
                     case Cancel(crossing, reasons):
-                        if crossing.client is not None:
-                            headers = [("Reason", reason) for reason in reasons]
-                            self.endpoint.cancel(crossing.client, now, headers)
-                    case SendAck(request, flow):
-                        self.endpoint.send(request, flow, now)
+                        self._forwarding.cancel(crossing, reasons, now)
+                    case SendAck(request, flow, hops):
+                        self._forwarding.acknowledge(request, flow, hops, now)
                     case Ask():
                         self._gateway.ask(call, effect, now)
                     case Note():
@@ -296,12 +313,6 @@ class Core:
         if when is not None:
             self._running[call.token] = self._timers.start(when, call)
 
-    def _send(self, crossing: Crossing) -> None:
-        suffix = loop_mark(crossing.request) if crossing.server is not None else ""
-        crossing.client = self.endpoint.request(
-            crossing.outgoing, crossing.flow, self._now, owner=crossing, branch_suffix=suffix
-        )
-
     # -- requests
 
     def _request(self, transaction: ServerTransaction, request: Request, flow: Flow) -> None:
@@ -318,7 +329,7 @@ class Core:
                 call.request(crossing, self._now)
                 self._carry_out(call)
             else:
-                self._send(crossing)
+                self._forwarding.send(crossing, self._now)
 
     def _ack(self, request: Request, flow: Flow) -> None:
         """The ACK to a 2xx."""
@@ -328,7 +339,8 @@ class Core:
         except Dropped as dropped:
             self.endpoint.drops[dropped.reason] += 1
             return
-        call.acknowledge(request, crossing.outgoing, crossing.side, crossing.flow, self._now)
+        ack = SendAck(crossing.outgoing, crossing.flow, crossing.hops)
+        call.acknowledge(request, ack, crossing.side, self._now)
         self._carry_out(call)
 
     def _refuse(
@@ -405,6 +417,16 @@ class Core:
 
     def _note(self, level: int, text: str) -> None:
         self._notes.append(Note(level, text))
+
+    # -- the DNS
+
+    def to_ask(self) -> list[Question]:
+        """Each wants one `answered`."""
+        return self._finding.to_ask()
+
+    def answered(self, question: Question, answer: Answer, now: float) -> None:
+        self._now = now
+        self._finding.answered(question, answer, now)
 
     # -- the gateway
 

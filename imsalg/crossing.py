@@ -10,26 +10,34 @@ from imsalg.anchor import Side
 from imsalg.sdp.document import Document
 from imsalg.sip.endpoint import ClientTransaction, Flow, ServerTransaction
 from imsalg.sip.message import Request, Response
+from imsalg.sip.values import Uri
 
 if TYPE_CHECKING:
     from imsalg.call import Call
+    from imsalg.forwarding import Departure
     from imsalg.registration import Registering
+
+
+Hops = tuple[Uri, ...]
+"""What a server of the core is found by, tried in order (RFC 3263)."""
 
 
 @dataclass(slots=True, eq=False)
 class Crossing:
     """One request: the server transaction it came by and the client transaction it leaves by.
 
-    side: where it came from. request: as received. outgoing, flow: what leaves, and where to. The proxy's own
-    requests have no server transaction. sent: the client transaction was asked for. answered: the final
-    status its sender was given, 0 if none yet. final: the other side's, until it is passed on. deadline: when
-    an INVITE is given up. offer: the session description it carried, if that was an offer.
+    side: where it came from. request: as received. outgoing, flow: what leaves, and where to; with `hops`
+    that is so once a server was found, and before it is where it came from. The proxy's own requests have no
+    server transaction. sent: the client transaction was asked for. answered: the final status its sender was
+    given, 0 if none yet. final: the other side's, until it is passed on. deadline: when an INVITE is given
+    up. offer: the session description it carried, if that was an offer.
     """
 
     side: Side
     request: Request
     outgoing: Request
     flow: Flow
+    hops: Hops = ()
     server: ServerTransaction | None = None
     client: ClientTransaction | None = None
     sent: bool = False
@@ -39,6 +47,7 @@ class Crossing:
     offer: Document | None = None
     call: Call | None = None
     registering: Registering | None = None
+    departure: Departure | None = None
 
     @property
     def accepted(self) -> bool:
@@ -74,6 +83,7 @@ class SendAck:
 
     request: Request
     flow: Flow
+    hops: Hops = ()
 
 
 @dataclass(frozen=True, slots=True)

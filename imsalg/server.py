@@ -19,10 +19,13 @@ from agw.iq.connection import Certificates
 from agw.iq.messages import ErrorReply, Hello, Notice, Reply
 from imsalg.config import AccessConfig, CoreConfig, ProxyConfig
 from imsalg.core import Core
+from imsalg.names import Answer
 from imsalg.sip.grammar import printable
+from imsalg.sip.locate import Question
 from imsalg.store import Keeping, SqliteStore, epoch
 from imsalg.transport.connection import ConnectionLimits
 from imsalg.transport.listener import Listener
+from imsalg.transport.nameservers import Nameservers
 from imsalg.transport.shell import Shell
 from imsalg.transport.tls import TlsFiles
 
@@ -64,6 +67,7 @@ class Proxy:
             on_message=self._gateway_message,
             certificates=Certificates(config.gateway.cert, config.gateway.key, config.gateway.ca),
         )
+        self._nameservers = Nameservers(config.core.nameservers, self._dns_answer)
         self._iq_task: asyncio.Task[None] | None = None
         self._status: asyncio.Server | None = None
         self._keeping: Keeping | None = None
@@ -93,7 +97,8 @@ class Proxy:
         for access in self._config.access:
             log.info("access %s on %s (%s)", access.name, access.listen, ", ".join(access.transports))
         core = self._config.core
-        log.info("core on %s (%s), next hop %s", core.listen, ", ".join(core.transports), core.next_hop)
+        transports, next_hops = ", ".join(core.transports), ", ".join(core.next_hops)
+        log.info("core on %s (%s), next hop %s", core.listen, transports, next_hops)
 
     async def close(self) -> None:
         """Ends every call, waits a moment for what that takes, and closes everything."""
@@ -106,6 +111,7 @@ class Proxy:
             with contextlib.suppress(OSError):
                 os.unlink(self._config.status.socket)
         await self._shell.close()
+        await self._nameservers.close()
         await self._iq.close()
         if self._iq_task:
             await self._iq_task
@@ -133,9 +139,16 @@ class Proxy:
     def _gateway_message(self, message: Reply | ErrorReply | Notice) -> None:
         self._shell.run(self.core.gateway_message, message, time.monotonic())
 
+    # -- the DNS ---------------------------------------------------------------------------------------------
+
+    def _dns_answer(self, question: Question, answer: Answer) -> None:
+        self._shell.run(self.core.answered, question, answer, time.monotonic())
+
     def _drain(self) -> None:
-        """What the core has for others than SIP: the gateway and the log. A command that cannot be sent is
-        answered by the core's own time limit."""
+        """What the core has for others than SIP: the gateway, the DNS and the log. A command that cannot be
+        sent is answered by the core's own time limit."""
+        for question in self.core.to_ask():
+            self._nameservers.ask(question)
         for request in self.core.iq_to_send():
             self._iq.send(request)
         while (note := self.core.next_note()) is not None:

@@ -67,12 +67,14 @@ class Flow:
     """A pair of addresses that messages go between.
 
     local: the address we listen on, also for connections that we open. remote: the peer, of an accepted
-    connection its source address; the host may be a DNS name where we send first (the shell resolves it).
+    connection its source address. domain: what the certificate of a peer we connect to must name (RFC 5922
+    section 7.1), "" for its address.
     """
 
     transport: Transport
     local: Address
     remote: Address
+    domain: str = ""
 
 
 def own_via(flow: Flow, branch: str) -> str:

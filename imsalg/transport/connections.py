@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 from imsalg.sip.endpoint import Flow, Transport
 from imsalg.sip.shares import Shares, source_of
@@ -18,11 +19,11 @@ from imsalg.sip.values import Address
 from imsalg.transport.connection import Connection, ConnectionLimits
 from imsalg.transport.framing import Framing, Plain, Received
 from imsalg.transport.listener import Listener
-from imsalg.transport.resolver import ResolveError, Resolver, family_of, is_numeric
 from imsalg.transport.tls import Credentials, Tls
+from imsalg.transport.udp import family_of
 from imsalg.transport.websocket import WebSocket
 
-CONNECT_LIMIT = 4.0  # seconds until the next address is tried; timer B has patience for 32
+CONNECT_LIMIT = 4.0  # seconds; timer B has patience for 32
 BACKLOG = 512
 
 
@@ -38,18 +39,16 @@ class Connections:
         on_closed: Callable[[Flow], None],
         drops: Counter[str],
         limits: ConnectionLimits,
-        resolver: Resolver,
     ) -> None:
         self.limits = limits
         self._on_received, self._on_failed, self._on_closed = on_received, on_failed, on_closed
         self._drops = drops
-        self._resolver = resolver
         self._listeners: dict[Address, Listener] = {}
         self._credentials: dict[Address, Credentials] = {}
         self._servers: list[asyncio.Server] = []
         self._connections: set[Connection] = set()
         self._accepted = Shares(limits.per_source)
-        self._by_flow: dict[Flow, Connection] = {}  # under the name it was asked for, and the numeric address
+        self._by_flow: dict[Flow, Connection] = {}  # with the domain it was asked for, and without
         self._openings: dict[Flow, _Opening] = {}
 
     def __len__(self) -> int:
@@ -117,7 +116,7 @@ class Connections:
         error = ""
         try:
             connection = await self._connect(flow)
-        except (OSError, ResolveError, TimeoutError) as failure:
+        except (OSError, TimeoutError) as failure:
             error = str(failure) or "connection timed out"
         finally:
             del self._openings[flow]
@@ -132,32 +131,18 @@ class Connections:
             connection.send(data)
 
     async def _connect(self, flow: Flow) -> Connection:
-        """Each address of the name in turn (RFC 3263 section 4.3)."""
-        family = family_of(flow.local.host)
-        hosts: tuple[str, ...] = (flow.remote.host,)
-        if not is_numeric(flow.remote.host):
-            hosts = await self._resolver.addresses(flow.remote.host, family)
-        elif family_of(flow.remote.host) != family:
-            raise OSError("another address family than ours")
-        error: OSError | TimeoutError = OSError("no address")
-        for host in hosts:
-            there = self._by_flow.get(Flow(flow.transport, flow.local, Address(host, flow.remote.port)))
-            if there is not None and (not flow.transport.secure or there.name == flow.remote.host):
-                return there
-            try:
-                return await self._connect_to(flow, Address(host, flow.remote.port))
-            except (OSError, TimeoutError) as failure:
-                error = failure
-        raise error
-
-    async def _connect_to(self, flow: Flow, remote: Address) -> Connection:
         """With TLS, the peer shows that it is whom the flow names (RFC 5922 section 7.3)."""
-        name = flow.remote.host
+        if family_of(flow.remote.host) != family_of(flow.local.host):
+            raise OSError("another address family than ours")
+        name = flow.domain or flow.remote.host
+        there = self._by_flow.get(replace(flow, domain=""))
+        if there is not None and (not flow.transport.secure or there.name == name):
+            return there
         async with asyncio.timeout(CONNECT_LIMIT):
             _, connection = await asyncio.get_running_loop().create_connection(
-                lambda: self._connection(flow.transport, flow.local, remote, name),
-                remote.host,
-                remote.port,
+                lambda: self._connection(flow.transport, flow.local, flow.remote, name),
+                flow.remote.host,
+                flow.remote.port,
                 local_addr=(flow.local.host, 0),
             )
             try:

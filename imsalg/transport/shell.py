@@ -28,7 +28,6 @@ from imsalg.transport.connection import ConnectionLimits
 from imsalg.transport.connections import Connections
 from imsalg.transport.framing import Received
 from imsalg.transport.listener import Listener
-from imsalg.transport.resolver import ResolveError, Resolver, family_of, is_numeric
 from imsalg.transport.udp import Datagram, UdpListener
 
 ROUNDS = 16  # of output that causes output (a send that fails at once), before the loop gets its turn
@@ -36,7 +35,6 @@ GRAIN = 0.02  # seconds a timer may fire late, so that many fire together
 ERROR_PAUSE = 1.0  # seconds until a machine whose timer raised is asked again
 SLICE = 0.01  # seconds of serving what waits before the sockets are read again
 REPORT = 10.0  # seconds between two lines about an overload
-MAX_UNRESOLVED = 1024  # datagrams that wait for a name
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -91,7 +89,6 @@ class Shell:
         self._machine = machine
         self._listen = listen
         self._also_drain = also_drain
-        self._resolver = Resolver()
         self._udp: dict[Address, UdpListener] = {}
         self._connections = Connections(
             self._receive_messages,
@@ -99,9 +96,7 @@ class Shell:
             self._peer_closed,
             self.drops,
             limits or ConnectionLimits(),
-            self._resolver,
         )
-        self._sending: set[asyncio.Task[None]] = set()  # datagrams that wait for a name
         self._timer: asyncio.TimerHandle | None = None
         self._armed = 0.0  # when the timer fires
         self._draining = False
@@ -127,13 +122,9 @@ class Shell:
         self._closed = True
         if self._timer:
             self._timer.cancel()
-        for task in self._sending:
-            task.cancel()
-        await asyncio.gather(*self._sending, return_exceptions=True)
         await self._connections.close()
         for listener in self._udp.values():
             listener.close()
-        await self._resolver.close()
 
     def run(self, method: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
         """Calls one of the machine's methods, guarded, and drains."""
@@ -256,27 +247,9 @@ class Shell:
     def _send(self, flow: Flow, data: bytes) -> None:
         if flow.transport is not Transport.UDP:
             self._connections.send(flow, data)
-        elif is_numeric(flow.remote.host):
-            self._send_datagram(flow, flow.remote, data)
-        elif len(self._sending) < MAX_UNRESOLVED:
-            task = asyncio.create_task(self._resolve_and_send(flow, data))
-            self._sending.add(task)
-            task.add_done_callback(self._sending.discard)
-        else:
-            self.drops["udp_unresolved_full"] += 1
-
-    async def _resolve_and_send(self, flow: Flow, data: bytes) -> None:
+            return
         try:
-            addresses = await self._resolver.addresses(flow.remote.host, family_of(flow.local.host))
-        except ResolveError as error:
-            self.drops["udp_unresolved"] += 1
-            self._failed(flow, str(error))
-        else:
-            self._send_datagram(flow, Address(addresses[0], flow.remote.port), data)
-
-    def _send_datagram(self, flow: Flow, remote: Address, data: bytes) -> None:
-        try:
-            self._udp[flow.local].send(data, remote)
+            self._udp[flow.local].send(data, flow.remote)
         except (OSError, KeyError) as error:
             self.drops["udp_send_failed"] += 1
             self._failed(flow, f"{type(error).__name__}: {error}")

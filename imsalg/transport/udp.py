@@ -17,13 +17,17 @@ from collections import Counter
 from collections.abc import Callable
 
 from imsalg.sip.values import Address
-from imsalg.transport.resolver import family_of
 
 MAX_DATAGRAM = 65535
 BATCH = 1024  # datagrams read before others get their turn: all there are, but in a flood
 SOCKET_BUFFER = 4 * 1024 * 1024  # asked for; the kernel gives what net.core.rmem_max allows
 
 Datagram = tuple[bytes, Address]
+
+
+def family_of(host: str) -> socket.AddressFamily:
+    """Of a numeric host."""
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 class UdpListener:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import base64
 import random
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -43,8 +44,10 @@ from agw.iq.messages import Request as IqRequest
 from imsalg.config import AccessConfig, CoreConfig, GatewayConfig, ProxyConfig
 from imsalg.core import Core
 from imsalg.crossing import Note
+from imsalg.names import Answer
 from imsalg.policy.treatment import Mechanism
 from imsalg.sip.endpoint import Address, Flow, Transport
+from imsalg.sip.locate import Question, Record
 from imsalg.sip.message import parse_message
 from tests.sim.peer import Peer, Talk
 from tests.sim.sdp import crypto, media, protected, session
@@ -99,6 +102,8 @@ class World:
 
     held: while True, the gateway's replies wait (`answer_gateway` lets them go). fail: error codes that the
     next requests are answered with, if they release nothing. asked: all requests on Iq.
+
+    dns: what it knows, by name and type; None: no server answers. looked_up: what it was asked.
     """
 
     def __init__(
@@ -119,6 +124,9 @@ class World:
         self.notes: list[Note] = []
         self.held = False
         self.fail: deque[ErrorCode] = deque()
+        self.dns: dict[tuple[str, str], Sequence[Record]] | None = {}
+        self.ttl: float | None = 60.0
+        self.looked_up: list[Question] = []
         self.peers: dict[Address, Peer] = {}
         self._agw, self._loss = agw, loss
         self._replies: list[FromGateway] = []
@@ -305,6 +313,12 @@ class World:
             while self._replies and self.connected and not self.held:
                 moved = True
                 self.core.gateway_message(self._replies.pop(0), self.now)
+            for question in self.core.to_ask():
+                moved = True
+                self.looked_up.append(question)
+                if self.dns is not None:
+                    records = self.dns.get((question.name, question.kind.value), ())
+                    self.core.answered(question, Answer(records, self.ttl), self.now)
             for flow, data in self.core.to_send():
                 moved = True
                 self._deliver(flow, data)

@@ -10,7 +10,6 @@ import random
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,7 +25,6 @@ from imsalg.sip.endpoint import (
 )
 from imsalg.sip.message import Request, make_response, parse_message
 from imsalg.sip.values import Address
-from imsalg.transport import resolver
 from imsalg.transport.connection import ConnectionLimits
 from imsalg.transport.listener import Listener
 from imsalg.transport.shell import Shell
@@ -412,129 +410,3 @@ async def test_connections_over_the_limit_are_refused_in_both_directions() -> No
         await until(lambda: site.shell.connections == 0)
         site.request(site.flow(other.address, Transport.TCP))
         await until(lambda: site.machine.responses)
-
-
-# -- names
-
-
-@pytest.fixture
-def lookups(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What was asked; `edge.example` is known, first at an address where nobody is."""
-    asked: list[str] = []
-
-    async def lookup(host: str, family: socket.AddressFamily) -> tuple[str, ...]:
-        asked.append(host)
-        await asyncio.sleep(0.01)
-        if host != "edge.example" or family != socket.AF_INET:
-            raise socket.gaierror(socket.EAI_NONAME, "unknown name")
-        return ("127.0.0.2", "127.0.0.1")
-
-    monkeypatch.setattr(resolver, "system_lookup", lookup)
-    return asked
-
-
-def test_a_name_is_looked_up_once_and_each_address_is_tried(lookups: list[str]) -> None:
-    @looped
-    async def run() -> None:
-        async with Site() as one, Site() as two:
-            for _ in range(3):
-                one.request(one.flow(Address("edge.example", two.address.port), Transport.TCP))
-            await until(lambda: len(one.machine.responses) == 3)
-            one.request(one.flow(Address("EDGE.example.", two.address.port), Transport.TCP))
-            await until(lambda: len(one.machine.responses) == 4)
-            assert one.shell.connections == 1
-            two.request(two.machine.requests[0].flow)
-            await until(lambda: one.machine.requests)
-            # What arrives is told with the numeric address, whatever was asked for.
-            assert one.machine.requests[0].flow == one.flow(two.address, Transport.TCP)
-
-    run()
-    assert lookups == ["edge.example"]
-
-
-def test_a_name_over_udp(lookups: list[str]) -> None:
-    @looped
-    async def run() -> None:
-        async with Site() as one, Site("127.0.0.2") as two:
-            one.request(one.flow(Address("edge.example", two.address.port)))
-            await until(lambda: one.machine.responses)
-
-    run()
-
-
-@pytest.mark.parametrize("transport", [Transport.UDP, Transport.TCP])
-def test_an_unknown_name_fails_and_is_remembered_as_unknown(lookups: list[str], transport: Transport) -> None:
-    @looped
-    async def run() -> None:
-        async with Site() as site:
-            for count in (1, 2):
-                site.request(site.flow(Address("nowhere.example", 5060), transport))
-                await until(lambda count=count: len(site.machine.failures) == count)
-
-    run()
-    assert lookups == ["nowhere.example"]
-
-
-def test_a_name_without_an_address_of_our_family_fails(lookups: list[str]) -> None:
-    @looped
-    async def run() -> None:
-        async with Site("::1") as site:
-            site.request(site.flow(Address("edge.example", 5060)))
-            await until(lambda: site.machine.failures)
-
-    run()
-
-
-def test_answers_are_forgotten_in_time_and_in_number(
-    lookups: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = [1000.0]
-    monkeypatch.setattr(resolver, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    monkeypatch.setattr(resolver, "MAX_NAMES", 2)
-
-    async def run() -> None:
-        names = resolver.Resolver()
-        for _ in range(2):
-            assert await names.addresses("edge.example", socket.AF_INET) == ("127.0.0.2", "127.0.0.1")
-        assert len(lookups) == 1
-        clock[0] += resolver.KEEP
-        await names.addresses("edge.example", socket.AF_INET)
-        assert len(lookups) == 2
-        for name in ("a.example", "b.example"):
-            with pytest.raises(resolver.ResolveError, match=f"{name} has no IPv4 address"):
-                await names.addresses(name, socket.AF_INET)
-        await names.addresses("edge.example", socket.AF_INET)
-        assert len(lookups) == 5
-
-    asyncio.run(run())
-
-
-@looped
-async def test_a_connection_that_brings_nothing_whole_is_closed_early() -> None:
-    async with (
-        Site(limits=ConnectionLimits(first=0.2)) as site,
-        connected(site.address) as (slow, writer),
-        connected(site.address) as (good, to),
-    ):
-        to.write(options())
-        await read_message(good)
-        closed = asyncio.ensure_future(slow.read())
-        while not closed.done():
-            writer.write(b"X")
-            await asyncio.sleep(0.02)
-        assert site.shell.drops["tcp_idle_closed"] == 1
-        assert site.shell.connections == 1
-
-
-@looped
-async def test_keep_alives_of_a_peer_that_does_not_read_are_bounded() -> None:
-    async with (
-        Site(limits=ConnectionLimits(write_buffer=100_000)) as site,
-        connected(site.address) as (_, writer),
-    ):
-        with contextlib.suppress(ConnectionError):
-            while not site.shell.drops["tcp_peer_too_slow"]:
-                writer.write(b"\r\n" * 50_000)
-                await asyncio.sleep(0.001)
-        assert site.shell.drops["tcp_peer_too_slow"] == 1
-        assert site.shell.connections == 0

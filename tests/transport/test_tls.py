@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import socket
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
@@ -16,7 +15,7 @@ import pytest
 
 from imsalg.sip.endpoint import Transport
 from imsalg.sip.values import Address
-from imsalg.transport import resolver, tls
+from imsalg.transport import tls
 from imsalg.transport.connection import ConnectionLimits
 from imsalg.transport.tls import Credentials, TlsFiles
 from tests.transport.certificates import Authority
@@ -152,21 +151,15 @@ def test_a_server_that_is_not_whom_we_want_gets_nothing(
     run()
 
 
-def test_a_server_is_known_by_the_name_that_was_asked_for(
-    authority: Authority, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def lookup(host: str, family: socket.AddressFamily) -> tuple[str, ...]:
-        return ("127.0.0.1",)
-
-    monkeypatch.setattr(resolver, "system_lookup", lookup)
+def test_a_server_is_known_by_the_domain_that_was_looked_up(authority: Authority) -> None:
     files = authority.sign("core", "core.example", mutual=True)
 
     @looped
     async def run() -> None:
         async with secure(files) as one, secure(files) as two:
-            one.request(one.flow(Address("core.example", two.address.port), Transport.TLS))
+            one.request(replace(one.flow(two.address, Transport.TLS), domain="core.example"))
             await until(lambda: one.machine.responses)
-            one.request(one.flow(Address("other.example", two.address.port), Transport.TLS))
+            one.request(replace(one.flow(two.address, Transport.TLS), domain="other.example"))
             await until(lambda: one.machine.failures)
 
     run()
