@@ -170,7 +170,7 @@ class CoreConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 raise ValueError(f"next_hop: expected a sip URI, got {hop!r}")
             if not leaves_by(uri, self.transports):
                 what = Transport.of(uri) or "its transport"
-                raise ValueError(f"next_hop: {what} of {hop} is not among the transports")
+                raise ValueError(f"next_hop: {what} is not among the transports")
         for text in self.nameserver:
             _nameserver(text)
 

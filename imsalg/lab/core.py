@@ -35,6 +35,7 @@ from imsalg.sip.endpoint import (
     Transport,
 )
 from imsalg.sip.grammar import number, quote
+from imsalg.sip.locate import is_numeric
 from imsalg.sip.message import Request, Response, make_response
 from imsalg.sip.timers import Timers
 from imsalg.sip.values import Address, NameAddr, Uri, Via
@@ -269,6 +270,8 @@ class LabCore:
         transport = Transport.of(uri)
         if transport not in (Transport.UDP, Transport.TCP):
             raise Refused("a transport that is not served", 416)
+        if not is_numeric(uri.host):
+            raise Refused(f"{uri.host} is not looked up here: numeric addresses only", 503)
         remote = Address(uri.host, uri.port or transport.default_port)
         if remote == self._here:
             raise Refused("this request would come back", 482)

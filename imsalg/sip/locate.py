@@ -20,6 +20,7 @@ from typing import Protocol, TypeVar
 from imsalg.sip.hop import Flow, Transport
 from imsalg.sip.values import Address, Uri
 
+MAX_NAME = 253  # octets (RFC 1035 section 3.1)
 MAX_RECORDS = 32  # of one answer that are looked at
 
 T = TypeVar("T")
@@ -85,7 +86,7 @@ def locate(uri: Uri, sources: Mapping[Transport, Address], rng: Random) -> Serve
     """The servers a sip URI stands for. sources: the transports we can use, the preferred one first, and our
     address for each; servers of its address family only are looked for."""
     wanted = leaves_by(uri, sources)
-    if not wanted:
+    if not wanted or len(uri.host) > MAX_NAME:
         return
     name = "" if is_numeric(uri.host) else _plain(uri.host)
     addresses = partial(_addresses, sources=sources, domain=name, rng=rng)
@@ -112,7 +113,7 @@ def locate(uri: Uri, sources: Mapping[Transport, Address], rng: Random) -> Serve
 def leaves_by(uri: Uri, transports: Iterable[Transport]) -> list[Transport]:
     """Those of our transports that a request for a SIP URI may leave by: the one it names; where it names
     none, any for a domain, and UDP or TLS for a server (RFC 3263 section 4.1)."""
-    transports = [each for each in transports if each in _SERVICES]
+    transports = [each for each in transports if each in _SERVICES and uri.host]
     if uri.scheme == "sip" and not uri.param("transport") and uri.port is None and not is_numeric(uri.host):
         return transports
     return [each for each in transports if each is Transport.of(uri)]
