@@ -365,21 +365,8 @@ class Call:
         if response.status >= 300:
             self._decline(crossing, outgoing)
             return
-        if crossing is self.invite and self._branches.ended(response):
-            if response.status >= 200:
-                self._fail(crossing, response, 487, "its early dialog has ended")
-            return
-        if crossing is self.invite:
-            branch = self._branches.made_by(response)
-        else:
-            branch = self._branches.of(crossing.request, crossing.side)
-        if branch is None and response.status < 200:
-            self.effects.append(
-                Note(logging.WARNING, f"{self.token}: a dialog over the limit of {MAX_BRANCHES}")
-            )
-            return
+        branch = self._dialog_of(crossing, response)
         if branch is None:
-            self._fail(crossing, response, 503, f"more dialogs than {MAX_BRANCHES}")
             return
         if invite or crossing.request.method == "UPDATE":
             branch.dialog.toward(crossing.side is self.caller).refresh(response.headers)
@@ -404,6 +391,29 @@ class Call:
             fail(500, "a 2xx without the answer")
         else:
             proceed()
+
+    def _dialog_of(self, crossing: Crossing, response: Response) -> Branch | None:
+        """The dialog of a provisional or successful response. None: that is over, or one too many, and the
+        response goes no further."""
+        if crossing is not self.invite:
+            branch = self._branches.of(crossing.request, crossing.side)
+            if branch is None and response.status >= 200:
+                self._settle(crossing)
+                self._refuse(crossing, 481, "")
+                if crossing.request.method == "INVITE":
+                    self._hang_up(crossing, response)
+            return branch
+        if self._branches.ended(response):
+            status, reason = 487, "a response of an early dialog that is over"
+        elif (branch := self._branches.made_by(response)) is not None:
+            return branch
+        else:
+            status, reason = 503, f"more than {MAX_BRANCHES} dialogs"
+        if response.status >= 200:
+            self._fail(crossing, response, status, reason)
+        else:
+            self.effects.append(Note(logging.WARNING, f"{self.token}: {response.status} dropped: {reason}"))
+        return None
 
     def _described(
         self,

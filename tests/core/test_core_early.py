@@ -226,6 +226,22 @@ def test_a_request_that_waited_until_its_early_dialog_was_over_is_481_p26(world,
     assert world.network.expect("ACK").body
 
 
+def test_a_response_that_waited_until_its_early_dialog_was_over_is_481_p26(world, alice, forked):
+    """The 200 to an UPDATE in one early dialog comes while the 2xx of another is with the gateway."""
+    invite, there = forked
+    early = world.network.reply(there, 183, ("Require", "100rel"), ("RSeq", "1"), sdp=answer(1), tag="fork1")
+    alice.expect(183)
+    world.network.dialog(there, early).request("UPDATE", sdp=answer(3))
+    update = alice.expect("UPDATE")
+    world.held = True
+    world.network.reply(there, 200, sdp=answer(2), tag="fork2")
+    alice.reply(update, 200, sdp=session("192.0.2.10", media(4000, "RTP/SAVP", crypto("k"))))
+    world.answer_gateway()
+    world.network.expect(481)
+    alice.dialog(invite, alice.expect(200)).ack()
+    assert set(modes(world)) == {"core", "access.2"}
+
+
 def test_a_2xx_of_a_dialog_that_199_has_ended_is_hung_up_p26(world, alice, forked):
     _, there = forked
     ring(world, alice, there, 1)
