@@ -135,7 +135,12 @@ class Branches:
     def hear(self, chosen: Negotiation) -> Wanted:
         """What the gateway shall have for this dialog's media to be heard, and those of the others not."""
         self._heard = [*(media for media in self._heard if media is not chosen), chosen]
-        return select([branch.media for branch in self], chosen)
+        return self.wanted()
+
+    def wanted(self, changed: Negotiation | None = None) -> Wanted:
+        """What the gateway shall have as it is now. changed: whose media count while none are heard."""
+        heard = self._heard[-1] if self._heard else changed
+        return select([branch.media for branch in self], heard) if heard is not None else {}
 
     def confirm(self, chosen: Branch) -> Wanted:
         """A 2xx has come for it: the early dialogs beside it are over."""
@@ -145,18 +150,14 @@ class Branches:
         return {**dict.fromkeys(names), **self.hear(chosen.media)}
 
     def drop(self, tag: str) -> Wanted | None:
-        """A dialog is over: its own terminations go, and if it was heard, the one before it is again. None:
-        there was no such dialog."""
+        """A dialog is over; if it was heard, the one before it is again. Gives its own terminations, which
+        go; None: there was no such dialog."""
         if tag not in self._by_tag:
             return None
-        before = self._heard[-1:]
         gone = self._take(tag)
         media = [self.root, *(branch.media for branch in self)]
         used = {name for negotiation in media for name in negotiation.names.values()}
-        released = dict.fromkeys(name for name in gone.media.names.values() if name not in used)
-        if self._heard and before != self._heard[-1:]:
-            return {**released, **self.hear(self._heard[-1])}
-        return released
+        return dict.fromkeys(name for name in gone.media.names.values() if name not in used)
 
     def agreed(self) -> list[Branch]:
         """Those that go on after a restart, the one that is heard last."""

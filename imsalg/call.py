@@ -315,7 +315,8 @@ class Call:
         passed = branch.passed(side, request.cseq.number)
         if found is None:
             if branch.awaits(side):  # the offer of the 2xx stays without an answer
-                self._descriptions.settle(branch.media.rollback())
+                branch.media.rollback()
+                self._descriptions.settle(partial(self._branches.wanted, branch.media))
             send()
         elif found.sdp in passed:
             found.replace(outgoing, passed[found.sdp])
@@ -499,17 +500,18 @@ class Call:
         if media.pending is None:
             media.reopen(crossing.offer)  # a provisional response may have had an answer
         if media.pending is not None and media.pending.offer is crossing.offer:
-            self._descriptions.settle(media.rollback())
+            media.rollback()
+            self._descriptions.settle(partial(self._branches.wanted, media))
 
     def _drop_branch(self, tag: str) -> None:
         """A dialog ended, and with the last one the call."""
-        wanted = self._branches.drop(tag)
-        if wanted is None:
+        released = self._branches.drop(tag)
+        if released is None:
             return
         if not self._branches and self.invite.answered:
             self._close()
         else:
-            self._descriptions.settle(wanted)
+            self._descriptions.settle(lambda: {**released, **self._branches.wanted()})
 
     def end(self, reason: str, status: int, now: float) -> None:
         """End the call from the middle: BYE to both sides, or a final response to its INVITE and CANCEL."""

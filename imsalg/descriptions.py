@@ -101,9 +101,9 @@ class Descriptions:
 
         self._steps.want(self._branches.confirm(branch), confirmed, self._misled)
 
-    def settle(self, wanted: Wanted) -> None:
-        """Have the gateway follow what holds already, in its turn."""
-        self._steps.run(lambda: self._steps.want(wanted, lambda: None, self._misled))
+    def settle(self, wanted: Callable[[], Wanted]) -> None:
+        """Have the gateway follow what holds already, in its turn; by then it may be something else."""
+        self._steps.run(lambda: self._steps.want(wanted(), lambda: None, self._misled))
 
     def _translate(
         self,

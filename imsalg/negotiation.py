@@ -275,7 +275,7 @@ class Negotiation:
         if self.latest is not None and self.latest.offer is offer:
             self.pending = replace(self.latest, answer=None, reserved={})
 
-    def rollback(self) -> Wanted:
+    def rollback(self) -> None:
         """The pending offer was refused: the media are as they were (trap P29), even if they have followed a
         preview of its answer."""
         exchange, self.pending = self.pending, None
@@ -286,7 +286,6 @@ class Negotiation:
                 dict(before.keys),
                 dict(before.streams),
             )
-        return self.wanted()
 
     # -- what the gateway shall have
 

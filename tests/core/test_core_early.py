@@ -242,6 +242,37 @@ def test_a_response_that_waited_until_its_early_dialog_was_over_is_481_p26(world
     assert set(modes(world)) == {"core", "access.2"}
 
 
+def test_a_refused_update_does_not_let_its_dialog_be_heard_p26_p29(world, alice, forked):
+    invite, there = forked
+    one = ring(world, alice, there, 1)
+    ring(world, alice, there, 2)
+    before = world.legs()
+    alice.dialog(invite, one).request("UPDATE", sdp=protected("192.0.2.10", "n", port=4444))
+    world.network.reply(world.network.expect("UPDATE"), 488)
+    alice.expect(488)
+    assert world.legs() == before
+
+
+def test_an_answer_that_waits_while_another_dialog_ends_is_not_taken_back_p26_p27(world, alice):
+    """Late offers of two forks that both answer; the ACK of one is with the gateway as the other hangs up."""
+    invite = alice.invite("sip:bob@home.example")
+    there = world.network.expect("INVITE")
+    near = session("192.0.2.10", media(4000, "RTP/SAVP", crypto("k")))
+    talks = []
+    for number in (1, 2):
+        ok = world.network.reply(there, 200, sdp=answer(number), tag=f"fork{number}")
+        talks.append((alice.dialog(invite, alice.expect(200)), world.network.dialog(there, ok)))
+    talks[1][0].ack(sdp=near)
+    world.network.expect("ACK")
+    world.held = True
+    talks[0][0].ack(sdp=near)
+    talks[1][1].request("BYE")
+    alice.reply(alice.expect("BYE"), 200)
+    world.answer_gateway()
+    assert modes(world) == {"core.1": Mode.SENDRECV, "access.1": Mode.SENDRECV}
+    assert world.leg("core").remote.host == "203.0.113.1"
+
+
 def test_a_2xx_of_a_dialog_that_199_has_ended_is_hung_up_p26(world, alice, forked):
     _, there = forked
     ring(world, alice, there, 1)
