@@ -175,7 +175,8 @@ class Admission:
         headers.set("P-Visited-Network-ID", quote(self._config.visited_network))
         self._charge(headers)
         crossing.hops = self._routes.to_home(crossing.outgoing)
-        headers.prepend("Path", self._routes.path(registering.token, crossing.hops))
+        outbound = _is_outbound(crossing.request)
+        headers.prepend("Path", self._routes.path(registering.token, crossing.hops, outbound=outbound))
 
     def _from_ue(self, crossing: Crossing, access: AccessConfig, now: float) -> Call | None:
         """An initial request from a UE (TS 24.229 clause 5.2.6.3)."""
@@ -204,6 +205,8 @@ class Admission:
     def _from_core(self, crossing: Crossing, token: str | None, now: float) -> Call | None:
         """An initial request for a UE (TS 24.229 clause 5.2.6.4)."""
         binding = self._registrations.find(token) if token else None
+        if binding is None and token and self._registrations.tokens.is_ours(token):
+            raise PeerError("nobody is registered there any more", 430)  # RFC 5626 section 5.3
         crossing.flow, access, binding = self._to_ue(crossing.outgoing, binding)
         trust.to_ue(crossing.outgoing.headers)
         mechanisms: frozenset[Mechanism] = binding.mechanisms if binding else frozenset()
@@ -215,6 +218,8 @@ class Admission:
             said = outgoing.headers.values("P-Called-Party-ID") or outgoing.headers.values("To")
             binding = self._registrations.by_contact(outgoing.uri, said)
         if binding is not None:
+            if binding.lost:
+                raise PeerError("the connection of this UE has gone", 430)
             return binding.flow, binding.access, binding
         uri = Uri.parse(outgoing.uri)
         for access in self._config.access:
@@ -375,3 +380,11 @@ def _is_emergency(request: Request) -> bool:
     """RFC 5031: urn:service:sos and what is below it."""
     uri = Uri.parse(request.uri)
     return uri.scheme == "urn" and (uri.opaque + ".").lower().startswith("service:sos.")
+
+
+def _is_outbound(register: Request) -> bool:
+    """A UE that registers each of its flows by itself, and we are its first hop (RFC 5626 section 5.1)."""
+    contacts = [NameAddr.parse(value) for value in register.headers.values("Contact") if value != "*"]
+    return len(register.headers.values("Via")) == 1 and any(
+        contact.param("reg-id") and contact.param("+sip.instance") for contact in contacts
+    )

@@ -23,6 +23,7 @@ from imsalg.config import ProxyConfig
 from imsalg.crossing import Ask, Cancel, Crossing, Note, Respond, Send, SendAck
 from imsalg.errors import BadMessage, PeerError
 from imsalg.finding import Finding
+from imsalg.flowtoken import KEY, FlowTokens
 from imsalg.forwarding import Forwarding
 from imsalg.gatelink import GatewayLink
 from imsalg.intake import Standing
@@ -63,6 +64,7 @@ class Core:
             config.registration.min_expires,
             config.registration.max_expires,
             Shares(config.sources.registrations),
+            FlowTokens(rng.randbytes(KEY)),
         )
         self._sources = Sources(config, self.registrations, self._notes.append)
         self.endpoint = Endpoint(
@@ -136,6 +138,7 @@ class Core:
     def closed(self, flow: Flow, now: float) -> None:
         """The connection of a peer that had opened it is gone."""
         self._now = now
+        self.registrations.lose(flow)
         self.endpoint.closed(flow, now)
         self._events()
 

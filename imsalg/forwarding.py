@@ -117,8 +117,11 @@ class Forwarding:
         crossing = transaction.owner
         if not isinstance(crossing, Crossing) or transaction is not crossing.client:
             return
-        failure = self._failure(crossing, 503 if cause is Cause.TRANSPORT else 408)
         departure = crossing.departure
+        status = 503 if cause is Cause.TRANSPORT else 408
+        if status == 503 and departure is None and crossing.flow.transport.reliable:
+            status = 430  # to a UE: the home network may have another flow to it (RFC 5626 section 5.3)
+        failure = self._failure(crossing, status)
         why = f"{cause} {detail}".rstrip()
         if departure is None or departure.settled or (departure.heard and cause is Cause.TIMEOUT):
             self._say(crossing, why)

@@ -15,6 +15,7 @@ from typing import Protocol
 from imsalg import mediasec, trust
 from imsalg.config import AccessConfig
 from imsalg.errors import BadMessage, PeerError
+from imsalg.flowtoken import FlowTokens
 from imsalg.policy.treatment import Mechanism
 from imsalg.records import BindingRecord
 from imsalg.sip.hop import Flow
@@ -39,6 +40,7 @@ class Binding:
     P25).
 
     contacts: Contact URI -> when it expires. associated: P-Associated-URI values, the default identity first.
+    lost: the connection that is its flow has gone; the UE is not reached before it registers over another.
     """
 
     token: str
@@ -51,6 +53,7 @@ class Binding:
     mechanisms: frozenset[Mechanism]
     key: tuple[str, str] = ("", "")
     timer: Running[Binding] | None = None
+    lost: bool = False
 
     @property
     def expires(self) -> float:
@@ -94,6 +97,7 @@ class Registrations:
     min_expires: int
     max_expires: int
     shares: Shares
+    tokens: FlowTokens
     changed: Callable[[str], None] = field(default=lambda token: None)
     _by_token: dict[str, Binding] = field(default_factory=dict)
     _by_flow: dict[Flow, dict[str, Binding]] = field(default_factory=dict)
@@ -162,7 +166,7 @@ class Registrations:
         if known is None and contacts:
             self._check_limits(flow, access)
         return Registering(
-            known.token if known else rng.randbytes(12).hex(),
+            known.token if known else self.tokens.mint(rng),
             key,
             aor,
             access,
@@ -242,17 +246,24 @@ class Registrations:
             record.associated,
             record.mechanisms & frozenset(access.mechanisms),
             record.key,
+            lost=record.flow.transport.reliable,  # its connection was to the process before us
         )
         self._add(binding)
         return binding
 
     def _add(self, binding: Binding) -> None:
         self._by_token[binding.token] = self._by_key[binding.key] = binding
-        self._by_flow.setdefault(binding.flow, {})[binding.token] = binding
+        if not binding.lost:
+            self._by_flow.setdefault(binding.flow, {})[binding.token] = binding
         self.shares.take(source_of(binding.flow.remote.host))
         for uri in binding.contacts:
             self._by_contact.setdefault(uri, {})[binding.token] = binding
         binding.timer = self._timers.start(binding.expires, binding)
+
+    def lose(self, flow: Flow) -> None:
+        """A connection has gone. Whoever comes from the same address and port later on is somebody else."""
+        for binding in self._by_flow.pop(flow, {}).values():
+            binding.lost = True
 
     def _check_limits(self, flow: Flow, access: AccessConfig) -> None:
         """Of one more binding. Raises PeerError."""
@@ -272,10 +283,11 @@ class Registrations:
             del claims[binding.token]
             if not claims:
                 del self._by_contact[uri]
-        sharing = self._by_flow[binding.flow]
-        del sharing[binding.token]
-        if not sharing:
-            del self._by_flow[binding.flow]
+        if not binding.lost:
+            sharing = self._by_flow[binding.flow]
+            del sharing[binding.token]
+            if not sharing:
+                del self._by_flow[binding.flow]
         if binding.timer is not None:
             self._timers.cancel(binding.timer)
 

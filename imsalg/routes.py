@@ -37,9 +37,10 @@ class Routes:
         """Whether a URI is one of our own addresses."""
         return _place(uri) in self._ours
 
-    def path(self, token: str, hops: Hops) -> str:
-        """The Path value of a REGISTER (RFC 3327)."""
-        return self._own(token, usual(hops))
+    def path(self, token: str, hops: Hops, *, outbound: bool) -> str:
+        """The Path value of a REGISTER (RFC 3327); `ob` says that its token is good for one flow of a UE that
+        may have several (RFC 5626 section 5.1)."""
+        return self._own(token, usual(hops), ob=outbound)
 
     def pop(self, outgoing: Request) -> str | None:
         """Take our own Route values off the top: both of a doubled Record-Route, which have one token, but
@@ -76,12 +77,12 @@ class Routes:
             uri = NameAddr.parse(value).parsed_uri if value else None
             if uri and (uri.host.lower(), uri.port) == (self._core.host.lower(), self._core.port):
                 headers.pop_value(name)
-                headers.prepend(name, self._own(uri.user, leaves))
+                headers.prepend(name, self._own(uri.user, leaves, ob=uri.param("ob") is not None))
 
-    def _own(self, token: str | None, transport: Transport) -> str:
+    def _own(self, token: str | None, transport: Transport, *, ob: bool = False) -> str:
         """How the core reaches us."""
         user = f"{token}@" if token else ""
-        return f"<sip:{user}{self._core}{transport.uri_param};lr>"
+        return f"<sip:{user}{self._core}{transport.uri_param};lr{';ob' if ob else ''}>"
 
     def to_core(self, request: Request) -> Hops:
         """Where a request to the core goes: its first Route, else its URI, else the next hop. Raises

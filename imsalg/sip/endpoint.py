@@ -175,7 +175,7 @@ class Endpoint:
         for tx in list(self._by_flow.get(flow, ())):
             if isinstance(tx, ClientTransaction):
                 error = TransactionFailed(tx, Cause.TRANSPORT, "connection closed by peer")
-                self._run(tx, Signal.TRANSPORT_ERROR, now, error)
+                self._run(tx, Signal.FLOW_GONE, now, error)
 
     # What the transaction user wants.
 

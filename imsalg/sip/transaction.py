@@ -47,6 +47,7 @@ class Signal(StrEnum):
     SUCCESS = "2xx"
     FAILURE = "300-699"
     TRANSPORT_ERROR = "Transport Err."
+    FLOW_GONE = "Flow gone"
 
 
 class Timer(StrEnum):
@@ -135,10 +136,12 @@ CLIENT_INVITE = Machine(
         (State.CALLING, Timer.A): (_SEND, State.CALLING),
         (State.CALLING, Timer.B): (_FAIL, State.TERMINATED),
         (State.CALLING, Signal.TRANSPORT_ERROR): (_FAIL, State.TERMINATED),
+        (State.CALLING, Signal.FLOW_GONE): (_FAIL, State.TERMINATED),
         (State.CALLING, Signal.PROVISIONAL): (_DELIVER, State.PROCEEDING),
         (State.CALLING, Signal.SUCCESS): (_DELIVER, State.ACCEPTED),
         (State.CALLING, Signal.FAILURE): ((Action.SEND_ACK, Action.DELIVER), State.COMPLETED),
         (State.PROCEEDING, Signal.PROVISIONAL): (_DELIVER, State.PROCEEDING),
+        (State.PROCEEDING, Signal.FLOW_GONE): (_FAIL, State.TERMINATED),
         (State.PROCEEDING, Signal.SUCCESS): (_DELIVER, State.ACCEPTED),
         (State.PROCEEDING, Signal.FAILURE): ((Action.SEND_ACK, Action.DELIVER), State.COMPLETED),
         (State.PROCEEDING, Timer.CANCEL): (_FAIL, State.TERMINATED),
@@ -164,12 +167,14 @@ CLIENT_NON_INVITE = Machine(
         (State.TRYING, Timer.E): (_SEND, State.TRYING),
         (State.TRYING, Timer.F): (_FAIL, State.TERMINATED),
         (State.TRYING, Signal.TRANSPORT_ERROR): (_FAIL, State.TERMINATED),
+        (State.TRYING, Signal.FLOW_GONE): (_FAIL, State.TERMINATED),
         (State.TRYING, Signal.PROVISIONAL): (_DELIVER, State.PROCEEDING),
         (State.TRYING, Signal.SUCCESS): (_DELIVER, State.COMPLETED),
         (State.TRYING, Signal.FAILURE): (_DELIVER, State.COMPLETED),
         (State.PROCEEDING, Timer.E): (_SEND, State.PROCEEDING),
         (State.PROCEEDING, Timer.F): (_FAIL, State.TERMINATED),
         (State.PROCEEDING, Signal.TRANSPORT_ERROR): (_FAIL, State.TERMINATED),
+        (State.PROCEEDING, Signal.FLOW_GONE): (_FAIL, State.TERMINATED),
         (State.PROCEEDING, Signal.PROVISIONAL): (_DELIVER, State.PROCEEDING),
         (State.PROCEEDING, Signal.SUCCESS): (_DELIVER, State.COMPLETED),
         (State.PROCEEDING, Signal.FAILURE): (_DELIVER, State.COMPLETED),

@@ -82,6 +82,7 @@ class Connections:
             if not self._listeners[flow.local].opens(flow.transport):
                 self._drops["no_connection"] += 1
                 self._on_failed(flow, f"no {flow.transport} connection is there, and none is opened")
+                self._on_closed(flow)
                 return
             if len(self) >= self.limits.connections:
                 self._drops["tcp_connections_full"] += 1

@@ -10,6 +10,7 @@ with: it is logged with its traceback, counted in `drops["machine_error"]`, and 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import random
@@ -28,6 +29,7 @@ from imsalg.transport.connection import ConnectionLimits
 from imsalg.transport.connections import Connections
 from imsalg.transport.framing import Received
 from imsalg.transport.listener import Listener
+from imsalg.transport.stun import answer, is_stun
 from imsalg.transport.udp import Datagram, UdpListener
 
 ROUNDS = 16  # of output that causes output (a send that fails at once), before the loop gets its turn
@@ -145,8 +147,18 @@ class Shell:
     def _receive_datagrams(self, local: Address, datagrams: list[Datagram]) -> None:
         now = time.monotonic()
         for data, remote in datagrams:
+            if is_stun(data):
+                self._keep_alive(local, data, remote)
+                continue
             self._guarded(self._intake.put, data, Flow(Transport.UDP, local, remote), now)
         self._serve()
+
+    def _keep_alive(self, local: Address, data: bytes, remote: Address) -> None:
+        response = answer(data, remote)
+        self.drops["stun" if response else "stun_malformed"] += 1
+        if response:
+            with contextlib.suppress(OSError):
+                self._udp[local].send(response, remote)
 
     def _receive_messages(self, received: list[Received], flow: Flow) -> None:
         now = time.monotonic()

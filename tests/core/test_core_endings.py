@@ -222,11 +222,11 @@ def test_the_next_hop_cannot_be_reached(worlds):
     alice.expect(503)
 
 
-def test_a_ue_that_cannot_be_reached_is_503(world):
+def test_a_ue_that_cannot_be_reached_over_its_connection_is_430(world):
     alice = world.register(world.ue(10, 40123, transport=Transport.TCP), "alice")
     del world.peers[alice.address]
     world.network.call(alice, sdp=FAR)
-    world.network.expect(503)
+    world.network.expect(430)
     assert clean(world)
 
 

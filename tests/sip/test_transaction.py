@@ -30,6 +30,8 @@ FIGURES = {
         Proceeding | 2xx            | to TU             | Accepted
         Proceeding | 300-699        | send ACK, to TU   | Completed
         Proceeding | Timer CANCEL   | inform TU         | Terminated  +
+        Calling    | Flow gone      | inform TU         | Terminated  +
+        Proceeding | Flow gone      | inform TU         | Terminated  +
         Completed  | 300-699        | send ACK          | Completed
         Completed  | Transport Err. | inform TU         | Terminated
         Completed  | Timer D        | -                 | Terminated
@@ -40,12 +42,14 @@ FIGURES = {
         Trying     | Timer E        | send              | Trying
         Trying     | Timer F        | inform TU         | Terminated
         Trying     | Transport Err. | inform TU         | Terminated
+        Trying     | Flow gone      | inform TU         | Terminated  +
         Trying     | 1xx            | to TU             | Proceeding
         Trying     | 2xx            | to TU             | Completed
         Trying     | 300-699        | to TU             | Completed
         Proceeding | Timer E        | send              | Proceeding
         Proceeding | Timer F        | inform TU         | Terminated
         Proceeding | Transport Err. | inform TU         | Terminated
+        Proceeding | Flow gone      | inform TU         | Terminated  +
         Proceeding | 1xx            | to TU             | Proceeding
         Proceeding | 2xx            | to TU             | Completed
         Proceeding | 300-699        | to TU             | Completed

@@ -1,0 +1,138 @@
+"""A UE is reached over its own flow only (RFC 5626): what becomes of requests when that has gone."""
+
+import random
+
+import pytest
+
+from imsalg.flowtoken import KEY, FlowTokens
+from imsalg.sip.endpoint import Transport
+from tests.sim.sdp import session
+
+FAR = session("203.0.113.5")
+STREAMS = [Transport.TCP, Transport.TLS, Transport.WS, Transport.WSS]
+INSTANCE = '+sip.instance="<urn:uuid:1>"'
+
+
+def close(world, peer):
+    """The peer's connection ends."""
+    world.core.closed(peer.flow, world.now)
+    world.settle()
+    world.peers.pop(peer.address, None)
+
+
+@pytest.fixture(params=STREAMS)
+def alice(world, request):
+    return world.register(world.ue(10, 40123, transport=request.param), "alice")
+
+
+def register(world, peer, *params):
+    """As alice, with these parameters of the Contact."""
+    peer.user = "alice"
+    contact = ";".join((f"<{peer.contact}>", *params))
+    peer.register("alice", ("Security-Client", "sdes-srtp;mediasec"), contact=contact)
+    request = world.network.expect("REGISTER")
+    peer.path = request.headers.get("Path")
+    world.network.accept(request)
+    peer.expect(200)
+
+
+def test_a_request_for_a_ue_whose_connection_has_gone_is_430_at_once(world, alice):
+    close(world, alice)
+    world.network.call(alice, sdp=FAR)
+    world.network.expect(430)
+    world.network.request("MESSAGE", alice.contact, ("Route", alice.path))
+    world.network.expect(430)
+    assert not alice.inbox
+
+
+@pytest.mark.parametrize("ringing", [False, True])
+def test_a_call_that_waits_for_the_ue_is_430_when_its_connection_goes(world, alice, ringing):
+    world.network.call(alice, sdp=FAR)
+    invite = alice.expect("INVITE")
+    if ringing:
+        alice.reply(invite, 180)
+        world.network.expect(180)
+    close(world, alice)
+    world.network.expect(430)
+    world.finish()
+
+
+def test_who_comes_from_the_same_address_and_port_later_is_not_that_ue(world, alice):
+    close(world, alice)
+    mallory = world.ue(10, 40123, transport=alice.flow.transport)
+    mallory.user = "alice"
+    mallory.invite("sip:bob@home.example", sdp=FAR)
+    mallory.expect(403)
+    world.register(mallory, "mallory")
+    world.network.call(alice, sdp=FAR)
+    world.network.expect(430)
+    assert not mallory.inbox
+
+
+def test_a_ue_that_registers_over_another_connection_is_reached_there_also_in_its_call(world):
+    alice = world.ue(10, 40123, transport=Transport.TLS)
+    register(world, alice, INSTANCE)
+    here, far = world.terminate(alice)
+    close(world, alice)
+    again = world.ue(10, 40555, transport=Transport.TLS)
+    register(world, again, INSTANCE)
+    assert again.path == alice.path
+    bye = far.request("BYE")
+    again.reply(again.expect("BYE"), 200)
+    world.network.expect(200)
+    assert bye
+    assert here
+    world.finish()
+
+
+def test_a_binding_that_has_gone_is_430_and_an_invented_token_is_not_found(world):
+    alice = world.register(world.ue(), "alice", expires=60)
+    world.advance(61)
+    world.network.call(alice, sdp=FAR)
+    world.network.expect(430)
+    invented = alice.path.replace(alice.path[5:9], "0000")
+    world.network.request("MESSAGE", "sip:alice@elsewhere.example", ("Route", invented))
+    world.network.expect(404)
+
+
+@pytest.mark.parametrize(
+    ("params", "vias", "outbound"),
+    [
+        ((INSTANCE, "reg-id=1"), 1, True),
+        ((INSTANCE, "reg-id=1"), 2, False),  # somebody stands between: it is not our flow
+        ((INSTANCE,), 1, False),
+        (("reg-id=1",), 1, False),
+    ],
+)
+def test_ob_stands_in_path_for_a_ue_that_registers_its_flows_and_is_next_to_us(world, params, vias, outbound):
+    alice = world.ue()
+    more = (("Via", "SIP/2.0/UDP 10.0.0.1;branch=z9hG4bKx"),) if vias == 2 else ()
+    alice.user = "alice"
+    register = alice.compose("REGISTER", "sip:home.example", ("To", "<sip:alice@home.example>"), *more)
+    if more:
+        register.headers.prepend("Via", alice.via())
+    register.headers.set("Contact", f"<{alice.contact}>;" + ";".join(params))
+    alice.send(register)
+    path = world.network.expect("REGISTER").headers.get("Path")
+    assert path.endswith(";lr;ob>" if outbound else ";lr>")
+
+
+def test_two_flows_of_one_ue_are_two_bindings(world):
+    first, second = (world.ue(10, port, transport=Transport.TLS) for port in (40001, 40002))
+    for number, peer in enumerate((first, second), 1):
+        register(world, peer, INSTANCE, f"reg-id={number}")
+    assert first.path != second.path
+    close(world, first)
+    world.network.call(first, sdp=FAR)
+    world.network.expect(430)
+    world.network.call(second, sdp=FAR)
+    second.expect("INVITE")
+
+
+def test_tokens_are_signed():
+    tokens, others = FlowTokens(b"k" * KEY), FlowTokens(b"o" * KEY)
+    token = tokens.mint(random.Random(1))
+    assert tokens.is_ours(token)
+    assert not others.is_ours(token)
+    for wrong in ("", "zz", token[:-2], token + "00", f"{int(token, 16) ^ 1:044x}", token[24:], "ü" * 44):
+        assert not tokens.is_ours(wrong)
