@@ -19,6 +19,7 @@ from imsalg.errors import BadMessage, BadSdp, PeerError
 from imsalg.policy.decide import Access, Direction, Rules, decide, status
 from imsalg.policy.rewrite import Local, offer
 from imsalg.policy.treatment import Mechanism, Treatment
+from imsalg.records import decode
 from imsalg.sdp.attributes import MATERIAL_LENGTH, Crypto, InlineKey
 from imsalg.sdp.document import Document, Origin
 from imsalg.sip.dialog import contact_uri
@@ -164,6 +165,8 @@ class Mangled(World):
             self._receive_datagram(mutations.mutate(self.mangling, data), flow)
         else:
             super().receive(data, flow)
+        for record in self.core.to_store(0.0).records.values():
+            assert record is None or decode(record) is not None
 
     def _receive_datagram(self, data: bytes, flow: Flow) -> None:
         super().receive(data, replace(flow, transport=Transport.UDP))
