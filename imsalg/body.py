@@ -32,7 +32,8 @@ _ENCODED = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A session description within a body: body == before + sdp + after."""
+    """A session description within a body, with its surroundings: the other parts. What stands before the
+    first boundary and behind the last one means nothing (RFC 2046 section 5.1.1) and is left out."""
 
     before: bytes
     sdp: bytes
@@ -100,5 +101,5 @@ def _in_parts(body: bytes, boundary: bytes) -> Found | None:
         if result is not None:
             raise PeerError("two session descriptions", 400)
         cut = start + blank.end()
-        result = Found(body[:cut], body[cut:end], body[end:])
+        result = Found(body[marks[0][0] : cut], body[cut:end], body[end : marks[-1][1]] + b"\r\n")
     return result

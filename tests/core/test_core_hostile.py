@@ -4,6 +4,7 @@ import gzip
 
 import pytest
 
+from imsalg.sip.message import Request
 from tests.sim.sdp import crypto, lines_of, media, protected, session
 from tests.sim.world import ACCESS, CORE
 
@@ -333,3 +334,91 @@ def test_rtcp_at_port_zero_or_nowhere_is_rtcp_beside_rtp(world):
     alice = world.register(world.ue(), "alice")
     world.originate(alice, offer=FAR_WITH.format("IP4 192.0.2.10") + "a=rtcp:9 IN IP4 0.0.0.0\r\n")
     assert world.leg("access").remote_rtcp is None or world.leg("access").remote_rtcp.port == 4001
+
+
+# -- numbers, lists, parts: too long, too many, too deep
+
+NUMBERS = ["", "-1", "+1", "0x10", "1e9", "1.5", "٣", "65536", str(2**31), str(2**32), str(2**64), "9" * 5000]
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda text: ascii(text[:12]))
+@pytest.mark.parametrize(
+    "field", ["Expires", "Max-Forwards", "RSeq", "RAck", "Session-Expires", "Min-SE", "Retry-After"]
+)
+def test_a_number_that_is_none_or_too_large_is_refused_or_passes(world, alice, field, number):
+    value = f"{number} 1 INVITE" if field == "RAck" else number
+    for method in ("INVITE", "REGISTER", "MESSAGE", "PRACK"):
+        before = len(alice.inbox)
+        alice.request(method, "sip:bob@home.example", (field, value))
+        for there in world.network.inbox:
+            world.network.reply(there, 404, (field, value))
+        world.network.inbox.clear()
+        assert [message.status for message in alice.inbox[before:]][-1:] in ([400], [404], [423], [481])
+
+
+@pytest.mark.parametrize("port", ["0", "-1", "65536", "99999999", "9" * 500, "x", "٣"])
+def test_a_port_that_is_none_is_refused_wherever_it_stands(world, alice, port):
+    address = f"192.0.2.10:{port}"
+    alice.request("MESSAGE", f"sip:bob@{address}", ("To", "<sip:bob@home.example>"))
+    alice.expect(400)
+    alice.register("alice", contact=f"<sip:alice@{address}>")
+    alice.expect(400)
+    alice.request("MESSAGE", "sip:bob@home.example", ("Via", f"SIP/2.0/UDP {address};branch=z9hG4bKx"))
+    assert alice.quiet()
+    assert world.network.quiet()
+    body = session("192.0.2.10", media(port, "RTP/AVP"))
+    alice.invite("sip:bob@home.example", sdp=body)
+    assert alice.inbox[-1:] == [] if port == "0" else alice.expect(400)
+    for there in world.network.inbox:
+        world.network.reply(there, 486)
+
+
+@pytest.mark.parametrize("name", ["Via", "Route", "Record-Route", "Contact", "Path", "P-Preferred-Identity"])
+@pytest.mark.parametrize("lines", [False, True])
+def test_a_deep_list_is_refused_or_passes(world, alice, name, lines):
+    """As far as a message may be long."""
+    value = "SIP/2.0/UDP 192.0.2.66;branch=z9hG4bKdeep" if name == "Via" else "<sip:192.0.2.66;lr>"
+    deep = [value] * 230 if lines else [", ".join([value] * 300)]
+    for method in ("INVITE", "MESSAGE", "REGISTER"):
+        request = alice.compose(method, "sip:bob@home.example", sdp=OFFER if method == "INVITE" else b"")
+        for each in deep:
+            request.headers.append(name, each)
+        alice.send(request)
+        for there in world.network.inbox:
+            if isinstance(there, Request) and there.method != "ACK":
+                world.network.reply(there, 404)
+        world.network.inbox.clear()
+        assert alice.inbox.pop().status in (400, 404, 513)
+
+
+BOUNDARIES = ["", '"', '""', '"b', "b" * 70, "b" * 71, "-", "--", ".*", "(a+)+$", "\\", '"b\\"c"', "b\udcff"]
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES, ids=ascii)
+def test_no_boundary_hides_a_description(world, alice, boundary):
+    bare = boundary.strip('"')
+    body = parts(f"{SDP}\r\n\r\n{OFFER}", boundary=bare).encode("utf-8", "surrogateescape")
+    alice.invite("sip:bob@home.example", ("Content-Type", f"multipart/mixed;boundary={boundary}"), sdp=body)
+    for there in world.network.inbox[:]:
+        assert b"a=crypto" not in there.body
+        world.network.reply(there, 486)
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        "--b1--",
+        "\r\n--b1--\r\n" * 3,
+        "--b1-",
+        "\r\n--b1 --\r\n",
+        f"--b1--\r\n{OFFER}",
+        "\0" * 50,
+        "\r\n--b1\r\n",
+    ],
+    ids=range(7),
+)
+def test_what_follows_the_parts_hides_nothing(world, alice, tail):
+    alice.invite("sip:bob@home.example", MIXED, sdp=parts(f"{SDP}\r\n\r\n{OFFER}") + tail)
+    for there in world.network.inbox[:]:
+        assert b"a=crypto" not in there.body
+        world.network.reply(there, 486)

@@ -80,7 +80,7 @@ def message(rng: random.Random) -> None:
     trust.to_ue(came.headers)
     with contextlib.suppress(PeerError):
         if (found := find_sdp(came)) is not None:
-            assert found.before + found.sdp + found.after == came.body
+            assert found.before + found.sdp in came.body
     drop_sdp(came)
     assert parse_message(bytes(came)).call_id == came.call_id
     if isinstance(came, Request):
