@@ -22,6 +22,7 @@ from imsalg.gatelink import GatewayLink
 from imsalg.negotiation import Terms
 from imsalg.policy.treatment import Mechanism
 from imsalg.records import BindingRecord, CallRecord
+from imsalg.regevent import RegEvent
 from imsalg.registration import Binding, Registrations
 from imsalg.routes import Routes, to
 from imsalg.sip.endpoint import Flow, ServerTransaction
@@ -70,6 +71,7 @@ class Admission:
         gateway: GatewayLink,
         calls: Mapping[str, Call],
         by_call_id: Mapping[str, Mapping[str, Call]],
+        reg_event: RegEvent,
         rng: Random,
     ) -> None:
         self.closing = False
@@ -79,6 +81,7 @@ class Admission:
         self._gateway = gateway
         self._calls = calls
         self._by_call_id = by_call_id
+        self._reg_event = reg_event
         self._rng = rng
         self._access = {access.listen: access for access in config.access}
         self._routes = routes
@@ -106,6 +109,11 @@ class Admission:
             raise PeerError("header fields in the Request-URI")
         hops = _hops(headers)
         if request.method == "OPTIONS" and self._routes.is_ours(uri) and uri.user is None:
+            raise Answered(200)
+        if request.method == "NOTIFY" and self._routes.is_ours(uri):
+            if access is not None:
+                raise PeerError("only the home network notifies us", 403)
+            self._reg_event.notified(request, now)
             raise Answered(200)
         if hops == 0:
             raise PeerError("too many hops", 483)
@@ -295,11 +303,7 @@ class Admission:
         return call
 
     def _charge(self, headers: Headers) -> None:
-        """A charging identity for what goes to the core (RFC 7315 section 4.6)."""
-        headers.set(
-            "P-Charging-Vector",
-            f'icid-value="{self._rng.randbytes(12).hex()}";icid-generated-at={self._config.core.listen.host}',
-        )
+        trust.charge(headers, self._rng.randbytes(12).hex(), self._config.core.listen.host)
 
     # -- within dialogs
 

@@ -214,10 +214,14 @@ class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class RegistrationConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Seconds. A shorter wish than min_expires is answered 423; a longer than max_expires is not believed."""
+    """Seconds. A shorter wish than min_expires is answered 423; a longer than max_expires is not believed.
+
+    reg_event: the home network is asked to tell when it takes a registration away (RFC 3680).
+    """
 
     min_expires: Count = 60
     max_expires: Count = 600_000
+    reg_event: bool = False
 
     def __post_init__(self) -> None:
         if self.min_expires > self.max_expires:

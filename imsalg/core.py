@@ -29,6 +29,7 @@ from imsalg.gatelink import GatewayLink
 from imsalg.intake import Standing
 from imsalg.kept import Changes, Kept
 from imsalg.names import Answer
+from imsalg.regevent import Deregistered, RegEvent
 from imsalg.registration import Binding, Registrations
 from imsalg.routes import Routes
 from imsalg.sip.endpoint import (
@@ -100,6 +101,9 @@ class Core:
             self._stray,
             self._notes.append,
         )
+        self._reg_event = RegEvent(config, routes, self.registrations, rng)
+        if config.registration.reg_event:
+            self.registrations.followers.append(self._reg_event.changed)
         self._admission = Admission(
             config,
             routes,
@@ -108,6 +112,7 @@ class Core:
             self._gateway,
             self.calls,
             self._by_call_id,
+            self._reg_event,
             rng,
         )
         self._kept = Kept(self.registrations, self.calls, self._gateway, self._admission, self._notes.append)
@@ -154,6 +159,8 @@ class Core:
             self._carry_out(call)
         for binding in self.registrations.expire(now):
             self._note(logging.INFO, f"registration of {binding.aor} expired")
+        self._reg_event.expire(now)
+        self._follow_registrations()
         self._gateway.expire(now)
 
     def timeout(self) -> float | None:
@@ -163,6 +170,7 @@ class Core:
             self._finding.timeout(),
             self._forwarding.timeout(),
             self.registrations.timeout(),
+            self._reg_event.timeout(),
             self._gateway.deadline,
         )
         return min((time for time in times if time is not None), default=None)
@@ -199,6 +207,7 @@ class Core:
             "name": self._config.name,
             "gateway": self._gateway.hello.name if self._gateway.hello else None,
             "registrations": [_registration_status(binding, now) for binding in self.registrations],
+            "subscriptions": len(self._reg_event),
             "calls": [call.status(now) for call in self.calls.values()],
             "transactions": sum(count for name, count in counts.items() if name != "timers"),
             "timers": counts["timers"] + len(self._timers) + len(self._finding) + len(self._forwarding),
@@ -226,10 +235,13 @@ class Core:
                     # a response that did not get through has somebody with timers waiting for it
                     if isinstance(transaction, ClientTransaction):
                         self._forwarding.failed(transaction, cause, detail, self._now)
+            self._follow_registrations()
 
     def _delivered(self, crossing: Crossing, response: Response) -> None:
         """A response to what went out, or what stands for one that never came."""
-        if crossing.call is not None:
+        if crossing.subscription is not None:
+            self._reg_event.responded(crossing.subscription, crossing.request, response, self._now)
+        elif crossing.call is not None:
             crossing.call.response(crossing, response, self._now)
             self._carry_out(crossing.call)
         elif response.status != 100:
@@ -415,6 +427,26 @@ class Core:
         for call in self._kept.restore(records, now, epoch):
             self._keep(call)
 
+    def _follow_registrations(self) -> None:
+        """What the registrations have become is subscribed to; whom the home network has deregistered loses
+        his calls (TS 24.229 clause 5.2.8)."""
+        self._reg_event.settle(self._now)
+        effects = self._reg_event.effects
+        while effects:
+            match effects.pop(0):
+                case Send(crossing):
+                    self._forwarding.send(crossing, self._now)
+                case Deregistered(binding):
+                    self._end_calls(binding)
+                case Note() as note:
+                    self._notes.append(note)
+
+    def _end_calls(self, binding: Binding) -> None:
+        for call in list(self.calls.values()):
+            if call.aor == binding.aor and call.flows[Side.ACCESS] == binding.flow:
+                call.end("its UE was deregistered", 480, self._now)
+                self._carry_out(call)
+
     def _token(self) -> str:
         return self._rng.randbytes(12).hex()
 
@@ -430,6 +462,7 @@ class Core:
     def answered(self, question: Question, answer: Answer, now: float) -> None:
         self._now = now
         self._finding.answered(question, answer, now)
+        self._follow_registrations()
 
     # -- the gateway
 

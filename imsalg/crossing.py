@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from imsalg.call import Call
     from imsalg.forwarding import Departure
     from imsalg.registration import Registering
+    from imsalg.subscription import Subscription
 
 
 Hops = tuple[Uri, ...]
@@ -47,6 +48,7 @@ class Crossing:
     offer: Document | None = None
     call: Call | None = None
     registering: Registering | None = None
+    subscription: Subscription | None = None
     departure: Departure | None = None
 
     @property

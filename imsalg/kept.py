@@ -47,7 +47,7 @@ class Kept:
         self._changed: dict[str, None] = {}
         self._whole = False
         self._incarnation = ""  # as stored
-        registrations.changed = self.binding_changed
+        registrations.followers.append(self.binding_changed)
 
     def binding_changed(self, token: str) -> None:
         self._change(f"binding {token}")

@@ -8,7 +8,7 @@ binding."""
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -91,14 +91,14 @@ class Registering:
 @dataclass(slots=True)
 class Registrations:
     """All bindings, by token, by the UE's flow, and by what a refresh is recognised by. shares: how many each
-    host may have. changed: called with the token of each that came, changed or went."""
+    host may have. followers: called with the token of each that came, changed or went."""
 
     limit: int
     min_expires: int
     max_expires: int
     shares: Shares
     tokens: FlowTokens
-    changed: Callable[[str], None] = field(default=lambda token: None)
+    followers: list[Callable[[str], None]] = field(default_factory=list)
     _by_token: dict[str, Binding] = field(default_factory=dict)
     _by_flow: dict[Flow, dict[str, Binding]] = field(default_factory=dict)
     _by_key: dict[tuple[str, str], Binding] = field(default_factory=dict)
@@ -110,6 +110,11 @@ class Registrations:
 
     def __iter__(self) -> Iterator[Binding]:
         return iter(self._by_token.values())
+
+    def changed(self, token: str) -> None:
+        """A binding came, changed or went."""
+        for follower in self.followers:
+            follower(token)
 
     def find(self, token: str) -> Binding | None:
         return self._by_token.get(token)
@@ -264,6 +269,23 @@ class Registrations:
         """A connection has gone. Whoever comes from the same address and port later on is somebody else."""
         for binding in self._by_flow.pop(flow, {}).values():
             binding.lost = True
+
+    def deregistered(self, binding: Binding, contacts: Iterable[str]) -> bool:
+        """The registrar has taken Contact URIs away, in its own spelling: whether nothing is left of the
+        binding, which is gone then."""
+        ended = set()
+        for uri in contacts:
+            with contextlib.suppress(BadMessage):
+                ended.add(_same_contact(uri))
+        left = {uri: when for uri, when in binding.contacts.items() if _same_contact(uri) not in ended}
+        if len(left) == len(binding.contacts):
+            return False
+        self.remove(binding)
+        binding.contacts = left
+        if left:
+            self._add(binding)
+            self.changed(binding.token)
+        return not left
 
     def _check_limits(self, flow: Flow, access: AccessConfig) -> None:
         """Of one more binding. Raises PeerError."""

@@ -42,6 +42,10 @@ class Routes:
         may have several (RFC 5626 section 5.1)."""
         return self._own(token, usual(hops), ob=outbound)
 
+    def contact(self, leaves: Transport) -> str:
+        """The Contact of a request of our own to the core."""
+        return f"<sip:{self._core}{leaves.uri_param}>"
+
     def pop(self, outgoing: Request) -> str | None:
         """Take our own Route values off the top: both of a doubled Record-Route, which have one token, but
         not those of another pass. Gives the token."""
@@ -72,12 +76,14 @@ class Routes:
         """A server was found: our own URIs in the request name the transport it goes over, as that is how
         the core comes back to us."""
         leaves, headers = crossing.flow.transport, crossing.outgoing.headers
-        for name in ("Record-Route", "Path"):
+        for name in ("Record-Route", "Path", "P-Asserted-Identity", "Contact"):
             value = headers.first(name)
             uri = NameAddr.parse(value).parsed_uri if value else None
             if uri and (uri.host.lower(), uri.port) == (self._core.host.lower(), self._core.port):
                 headers.pop_value(name)
-                headers.prepend(name, self._own(uri.user, leaves, ob=uri.param("ob") is not None))
+                ob = uri.param("ob") is not None
+                own = self.contact(leaves) if name == "Contact" else self._own(uri.user, leaves, ob=ob)
+                headers.prepend(name, own)
 
     def _own(self, token: str | None, transport: Transport, *, ob: bool = False) -> str:
         """How the core reaches us."""

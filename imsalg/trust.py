@@ -78,6 +78,11 @@ def assert_identity(headers: Headers, identities: Sequence[str]) -> None:
     headers.set("P-Asserted-Identity", *(chosen[:2] or identities[:1]))
 
 
+def charge(headers: Headers, icid: str, host: str) -> None:
+    """Set P-Charging-Vector: a charging identity of ours for what goes to the core (RFC 7315 section 4.6)."""
+    headers.set("P-Charging-Vector", f'icid-value="{icid}";icid-generated-at={host}')
+
+
 def _discard_parameters(headers: Headers, name: str, *parameters: str) -> None:
     """Take parameters out of a challenge or of credentials; lines without them keep their bytes."""
     lines = headers.lines(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -84,10 +85,17 @@ class Kamailio:
         found = answer.get("result", {}).get("Contacts", [])
         return [each["Contact"] for each in found]
 
-    def deregister(self, user: str) -> None:
-        """As an operator does who takes a user out of service."""
-        answer = self._ask("ul.rm", "location", f"{user}@ims.test")
+    def deregister(self, user: str, contact: str = "") -> None:
+        """As an operator does who takes a user out of service, or one of his devices."""
+        aor = f"{user}@ims.test"
+        answer = self._ask(
+            *(("ul.rm_contact", "location", aor, contact) if contact else ("ul.rm", "location", aor))
+        )
         assert "error" not in answer, answer
+
+    def notified(self, user: str) -> int:
+        """How many NOTIFYs it has sent of a user's registration state."""
+        return len(re.findall(rf"NOTIFY .* on behalf of sip:{user}@ims\.test for event reg", self.log()))
 
     def _answers(self) -> bool:
         try:

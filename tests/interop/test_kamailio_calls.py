@@ -4,9 +4,7 @@ the other gateway or to Kamailio's own phone, they are plain RTP."""
 
 from __future__ import annotations
 
-import itertools
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,38 +13,13 @@ from cli.stack import MEDIA
 from cli.tone import tone_seconds
 from imsalg.anchor import Side
 from tests.interop.conftest import EDGE_MEDIA
-from tests.interop.kamailio import OUTSIDE, PASSWORD, Kamailio
+from tests.interop.kamailio import Kamailio
+from tests.interop.phones import ALICE, BOB, TONES, direct, next_port, protected
 from tests.interop.ue_process import Ue
 from tests.interop.wire import Capture, Kind, classify, tone_in, tone_share
 from tests.system.world import World
 
-ALICE, BOB = "alice", "bob"
-TONES = {ALICE: 1000, BOB: 440}
 TALK = 2.0  # seconds
-_ports: Iterator[int] = itertools.count(27100, 20)
-
-
-def phone(user: str, registrar: str, directory: Path, *options: object) -> Ue:
-    """A registered softphone that plays its tone and records to USER.wav."""
-    port = next(_ports)
-    assert port < 27900
-    running = Ue(
-        *("--user", user, "--registrar", registrar, "--port", port, "--rtp-port", port + 10),
-        *("--password", PASSWORD, "--tone", TONES[user], "--record", directory / f"{user}.wav"),
-        *options,
-    )
-    running.wait_for("registered", code=200)
-    return running
-
-
-def protected(world: World, directory: Path, *options: object, user: str = ALICE) -> Ue:
-    """One behind a proxy that wants e2ae."""
-    return phone(user, world.access_uri, directory, "--e2ae", *options)
-
-
-def direct(scscf: Kamailio, directory: Path, *options: object) -> Ue:
-    """One that Kamailio serves without a proxy."""
-    return phone(BOB, scscf.uri, directory, "--address", OUTSIDE, *options)
 
 
 def media_ports(edge: World, side: Side) -> range:
@@ -76,7 +49,7 @@ def test_registration_with_digest_keeps_the_path_and_deregistration_leaves_nothi
 
 
 def test_a_wrong_password_is_refused(pcscf: World, scscf: Kamailio) -> None:
-    port = next(_ports)
+    port = next_port()
     with Ue(
         *("--user", ALICE, "--registrar", pcscf.access_uri, "--port", port, "--password", "wrong", "--e2ae")
     ) as alice:

@@ -378,7 +378,8 @@ class World:
         self.settle()
         self.advance(700_000.0)
         status = self.core.status(self.now)
-        left = {name: status[name] for name in ("registrations", "calls", "transactions", "timers", "asked")}
+        names = ("registrations", "subscriptions", "calls", "transactions", "timers", "asked")
+        left = {name: status[name] for name in names}
         assert not any(left.values()), left
         assert self.core.timeout() is None
         assert not self.core.claims()
