@@ -47,8 +47,12 @@ class WebSocket:
         if self.ended:
             return received
         self._protocol.receive_data(data)
-        for event in self._protocol.events_received():
+        events = self._protocol.events_received()
+        for event in events:
             match event:
+                case Handshake() if len(events) > 1 or self.ended:
+                    self._refused = True  # a client waits for the answer (RFC 6455 section 4.1)
+                    return []
                 case Handshake():
                     self._shake_hands(event)
                 case Frame(opcode=Opcode.TEXT | Opcode.BINARY | Opcode.CONT):
@@ -97,7 +101,8 @@ class WebSocket:
     def _take_message(self) -> list[Received]:
         data, self._message = bytes(self._message), bytearray()
         if not data.strip(b"\r\n"):
-            if data == b"\r\n\r\n":  # the keep-alive of a stream, which some clients send here as well
+            # the keep-alive of a stream, which some clients send here as well
+            if data == b"\r\n\r\n" and self._protocol.state is State.OPEN:
                 self._protocol.send_text(b"\r\n")
             return []
         try:

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from websockets.frames import Frame, Opcode
+
 from imsalg import mediasec, trust
 from imsalg.body import drop_sdp, find_sdp
 from imsalg.errors import BadMessage, BadSdp, PeerError
@@ -25,14 +27,28 @@ from imsalg.sdp.document import Document, Origin
 from imsalg.sip.dialog import contact_uri
 from imsalg.sip.endpoint import Address, Flow, Transport
 from imsalg.sip.glance import glance, key_of, refusal
-from imsalg.sip.message import MAX_MESSAGE, BadRequest, Request, make_response, parse_head, parse_message
+from imsalg.sip.message import (
+    MAX_MESSAGE,
+    BadRequest,
+    Request,
+    Response,
+    make_response,
+    parse_head,
+    parse_message,
+)
 from imsalg.sip.stream import Stream
 from imsalg.sip.values import CSeq, NameAddr, RAck, Uri, Via
+from imsalg.transport.websocket import WebSocket
 from tests.core.test_core_chaos import Chaos
 from tests.fuzz import mutations
 from tests.sim.world import World
 
 ORIGIN = Origin("-", "1", 1, "IN", "IP4", "198.51.100.1")
+UPGRADE = (
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Protocol: sip\r\n\r\n"
+)
 PARSERS: tuple[Callable[[str], object], ...] = (
     NameAddr.parse,
     Uri.parse,
@@ -88,7 +104,43 @@ def message(rng: random.Random) -> None:
 
 
 def stream(rng: random.Random) -> None:
-    """The framer: however the bytes were cut into reads, the same comes out, and the buffer is bounded."""
+    """The framers, that of TCP and that of WebSocket."""
+    if rng.random() < 0.3:
+        _websocket(rng)
+    else:
+        _stream(rng)
+
+
+def _websocket(rng: random.Random) -> None:
+    """Frames in any order, cut anywhere, some broken: messages or BadMessage come out, until it ends."""
+    framing = WebSocket("/")
+    data = b""
+    if rng.random() < 0.8:
+        framing.receive(UPGRADE)
+    elif rng.random() < 0.8:
+        data = mutations.mutate(rng, UPGRADE) if rng.random() < 0.5 else UPGRADE
+    for _ in range(rng.randrange(1, 6)):
+        payload = rng.choice((mutations.message(rng), b"\r\n\r\n", b"", b"\r\n", b"\x03\xe8", b"\xff"))
+        opcode = rng.choice((Opcode.TEXT, Opcode.TEXT, Opcode.BINARY, *Opcode))
+        control = opcode in (Opcode.PING, Opcode.PONG, Opcode.CLOSE)
+        whole = Frame(opcode, payload[:125] if control else payload, fin=control or rng.random() < 0.8)
+        frame = whole.serialize(mask=rng.random() < 0.95)
+        data += frame if rng.random() < 0.9 else mutations.mutate(rng, frame)
+    at = 0
+    while at < len(data) and not framing.ended:
+        size = rng.choice((1, 10, 1000, 100_000))
+        for received in framing.receive(data[at : at + size]):
+            assert isinstance(received, Request | Response | BadMessage)
+        at += size
+        framing.take()
+        framing.ping()
+    framing.frame(rng.choice(mutations.CORPUS))
+    framing.close()
+    framing.take()
+
+
+def _stream(rng: random.Random) -> None:
+    """However the bytes were cut into reads, the same comes out, and the buffer is bounded."""
     parts = [
         rng.choice((mutations.message(rng), rng.choice(mutations.CORPUS), b"\r\n", b"\r\n\r\n"))
         for _ in range(rng.randrange(1, 7))

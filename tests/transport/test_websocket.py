@@ -235,3 +235,22 @@ async def test_a_client_that_says_good_bye_hears_it_back() -> None:
             with pytest.raises(ConnectionClosed):
                 await peer.recv()
             assert peer.close_code == 1001  # going away
+
+
+def test_frames_that_do_not_wait_for_the_handshake_end_it_and_raise_nothing() -> None:
+    """Found by tests/fuzz: the library asserts that it has not ended already what it is asked to answer."""
+    close = Frame(Opcode.CLOSE, b"\x03\xe8").serialize(mask=True)
+    for upgrade in (UPGRADE, UPGRADE.replace(b"Upgrade: websocket", b"Upgrade: x")):
+        for more in (close, b"\xff" * 40, Frame(Opcode.TEXT, b"x").serialize(mask=True)):
+            framing = websocket.WebSocket("/")
+            assert framing.receive(upgrade + more) == []
+            assert framing.ended
+            framing.close()
+
+
+def test_a_keep_alive_before_a_close_in_one_read_raises_nothing() -> None:
+    framing = websocket.WebSocket("/")
+    framing.receive(UPGRADE)
+    frames = Frame(Opcode.TEXT, b"\r\n\r\n"), Frame(Opcode.CLOSE, b"\x03\xe8")
+    assert framing.receive(b"".join(frame.serialize(mask=True) for frame in frames)) == []
+    assert framing.ended
