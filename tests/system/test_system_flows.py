@@ -378,7 +378,6 @@ def test_a_late_offer_of_the_core_is_protected_towards_the_ue_p27(world: World, 
             "late_uac",
             "late_uas",
             ue=ue,
-            talk=200,
             offer=RTP,
             answer=audio(*E2AE[:1], proto="RTP/SAVP"),
         )
@@ -391,7 +390,7 @@ def test_a_late_offer_of_the_core_is_protected_towards_the_ue_p27(world: World, 
 
 def test_a_late_offer_of_a_ue_p27(world: World, tmp_path: Path) -> None:
     with registered(world, tmp_path) as ue:
-        call = terminate(world, tmp_path, "late_uac", "late_uas", ue=ue, talk=200, offer=SRTP, answer=RTP)
+        call = terminate(world, tmp_path, "late_uac", "late_uas", ue=ue, offer=SRTP, answer=RTP)
     (ok,) = responses(call.caller, 200, "INVITE", sent=False)
     (ack,) = requests(call.callee, "ACK", sent=False)
     assert (sdp(ok).media[0].proto, keys(ok)) == ("RTP/AVP", [])
