@@ -1,7 +1,11 @@
 """The subscription to a user's registration state, and what its NOTIFYs do (TS 24.229 clauses 5.2.3, 5.2.5.2
 and 5.2.8; RFC 6665; RFC 3680)."""
 
+from contextlib import suppress
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from imsalg.config import RegistrationConfig
 from imsalg.errors import PeerError
@@ -531,3 +535,16 @@ def test_a_document_that_is_too_long_is_not_read():
     with pytest.raises(PeerError) as raised:
         parse_reginfo(document(" " * MAX_SIZE).encode())
     assert raised.value.status == 413
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None)
+def test_any_document_is_read_or_refused(data):
+    whole = document(contact("sip:alice@192.0.2.10"), contact("sip:b", "active", "registered")).encode()
+    start = data.draw(st.integers(0, len(whole)))
+    end = data.draw(st.integers(start, len(whole)))
+    middle = data.draw(
+        st.binary(max_size=20) | st.sampled_from([b"<a>", b"]]>", b"<!DOCTYPE a>", b"&amp;", b"<?x?>"])
+    )
+    with suppress(PeerError):
+        parse_reginfo(whole[:start] + middle + whole[end:])
