@@ -308,6 +308,18 @@ def test_the_core_ends_it_for_good(world, reason):
     assert world.network.quiet()
 
 
+def test_after_a_restart_the_next_register_begins_it_again(world):
+    register(world)
+    notifier = Notifier(world)
+    notifier.notify()
+    world.save()
+    world.restart(1.0)
+    notifier.notify(status=481)
+    assert world.network.quiet()
+    register(world)
+    assert world.network.expect("SUBSCRIBE").to.tag is None
+
+
 # -- deregistered by the network
 
 
