@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import random
@@ -29,6 +30,8 @@ from imsalg.transport.nameservers import Nameservers
 from imsalg.transport.shell import Shell
 from imsalg.transport.tls import TlsFiles
 
+COLLECT = 30.0  # seconds between two looks at all garbage, each of which stops everything
+FEW, MANY = 100_000, 10_000_000  # objects that came: not worth a look; not to be waited with
 FAREWELL = 2.0  # seconds for the BYEs and releases of a shutdown
 
 log = logging.getLogger(__name__)
@@ -202,9 +205,23 @@ async def serve(config: ProxyConfig) -> None:
     proxy = Proxy(config)
     await proxy.start()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, proxy.reload)
+    collecting = asyncio.create_task(_collect_garbage())
     log.info("ready")
     try:
         await stop.wait()
     finally:
         log.info("leaving")
+        collecting.cancel()
         await proxy.close()
+
+
+async def _collect_garbage() -> None:
+    """Calls are cycles and live on for 32 seconds with their transactions, so young garbage there is none.
+    Python's own rule, to look at everything whenever a quarter has been added, stopped a proxy at 300 calls/s
+    for a fifth of the time, up to a second at once."""
+    gc.freeze()
+    gc.set_threshold(MANY)
+    while True:
+        await asyncio.sleep(COLLECT)
+        if gc.get_count()[0] > FEW:
+            gc.collect()
