@@ -26,6 +26,7 @@ from imsalg.sip.message import Request, Response
 
 PATIENCE = 0.25  # seconds a new request may wait: less than T1, after which it would be sent again
 MAX_WAITING = 16 * 1024 * 1024  # octets; half of it for strangers
+MAX_PUT_OFF = 100  # before the sockets are read again
 OVERHEAD = 512  # octets that each costs beside its own, and a quarter of what a parsed one does
 RETRY_AFTER = 5  # seconds, and up to seven more, so that not all come back together
 
@@ -111,13 +112,15 @@ class Intake:
                 (self._new if known else self._strangers).append(waiting)
 
     def take(self, now: float) -> Waiting | None:
-        """What is to be served next."""
+        """What is to be served next. None: nothing, or nothing yet, for all that was put off."""
+        put_off = 0
         for queue in (self._urgent, self._new, self._strangers):
-            while queue:
+            while queue and put_off < MAX_PUT_OFF:
                 waiting = queue.popleft()
                 self._size -= waiting.size
                 if queue is self._urgent or not self._puts_off(waiting, now):
                     return waiting
+                put_off += 1
         return None
 
     def to_send(self) -> list[tuple[Flow, bytes]]:
@@ -126,11 +129,16 @@ class Intake:
         return out
 
     def _puts_off(self, waiting: Waiting, now: float) -> bool:
-        late = now - waiting.since > PATIENCE
-        full = waiting.kind is Kind.CALL and self._judge is not None and self._judge.is_full(now)
-        if not (late or full) or self._is_retransmission(waiting.payload):
+        if now - waiting.since > PATIENCE:
+            cause = "overload-waited"
+        elif waiting.kind is Kind.CALL and self._judge is not None and self._judge.is_full(now):
+            cause = "overload-no-room"
+        else:
             return False
-        self._refuse(waiting, "overload-refused")
+        if self._is_retransmission(waiting.payload):
+            return False
+        self._drops[cause] += 1
+        self._answer(waiting)
         return True
 
     def _is_retransmission(self, payload: Payload) -> bool:
@@ -141,14 +149,14 @@ class Intake:
         return key is not None and self._judge.is_open(key)
 
     def _refuse(self, waiting: Waiting, cause: str) -> None:
-        """Count it, and answer what can be answered."""
+        """It does not even wait."""
         self._drops[cause] += 1
+        if not self._is_retransmission(waiting.payload):
+            self._answer(waiting)
+
+    def _answer(self, waiting: Waiting) -> None:
         payload, flow = waiting.payload, waiting.flow
-        if (
-            waiting.kind is Kind.ONGOING
-            or isinstance(payload, BadMessage)
-            or self._is_retransmission(payload)
-        ):
+        if waiting.kind is Kind.ONGOING or isinstance(payload, BadMessage):
             return
         data = bytes(payload)
         tag = self._tag + b"%08x" % crc32(data)

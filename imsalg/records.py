@@ -67,18 +67,13 @@ class CallRecord(Struct, frozen=True, tag="call"):
     branches: tuple[BranchRecord, ...]
 
 
-class OwnRecord(Struct, frozen=True, tag="own"):
-    """The proxy's own. incarnation: of the gateway that has the contexts of the calls. flow_key: what its
-    tokens are signed with, see `flowtoken`."""
+class GatewayRecord(Struct, frozen=True, tag="gateway"):
+    """incarnation: of the gateway that has the contexts of the calls."""
 
     incarnation: str
-    flow_key: bytes
-
-    def __repr__(self) -> str:
-        return f"OwnRecord({self.incarnation!r})"
 
 
-Record = BindingRecord | CallRecord | OwnRecord
+Record = BindingRecord | CallRecord | GatewayRecord
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)

@@ -191,7 +191,7 @@ class Shell:
             asyncio.get_running_loop().call_soon(self._serve, True)
 
     def _report(self, now: float) -> None:
-        put_off = self.drops["overload-refused"]
+        put_off = self.drops["overload-waited"] + self.drops["overload-no-room"]
         before, when = self._reported
         if put_off > before and now >= when + REPORT:
             log.warning("overload: %d new requests were answered 503", put_off - before)
