@@ -43,11 +43,11 @@ listen = "unix:{place}/iq"
 [[realm]]
 name = "access"
 addresses = ["{host}"]
-ports = [22000, 25499]
+ports = [6000, 18999]
 [[realm]]
 name = "core"
 addresses = ["{host}"]
-ports = [25500, 28999]
+ports = [22000, 31999]
 """
 RTPENGINE_PORTS = (29000, 31999)
 
