@@ -129,6 +129,8 @@ def _check_stream(stream: Stream, ip6: bool) -> None:
     for address in (stream.remote, stream.remote_rtcp):
         if address is not None:
             _check_remote(address, ip6)
+    if stream.latch_from is not None:
+        _check_remote(Address(stream.latch_from, 1), ip6)
     if stream.remote is None and stream.remote_rtcp is not None:
         raise ValueError("remote_rtcp without remote")
     if not (math.isfinite(stream.inactivity) and 0.0 <= stream.inactivity <= MAX_INACTIVITY):

@@ -51,6 +51,7 @@ class Leg:
     remote_keys: tuple[Key, ...] = ()
     mode: Mode = Mode.INACTIVE
     latch: bool = False
+    latch_from: str | None = None
     source_filter: bool = False
     inactivity: float = 0.0
     peer: LegId | None = None
@@ -108,7 +109,7 @@ class Plane(Protocol):
 
         A changed leg keeps what the change does not concern:
         sockets while local_rtp and local_rtcp are the same; counters always, also when `peer` is another;
-        the latched address while `remote` and `latch` are the same, a new `remote` or latch=False forgets it;
+        the latched address while `remote`, `latch` and `latch_from` are the same, another one forgets it;
         the sending SRTP context with its roll-over counter while `local_key` is equal, and each receiving one
         while an equal key is in `remote_keys` (trap P14); a key that was not there before is a new context.
         The inactivity timer starts anew when the mode begins to receive, and is parked while it does not.
@@ -159,6 +160,7 @@ def _leg(context: Context, termination: Termination, stream: Stream) -> Leg:
         remote_keys=stream.remote_keys,
         mode=stream.mode,
         latch=stream.latch,
+        latch_from=stream.latch_from and _canonical_host(stream.latch_from),
         source_filter=stream.source_filter,
         inactivity=stream.inactivity,
         peer=peer,

@@ -11,7 +11,7 @@ class Whereabouts:
     """Of one port of a peer.
 
     target: where to send, None: nowhere yet.
-    allowed: the only host to take packets from, None: any.
+    allowed: the only hosts to take packets from, None: any.
     latching: a packet that passed every check is to be shown to `learn`.
     """
 
@@ -19,19 +19,29 @@ class Whereabouts:
 
     def __init__(self) -> None:
         self.target: Sockaddr | None = None
-        self.allowed: str | None = None
+        self.allowed: tuple[str, ...] | None = None
         self.latching = False
         self._authentic = False
         self._filtered = False
-        self._signalled: tuple[Sockaddr | None, bool, bool] = (None, False, False)
+        self._signalled: tuple[Sockaddr | None, bool, str | None, bool] = (None, False, None, False)
 
-    def signal(self, remote: Sockaddr | None, latch: bool, source_filter: bool, authentic: bool) -> None:
+    def signal(
+        self,
+        remote: Sockaddr | None,
+        latch: bool,
+        latch_from: str | None,
+        source_filter: bool,
+        authentic: bool,
+    ) -> None:
         """Go by what is signalled. What was learnt stays while only the filter is another.
 
-        authentic: packets shown to `learn` are authentic.
+        authentic: packets shown to `learn` are authentic. latch_from: where they are not, the first counts
+        only from this host or the signalled one, or whoever is quicker than the peer has its media ("RTP
+        bleed"); None: from anywhere.
         """
-        if self._signalled != (remote, latch, authentic):
-            self._signalled = (remote, latch, authentic)
+        signalled = (remote, latch, latch_from, authentic)
+        if self._signalled != signalled:
+            self._signalled = signalled
             self._authentic = authentic
             self.target = remote
             self.latching = latch
@@ -49,6 +59,10 @@ class Whereabouts:
         return moved
 
     def _filter(self) -> None:
-        """Only from where we send to, once that cannot move."""
-        known = self._filtered and not self.latching
-        self.allowed = self.target[0] if known and self.target else None
+        """Only from where we send to, once that cannot move; before, from where it may move to."""
+        remote, _, latch_from, authentic = self._signalled
+        if self.latching:
+            hosts = (latch_from, remote[0] if remote else latch_from) if latch_from else None
+            self.allowed = None if authentic else hosts
+        else:
+            self.allowed = (self.target[0],) if self._filtered and self.target else None

@@ -181,7 +181,7 @@ class _Standing:
                 self._plane.own[sock.getsockname()[:2]] = self
                 self._plane.loop.add_reader(sock, self._read, sock, channel)
         for whereabouts, remote in zip(self.whereabouts, means.remotes, strict=True):
-            whereabouts.signal(remote, leg.latch, leg.source_filter, self.secured)
+            whereabouts.signal(remote, leg.latch, leg.latch_from, leg.source_filter, self.secured)
         self._watch(leg.inactivity if self.receives else 0.0)
 
     def has_ports_of(self, leg: Leg) -> bool:
@@ -232,7 +232,7 @@ class _Standing:
         if rtcp is None and not (self.leg.slow_path and _is_slow(packet)):
             return Drop.NOT_RTP
         whereabouts = self.whereabouts[channel]
-        if whereabouts.allowed is not None and source[0] != whereabouts.allowed:
+        if whereabouts.allowed is not None and source[0] not in whereabouts.allowed:
             return Drop.WRONG_SOURCE
         # Two peers who each name our own address as theirs would have a packet go round for ever. Contexts
         # are chained only where they do not latch (a call that passes twice): that cannot close a circle.

@@ -315,6 +315,7 @@ def _change(leg: Leg, means: _Means, handle: Any, peer: Any, sockets: Sockets | 
         "receives": leg.mode.receives,
         "sends": leg.mode.sends,
         "latch": leg.latch,
+        "latch_from": _address((leg.latch_from, 0) if leg.latch_from else None),
         "source_filter": leg.source_filter,
         "slow_path": leg.slow_path,
         "remotes": [_address(remote) for remote in means.remotes],

@@ -129,6 +129,11 @@ class Stack:
         return f"sip:{HOST}:{self.access_port}"
 
     @property
+    def access_media(self) -> range:
+        """The gateway's ports towards UEs."""
+        return range(self._media, self._media + self._media_ports)
+
+    @property
     def lab_uri(self) -> str:
         """Where phones go that know no proxy."""
         return f"sip:{HOST}:{self.lab_port}"

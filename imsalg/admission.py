@@ -282,6 +282,7 @@ class Admission:
             {Side.ACCESS: access.listen.host, Side.CORE: self._config.core.listen.host},
             {Side.ACCESS: access.denied, Side.CORE: self._config.core.denied},
             self._config.call.inactivity,
+            access.latch_anywhere,
         )
         return Call(token, crossing, terms, self._limits, self._routes.to_core_or_back, self._rng, now, aor)
 

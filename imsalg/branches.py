@@ -16,6 +16,7 @@ from imsalg.negotiation import Negotiation, Random, Terms, select
 from imsalg.records import BranchRecord
 from imsalg.sdp.document import Document
 from imsalg.sip.dialog import Dialog, Party, contact_uri
+from imsalg.sip.hop import Flow
 from imsalg.sip.message import Request, Response
 from imsalg.sip.values import NameAddr
 
@@ -68,7 +69,7 @@ class Branches:
     """invite: the INVITE of the call; its sender is the caller."""
 
     def __init__(
-        self, invite: Crossing, anchor: Anchor, terms: Terms, rng: Random, ip6: Mapping[Side, bool]
+        self, invite: Crossing, anchor: Anchor, terms: Terms, rng: Random, flows: Mapping[Side, Flow]
     ) -> None:
         self.invite = invite
         self._caller = invite.side
@@ -76,7 +77,7 @@ class Branches:
         self._over: dict[str, Dialog] = {}  # ended, their media released
         self._heard: list[Negotiation] = []  # the last is heard, and when it ends the one before
         self._forks = 0
-        self._start = partial(Negotiation.start, anchor, terms, rng, ip6)
+        self._start = partial(Negotiation.start, anchor, terms, rng, flows)
         self.root = self._start()
 
     def __iter__(self) -> Iterator[Branch]:

@@ -75,8 +75,7 @@ class Call:
         anchor = Anchor(token)
         self._steps = Steps(anchor, self.effects, limits.gateway, self._lost)
         self._now = now
-        ip6 = {side: ":" in host for side, host in terms.hosts.items()}
-        self._branches = Branches(invite, anchor, terms, rng, ip6)
+        self._branches = Branches(invite, anchor, terms, rng, self.flows)
         self._descriptions = Descriptions(token, self._branches, self._steps, self.effects.append, self._lost)
         self._crossings: list[Crossing] = []
         self._acks: list[Side] = []  # who sent the ACKs that wait for a step
@@ -129,7 +128,7 @@ class Call:
 
     def resume(self, record: CallRecord, epoch: float) -> None:
         """Go on where a record says that the call stood. Its media wait for `reclaim`."""
-        self.flows = dict(record.flows)
+        self.flows.update(record.flows)
         self.started = record.started - epoch
         self._branches.resume(record.branches)
         if any(branch.media.streams for branch in self._branches):

@@ -88,6 +88,7 @@ class AccessConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     mechanisms: media-plane security announced to the UEs here (TS 24.229 clause 7.2A.7); none: e2ae is off.
     realm: the gateway's IP realm for media of this side.
     trusted: peers served without registration. emergency: unregistered emergency calls are let in.
+    latch_anywhere: a UE's plain media may come from another host than its signalling and than its SDP says.
     media_deny: networks that media are never sent to, whatever an SDP says; loopback counts only where
     `listen` is not loopback itself.
     """
@@ -104,6 +105,7 @@ class AccessConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     realm: Name = "access"
     trusted: Networks = Networks()
     emergency: bool = False
+    latch_anywhere: bool = False
     media_deny: Networks = MEDIA_DENY
 
     @property

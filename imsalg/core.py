@@ -426,6 +426,8 @@ class Core:
         self._now = now
         for call in self._kept.restore(records, now, epoch):
             self._keep(call)
+        if self._config.registration.reg_event:
+            self._reg_event.resume(now)
 
     def _follow_registrations(self) -> None:
         """What the registrations have become is subscribed to; whom the home network has deregistered loses

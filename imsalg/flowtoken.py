@@ -24,7 +24,7 @@ class FlowTokens:
     """key: KEY octets that nobody else knows; tokens are good for as long as it is the same."""
 
     def __init__(self, key: bytes) -> None:
-        self._key = key
+        self.key = key
 
     def mint(self, rng: Random) -> str:
         name = rng.randbytes(NAME)
@@ -38,4 +38,4 @@ class FlowTokens:
         return compare_digest(octets[NAME:], self._sign(octets[:NAME]))
 
     def _sign(self, name: bytes) -> bytes:
-        return digest(self._key, name, "sha256")[:SIGNATURE]
+        return digest(self.key, name, "sha256")[:SIGNATURE]

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from imsalg.admission import Admission
 from imsalg.call import Call
 from imsalg.crossing import Note
+from imsalg.flowtoken import FlowTokens
 from imsalg.gatelink import GatewayLink
-from imsalg.records import BindingRecord, CallRecord, GatewayRecord, decode, encode
+from imsalg.records import BindingRecord, CallRecord, OwnRecord, decode, encode
 from imsalg.registration import Registrations
 
 MAX_CHANGES = 100_000  # keys remembered; with more, everything is told
@@ -46,7 +47,7 @@ class Kept:
         self._note = note
         self._changed: dict[str, None] = {}
         self._whole = False
-        self._incarnation = ""  # as stored
+        self._own: OwnRecord | None = None  # as stored
         registrations.followers.append(self.binding_changed)
 
     def binding_changed(self, token: str) -> None:
@@ -62,7 +63,7 @@ class Kept:
 
     @property
     def changed(self) -> bool:
-        return bool(self._changed) or self._whole or self._incarnation != self._gateway.incarnation
+        return bool(self._changed) or self._whole or not self._own_is_stored()
 
     def to_store(self, epoch: float) -> Changes:
         """What has changed since this was asked last."""
@@ -77,9 +78,9 @@ class Kept:
             call = self._calls.get(key.partition(" ")[2])
             if call is None or call.settled or whole:  # else it will change again, very soon
                 records[key] = self._record(key, epoch)
-        if whole or self._incarnation != self._gateway.incarnation:
-            self._incarnation = self._gateway.incarnation
-            records["gateway"] = encode(GatewayRecord(self._incarnation))
+        if whole or not self._own_is_stored():
+            self._own = OwnRecord(self._gateway.incarnation, self._registrations.tokens.key)
+            records["own"] = encode(self._own)
         return Changes(whole, records)
 
     def restore(self, values: Iterable[bytes], now: float, epoch: float) -> list[Call]:
@@ -90,9 +91,10 @@ class Kept:
             match record := decode(value):
                 case None:
                     unread += 1
-                case GatewayRecord(incarnation):
-                    self._incarnation = incarnation
-                    self._gateway.resume(incarnation, now)
+                case OwnRecord():
+                    self._own = record
+                    self._registrations.tokens = FlowTokens(record.flow_key)
+                    self._gateway.resume(record.incarnation, now)
                 case BindingRecord() | CallRecord():
                     resumed = self._admission.resume(record, now, epoch)
                     if isinstance(resumed, Call):
@@ -106,6 +108,14 @@ class Kept:
             self.everything()
             self._note(Note(logging.WARNING, f"{unread} stored records cannot be read and are dropped"))
         return calls
+
+    def _own_is_stored(self) -> bool:
+        own = self._own
+        return (
+            own is not None
+            and own.incarnation == self._gateway.incarnation
+            and own.flow_key == self._registrations.tokens.key
+        )
 
     def _change(self, key: str) -> None:
         if len(self._changed) < MAX_CHANGES:

@@ -34,6 +34,7 @@ from imsalg.policy.treatment import Carriage, Mechanism, Treatment
 from imsalg.sdp.attributes import MATERIAL_LENGTH, Crypto, InlineKey, RtcpAttribute
 from imsalg.sdp.attributes import Direction as MediaDirection
 from imsalg.sdp.document import Document, Media, Origin
+from imsalg.sip.hop import Flow
 
 
 class Random(Protocol):
@@ -48,7 +49,8 @@ class Terms:
     """What the media of a call are negotiated under: fixed by the UE's registration and the access it uses.
 
     hosts: our signalling address on each side, which stands in o=. denied: networks that no media go to.
-    inactivity: seconds without media until the gateway says so; 0: never.
+    inactivity: seconds without media until the gateway says so; 0: never. latch_anywhere: from where a UE's
+    signalling comes says nothing of where its media come from.
     """
 
     registered: frozenset[Mechanism]
@@ -58,6 +60,7 @@ class Terms:
     hosts: Mapping[Side, str]
     denied: Mapping[Side, Networks]
     inactivity: float
+    latch_anywhere: bool
 
 
 @dataclass(slots=True)
@@ -121,6 +124,7 @@ class Negotiation:
     anchor: Anchor
     terms: Terms
     rng: Random
+    flows: Mapping[Side, Flow]
     names: dict[Side, str]
     origins: dict[Side, Origins]
     decisions: tuple[Decision, ...] = ()
@@ -134,13 +138,14 @@ class Negotiation:
 
     @classmethod
     def start(
-        cls, anchor: Anchor, terms: Terms, rng: Random, ip6: Mapping[Side, bool], number: int = 0
+        cls, anchor: Anchor, terms: Terms, rng: Random, flows: Mapping[Side, Flow], number: int = 0
     ) -> Negotiation:
-        """ip6: the family each side's signalling uses, in which it is offered addresses. number: sets its
-        terminations apart from those of other dialogs of the call."""
+        """flows: as the call has them. number: sets its terminations apart from those of other dialogs of the
+        call. Each side is offered addresses of the family that its signalling uses."""
         origins = {side: Origins(str(rng.getrandbits(53)), 1, terms.hosts[side]) for side in Side}
         names = {side: _name(side, number) for side in Side}
-        return cls(anchor, terms, rng, names, origins, families=dict(ip6))
+        families = {side: ":" in host for side, host in terms.hosts.items()}
+        return cls(anchor, terms, rng, flows, names, origins, families=families)
 
     def fork(self, number: int) -> Negotiation:
         """The same for another early dialog of the same INVITE: the offer is shared, the answer is its
@@ -360,8 +365,16 @@ class Negotiation:
             remote_keys=_key(theirs) if secured and theirs else (),
             mode=mode,
             latch=side is Side.ACCESS,
+            latch_from=self._latch_from(side),
+            source_filter=side is Side.ACCESS and not (secured or self.terms.latch_anywhere),
             inactivity=self._inactivity(mode),
         )
+
+    def _latch_from(self, side: Side) -> str | None:
+        """Where a UE is that does not know it: behind a NAT, where its signalling comes from."""
+        host = self.flows[side].remote.host.partition("%")[0]
+        known = side is Side.ACCESS and not self.terms.latch_anywhere
+        return host if known and (":" in host) == self.families[side] else None
 
     def watch(self) -> None:
         """Silence counts from now on, as the call is answered: one that rings may be silent for long."""

@@ -67,13 +67,18 @@ class CallRecord(Struct, frozen=True, tag="call"):
     branches: tuple[BranchRecord, ...]
 
 
-class GatewayRecord(Struct, frozen=True, tag="gateway"):
-    """incarnation: of the gateway that has the contexts of the calls."""
+class OwnRecord(Struct, frozen=True, tag="own"):
+    """The proxy's own. incarnation: of the gateway that has the contexts of the calls. flow_key: what its
+    tokens are signed with, see `flowtoken`."""
 
     incarnation: str
+    flow_key: bytes
+
+    def __repr__(self) -> str:
+        return f"OwnRecord({self.incarnation!r})"
 
 
-Record = BindingRecord | CallRecord | GatewayRecord
+Record = BindingRecord | CallRecord | OwnRecord
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)

@@ -27,6 +27,7 @@ from imsalg.sip.timers import Timers
 from imsalg.subscription import State, Subscription
 
 PATIENCE = 64  # times T1
+PACE = 0.01  # seconds from one user to the next after a restart
 
 
 class Random(Protocol):
@@ -66,6 +67,7 @@ class RegEvent:
         self._subjects: dict[str, str] = {}  # token of a binding -> its user's
         self._by_call_id: dict[str, Subscription] = {}
         self._timers: Timers[Subscription] = Timers()
+        self._later: Timers[str] = Timers()  # tokens
 
     def __len__(self) -> int:
         return len(self._by_call_id)
@@ -73,6 +75,12 @@ class RegEvent:
     def changed(self, token: str) -> None:
         """A binding came, changed or went."""
         self._changed[token] = None
+
+    def resume(self, now: float) -> None:
+        """We have restarted. The dialogs of the subscriptions are forgotten, and their NOTIFYs answered 481;
+        the users are subscribed to anew, at a pace that the home network can bear."""
+        for number, binding in enumerate(self._registrations):
+            self._later.start(now + number * PACE, binding.token)
 
     def settle(self, now: float) -> None:
         """Follow what has changed in the registrations."""
@@ -104,6 +112,8 @@ class RegEvent:
                 self._apply(document, binding)
 
     def expire(self, now: float) -> None:
+        while (token := self._later.expired(now)) is not None:
+            self.changed(token)
         self.settle(now)
         while (subscription := self._timers.expired(now)) is not None:
             subscription.running = None
@@ -111,7 +121,8 @@ class RegEvent:
             self._after(subscription, now)
 
     def timeout(self) -> float | None:
-        return self._timers.next()
+        times = (self._timers.next(), self._later.next())
+        return min((time for time in times if time is not None), default=None)
 
     # -- bindings
 

@@ -99,7 +99,8 @@ class Stream(Struct, frozen=True, omit_defaults=True):
     local_key: protects what this termination sends, without an MKI. remote_keys: what the peer sends; several
     only with MKIs of one length. SRTP needs both before the mode is anything but inactive.
     mode: RTCP flows whenever `remote` is known; only media obey the mode.
-    latch: learn the peer's address from its first (authenticated) packet.
+    latch: learn the peer's address from its packets where these are authentic, else from the first one.
+    latch_from: where they are not, the host that this one has to come from if not from `remote`'s; None: any.
     source_filter: drop packets from another address than `remote`'s host (TS 23.334 clause 5.4).
     inactivity: seconds without media from the peer after which a notice is sent; 0: never.
     """
@@ -113,6 +114,7 @@ class Stream(Struct, frozen=True, omit_defaults=True):
     remote_keys: tuple[Key, ...] = ()
     mode: Mode = Mode.INACTIVE
     latch: bool = False
+    latch_from: str | None = None
     source_filter: bool = False
     inactivity: float = 0.0
 

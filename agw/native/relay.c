@@ -65,7 +65,7 @@ struct port {
     uint8_t channel; /* 0: RTP, with rtcp_mux RTCP too; 1: RTCP */
     bool latching, latch, source_filter, authentic;
     uint32_t round; /* when it was last ready */
-    union address signalled, target; /* family 0: none */
+    union address signalled, latch_from, target; /* family 0: none */
 };
 
 struct relay_leg {
@@ -221,6 +221,14 @@ static void heard_media(struct relay_leg *leg) {
     }
 }
 
+/* Only from where we send to, once that cannot move; before, from where it may move to. */
+static bool is_wrong_source(const struct port *port, const union address *source) {
+    if (!port->latching)
+        return port->source_filter && port->target.any.sa_family && !same_host(source, &port->target);
+    return !port->authentic && port->latch_from.any.sa_family && !same_host(source, &port->latch_from) &&
+           !same_host(source, &port->signalled);
+}
+
 /* Send to where this packet came from. Where packets are not authentic only the first is believed. */
 static void learn(struct port *port, const union address *source) {
     struct relay_leg *leg = port->leg;
@@ -320,8 +328,7 @@ static enum relay_outcome take(struct port *port, struct packet *packet, size_t 
     if (kind == NEITHER)
         return RELAY_NOT_RTP;
     const bool rtcp = kind == CONTROL;
-    /* Only from where we send to, once that cannot move. */
-    if (port->source_filter && !port->latching && port->target.any.sa_family && !same_host(source, &port->target))
+    if (is_wrong_source(port, source))
         return RELAY_WRONG_SOURCE;
     /* Two peers who each name our own address as theirs would have a packet go round for ever. Contexts are chained
      * only where they do not latch (a call that passes twice): that cannot close a circle. */
@@ -480,9 +487,12 @@ static void use_socket(struct port *port, int fd) {
 /* What was learnt stays while only the filter is another. */
 static void signal_remote(struct port *port, const struct relay_change *change) {
     const union address remote = from_outside(&change->remotes[port->channel]);
+    const union address latch_from = from_outside(&change->latch_from);
     const bool authentic = change->transport == RELAY_SRTP;
-    if (!same_address(&port->signalled, &remote) || port->latch != change->latch || port->authentic != authentic) {
+    if (!same_address(&port->signalled, &remote) || !same_address(&port->latch_from, &latch_from) ||
+        port->latch != change->latch || port->authentic != authentic) {
         port->signalled = port->target = remote;
+        port->latch_from = latch_from;
         port->latching = port->latch = change->latch;
         port->authentic = authentic;
     }

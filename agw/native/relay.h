@@ -71,6 +71,7 @@ struct relay_change {
     enum relay_transport transport;
     bool rtcp_mux, receives, sends, latch, source_filter, slow_path;
     struct relay_address remotes[2];
+    struct relay_address latch_from; /* port: 0 */
     uint64_t inactivity;         /* ns; 0: not watched, for now or ever */
     struct srtp_key *sends_with;
     const struct srtp_keys *receives_with;

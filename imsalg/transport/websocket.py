@@ -39,7 +39,7 @@ class WebSocket:
     @property
     def ended(self) -> bool:
         protocol = self._protocol
-        broken = self._refused or protocol.handshake_exc or protocol.parser_exc
+        broken = self._refused or protocol.handshake_exc or protocol.parser_exc or protocol.close_rcvd
         return bool(broken) or protocol.state in (State.CLOSING, State.CLOSED)
 
     def receive(self, data: bytes) -> list[Received]:
@@ -47,11 +47,10 @@ class WebSocket:
         if self.ended:
             return received
         self._protocol.receive_data(data)
-        events = self._protocol.events_received()
-        for event in events:
+        for event in self._protocol.events_received():
             match event:
-                case Handshake() if len(events) > 1 or self.ended:
-                    self._refused = True  # a client waits for the answer (RFC 6455 section 4.1)
+                case Handshake() if self.ended:
+                    self._refused = True  # by what came with it, nothing can be answered any more
                     return []
                 case Handshake():
                     self._shake_hands(event)

@@ -338,6 +338,28 @@ async def test_an_rtp_leg_believes_the_first_packet_only_p15(rig: Rig, source_fi
     assert rig.dropped(a) == {"not_rtp": 1, **({"wrong_source": 1} if source_filter else {})}
 
 
+@pytest.mark.parametrize("transport", [RTP, UDP])
+@played
+async def test_a_stranger_is_not_the_first_however_quick(rig: Rig, transport: Transport) -> None:
+    a, b = rig.connect(
+        rig.leg("a", transport, latch=True, latch_from=ELSEWHERE, source_filter=True), rig.leg("b", transport)
+    )
+    rig.change(a, remote=Address("127.0.0.4", 9), remote_rtcp=Address("127.0.0.4", 9))
+    stranger, nat = Peer(rig, a.leg), Peer(rig, a.leg, ELSEWHERE)
+    for is_rtcp, packet in ((False, rtp), (True, rtcp)):
+        stranger.send(packet(1), rtcp=is_rtcp)
+        await rig.settle()
+        nat.send(packet(2), rtcp=is_rtcp)
+        await rig.settle()
+        stranger.send(packet(3), rtcp=is_rtcp)
+        b.send(packet(4), rtcp=is_rtcp)
+        await rig.settle()
+        assert b.take(rtcp=is_rtcp) == [packet(2)]
+        assert nat.take(rtcp=is_rtcp) == [packet(4)]
+    assert stranger.take_raw() == []
+    assert rig.dropped(a) == {"wrong_source": 4}
+
+
 @pytest.mark.parametrize("itself", [True, False])
 @played
 async def test_peers_who_name_our_own_addresses_make_no_packet_go_round(rig: Rig, itself: bool) -> None:

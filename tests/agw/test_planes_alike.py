@@ -127,7 +127,7 @@ def a_change(rng: random.Random, cook: Cook, sides: list[Side]) -> None:
     n = rng.randrange(2)
     leg = sides[0].peers[n].leg
     fields: dict[str, Any]
-    match rng.randrange(9):
+    match rng.randrange(10):
         case 0:
             fields = {"mode": rng.choice(list(Mode))}
         case 1 | 2 if leg.transport is SRTP:
@@ -145,7 +145,9 @@ def a_change(rng: random.Random, cook: Cook, sides: list[Side]) -> None:
             fields = {"source_filter": not leg.source_filter}
         case 6:
             fields = {"slow_path": not leg.slow_path}
-        case 7 if leg.transport is not UDP:
+        case 7:
+            fields = {"latch_from": rng.choice((None, "127.0.0.1", ELSEWHERE, "127.0.0.3"))}
+        case 8 if leg.transport is not UDP:
             fields = {"rtcp_mux": not leg.rtcp_mux}
         case _:
             fields = {"mode": Mode.SENDRECV}
@@ -189,6 +191,7 @@ def test_both_planes_do_the_same_with_the_same_soup(case: str, seed: int) -> Non
     for fields in (a, b):
         for name in ("latch", "source_filter", "slow_path"):
             fields[name] = rng.random() < 0.5
+        fields["latch_from"] = rng.choice((None, ELSEWHERE))
         if fields["transport"] is not UDP:
             fields["rtcp_mux"] = rng.random() < 0.5
     uvloop.run(feed(rng, a, b))

@@ -24,3 +24,18 @@ def test_a_call_costs_something_in_both_systems_and_none_fails():
         assert trial["proxy"] > 0.0
     assert [row["part"] for row in result["summary"]] == ["proxy", "gateway", "both"]
     assert "gateway, per call" in result["profile"]
+
+
+def test_a_proxy_is_started_with_and_without_what_it_had_stored():
+    port = 21900 + os.getpid() % 8 * 8
+    arguments = ["--registrations=50", "--trials=1", f"--base-port={port}", "--json"]
+    done = subprocess.run(
+        [sys.executable, SIGNALLING.with_name("restart.py"), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    cold, warm = json.loads(done.stdout)
+    assert (cold["registrations"], warm["registrations"]) == (0, 50)
+    assert 0.0 < warm["answer"] <= warm["reached"]

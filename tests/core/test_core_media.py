@@ -163,6 +163,17 @@ def test_plain_is_anchored_as_rtp(world):
     carol = world.plain()
     world.originate(carol, session("192.0.2.20"))
     assert {leg.transport for leg in world.legs().values()} == {Transport.RTP}
+    access, core = world.leg("access"), world.leg("core")
+    assert (access.latch_from, access.source_filter) == (carol.flow.remote.host, True)  # no RTP bleed
+    assert (core.latch, core.source_filter) == (False, False)
+
+
+def test_plain_media_may_begin_anywhere_where_the_operator_says_so(worlds):
+    (access,) = BASE["access"]
+    world = worlds(access=(replace(access, latch_anywhere=True),))
+    world.originate(world.plain(), session("192.0.2.20"))
+    access = world.leg("access")
+    assert (access.latch, access.latch_from, access.source_filter) == (True, None, False)
 
 
 def test_a_plain_ue_is_offered_plain(world):

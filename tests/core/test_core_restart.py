@@ -6,7 +6,8 @@ from msgspec.structs import replace
 from agw.iq.messages import Mode
 from imsalg.config import RegistrationConfig
 from imsalg.records import decode
-from imsalg.sip.endpoint import Address
+from imsalg.regevent import PACE
+from imsalg.sip.endpoint import Address, Transport
 from tests.sim.sdp import crypto, key, lines_of, media, protected, session
 from tests.sim.world import BASE, World
 
@@ -61,7 +62,7 @@ def test_what_expired_while_the_proxy_was_away_is_gone_and_forgotten(world, alic
     restart(world, 100.0)
     assert [each["aor"] for each in world.status()["registrations"]] == ["sip:alice@home.example"]
     world.network.call(bob, sdp=session("203.0.113.5"))
-    assert world.network.expect(404)
+    assert world.network.expect(430)  # its token is known for one of ours
     world.save()
     assert len([key for key in world.stored if key.startswith("binding")]) == 1
 
@@ -110,6 +111,50 @@ def test_what_is_not_saved_in_time_is_lost_and_nothing_else(world, alice):
     world.register(world.ue(11), "bob")
     world.restart()
     assert [each["aor"] for each in world.status()["registrations"]] == ["sip:alice@home.example"]
+
+
+@pytest.mark.parametrize("transport", [Transport.TCP, Transport.TLS, Transport.WS, Transport.WSS])
+def test_a_ue_on_a_connection_is_reached_again_once_it_registers_over_another(world, transport):
+    alice = world.register(world.ue(10, 40001, transport=transport), "alice")
+    here, far = world.originate(alice)
+    restart(world)
+    del world.peers[alice.address]
+    world.network.call(alice, sdp=session("203.0.113.5"))
+    assert world.network.expect(430)
+    again = world.ue(10, 40002, transport=transport)
+    here.peer = world.register(again, "alice")
+    here.hang_up(far)
+    world.terminate(again)
+
+
+def test_a_ue_on_a_connection_may_go_on_with_its_call_before_it_registers(world):
+    alice = world.register(world.ue(10, 40001, transport=Transport.TCP), "alice")
+    here, far = world.originate(alice)
+    restart(world)
+    stranger = world.ue(66, 40001, transport=Transport.TCP)
+    here.peer = stranger
+    here.request("BYE")
+    assert stranger.expect(403)
+    again = world.ue(10, 40002, transport=Transport.TCP)
+    again.user = "alice"
+    here.peer = again
+    here.hang_up(far)
+
+
+def test_who_was_subscribed_to_is_again_one_user_after_the_other(worlds):
+    world = worlds(registration=RegistrationConfig(reg_event=True))
+    for number, user in enumerate(("alice", "bob", "carol"), start=10):
+        world.register(world.ue(number), user)
+        world.network.reply(world.network.expect("SUBSCRIBE"), 200, ("Expires", "4000"))
+    restart(world)
+    subscribed = []
+    for _ in range(3):
+        world.advance(1.001 * PACE if subscribed else 0.0)
+        request = world.network.expect("SUBSCRIBE")
+        world.network.reply(request, 200, ("Expires", "4000"))
+        subscribed.append(request.uri)
+        assert world.network.quiet()
+    assert sorted(subscribed) == [f"sip:{user}@home.example" for user in ("alice", "bob", "carol")]
 
 
 # -- calls
@@ -360,6 +405,7 @@ def test_no_record_shows_a_key_p18(world, alice):
     assert "inline" not in shown
     assert "kkkk" not in shown
     assert key()[:8] not in shown
+    assert repr(world.core.registrations.tokens.key) not in shown
 
 
 def test_what_is_not_utf8_is_not_kept_and_harms_nothing(world):

@@ -5,8 +5,13 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import struct
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -45,6 +50,40 @@ def world(_media_world: World) -> Iterator[World]:
     _media_world.assert_no_call_left()
 
 
+class Stranger:
+    """Sends RTP to all of some ports, from another host than the UEs', again and again; a context manager."""
+
+    MARK = b"from a stranger"
+
+    def __init__(self, ports: range) -> None:
+        self.sent = self.received = 0
+        self._ports = ports
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.2", 0))
+        self._socket.setblocking(False)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+        self._socket.close()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(0.02):
+            packet = struct.pack("!BBHII", 0x80, 0, self.sent & 0xFFFF, self.sent, 7) + self.MARK
+            for number in self._ports:
+                with suppress(OSError):  # that nobody was there is told at the next one
+                    self._socket.sendto(packet, ("127.0.0.1", number))
+                self.sent += 1
+            with suppress(OSError):
+                self.received += bool(self._socket.recv(2048))
+
+
 class Phones:
     """alice behind the proxy with e2ae, and bob, who knows nothing of it, on the core side."""
 
@@ -61,6 +100,10 @@ class Phones:
     def alice(self, *options: object) -> Ue:
         e2ae = ("--e2ae", "--suite", self.suite, "--rtp-port", ALICE_RTP, "--tone", ALICE_TONE)
         return self._phone("alice", self.world.access_uri, self.alice_port, *e2ae, *options)
+
+    def plain_alice(self, *options: object) -> Ue:
+        sound = ("--rtp-port", ALICE_RTP, "--tone", ALICE_TONE)
+        return self._phone("alice", self.world.access_uri, self.alice_port, *sound, *options)
 
     def bob(self, *options: object, behind_the_proxy: bool = False) -> Ue:
         sound = ("--rtp-port", BOB_RTP, "--tone", BOB_TONE)
@@ -145,6 +188,24 @@ def test_hold_and_resume_keep_the_keys_and_the_tone_comes_back_p35(world: World,
     more_than_either_part = 2.6
     phones.assert_heard(more_than_either_part)
     phones.assert_protected(seen, more_than_either_part)
+
+
+def test_a_stranger_neither_takes_nor_adds_plain_media_however_quick_p15(
+    world: World, tmp_path: Path
+) -> None:
+    phones = Phones(world, tmp_path, SUITES[0])
+    with Capture(phones.ports) as capture, phones.bob() as bob:
+        bob.wait_for("registered")
+        with Stranger(world.access_media) as stranger:
+            call = ("--call", f"sip:bob@{DOMAIN}", "--duration", 2)
+            with phones.plain_alice(*call) as alice:
+                assert alice.ended() == 0
+        seen = capture.drain()
+    assert alice.wait_for("media")["srtp"] is False
+    phones.assert_heard(1.2)
+    assert stranger.sent > 10 * len(world.access_media)
+    assert stranger.received == 0
+    assert not any(Stranger.MARK in packet.payload for packet in seen)
 
 
 def test_two_ues_behind_one_proxy_have_a_key_each_way(world: World, tmp_path: Path) -> None:
