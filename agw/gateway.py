@@ -163,7 +163,10 @@ class Gateway:
                 )
             case _:
                 termination = context.terminations.get(command.termination) if context else None
-                return Reserved(command.termination, termination.locals() if termination else ())
+                removed = tuple(
+                    count for id, count in counts.items() if id.termination == command.termination
+                )
+                return Reserved(command.termination, termination.locals() if termination else (), removed)
 
     def _audit(self, context: Context) -> AuditedContext:
         return AuditedContext(

@@ -19,6 +19,8 @@ from agw.iq.messages import (
     Released,
     ReleaseTermination,
     Reply,
+    Reserved,
+    StreamStatistics,
 )
 from imsalg.anchor import Anchor, Wanted
 from imsalg.crossing import Ask, Effect, Note
@@ -164,6 +166,8 @@ class Steps:
         self._waiting = None
         if isinstance(reply, Reply):
             self._anchor.acknowledge(waiting.wanted, reply.results)
+            if counts := _counts(reply):
+                self._effects.append(Note(logging.INFO, f"{self._anchor.context}: gone{counts}"))
         self.holds = bool(self._anchor)
         if isinstance(reply, Reply):
             waiting.then(reply)
@@ -190,14 +194,16 @@ class Steps:
 
 
 def _counts(reply: Reply | ErrorReply) -> str:
-    """The statistics of a released context, in one line."""
-    if not isinstance(reply, Reply):
-        return ""
-    released = [result for result in reply.results if isinstance(result, Released)]
+    """The statistics of what was released or taken away, in one line."""
+    counts: list[tuple[str, StreamStatistics]] = []
+    for result in reply.results if isinstance(reply, Reply) else ():
+        match result:
+            case Released(terminations):
+                counts += ((name, stream) for name, streams in terminations.items() for stream in streams)
+            case Reserved(name, removed=streams):
+                counts += ((name, stream) for stream in streams)
     return "".join(
         f"; {name} m={stream.id - 1} in {stream.received} out {stream.sent}"
         + "".join(f" {cause} {count}" for cause, count in stream.dropped.items() if count)
-        for result in released
-        for name, streams in result.terminations.items()
-        for stream in streams
+        for name, stream in counts
     )

@@ -190,18 +190,6 @@ class LocalStream(Struct, frozen=True):
     rtcp: Address
 
 
-class Reserved(Struct, frozen=True, tag="reserved"):
-    """Answers reserve, reserve and configure, and configure: all streams of the termination as they are
-    now."""
-
-    termination: str
-    streams: tuple[LocalStream, ...]
-
-
-class Done(Struct, frozen=True, tag="done"):
-    """Answers change through-connection."""
-
-
 class StreamStatistics(Struct, frozen=True):
     """Counted on one stream of one termination since it was reserved. dropped: cause -> packets. slow_path:
     packets that the gateway itself took (STUN, DTLS)."""
@@ -213,6 +201,19 @@ class StreamStatistics(Struct, frozen=True):
     sent_octets: int
     dropped: dict[str, int]
     slow_path: int = 0
+
+
+class Reserved(Struct, frozen=True, tag="reserved"):
+    """Answers reserve, reserve and configure, and configure: all streams of the termination as they are now,
+    and the counts of those that were taken away."""
+
+    termination: str
+    streams: tuple[LocalStream, ...]
+    removed: tuple[StreamStatistics, ...] = ()
+
+
+class Done(Struct, frozen=True, tag="done"):
+    """Answers change through-connection."""
 
 
 class Released(Struct, frozen=True, tag="released"):

@@ -179,6 +179,7 @@ def test_configure_adds_and_removes_streams_and_keeps_the_ports_of_those_that_st
     assert [stream.id for stream in two.streams] == [1, 2]
     assert two.streams[0] == one.streams[0]
     (three,) = house.do(ConfigureConnectionPoint("b", (), remove=(1, 99)))
+    assert ([count.id for count in three.removed], two.removed) == ([1], ())
     assert three.streams == two.streams[1:]
     assert house.audit().ports["core"] == (1, 1, 8)
 

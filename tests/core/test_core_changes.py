@@ -361,6 +361,9 @@ def test_a_reinvite_adds_and_takes_away_a_line_p32(world, alice):
     gone = media(0, kind="video") + "\r\n"
     here.exchange(far, "INVITE", protected("192.0.2.10") + gone, FAR + gone)
     assert len(world.legs()) == 2
+    (gone,) = [note.text for note in world.notes if ": gone;" in note.text]
+    assert "access.1 m=1 in 0 out 0" in gone
+    assert "core m=1 in 0 out 0" in gone
     here.hang_up(far)
 
 
