@@ -35,6 +35,11 @@ from cli.tone import RATE, write_tone
 Error = pj.Error
 
 MAX_CALLS = 4
+TRANSPORTS = {
+    "udp": pj.PJSIP_TRANSPORT_UDP,
+    "tcp": pj.PJSIP_TRANSPORT_TCP,
+    "tls": pj.PJSIP_TRANSPORT_TLS,  # of whatever certificate
+}
 CODECS = ("PCMU/8000", "PCMA/8000")
 GOODBYE = 2.0  # seconds that the end of all calls and the answer to the last REGISTER are waited for, each
 LINGER = 0.2  # seconds for the answer to a BYE, which PJSUA2 does not report
@@ -166,8 +171,7 @@ class Softphone:
         transport = pj.TransportConfig()
         transport.boundAddress = s.address
         transport.port = s.port
-        kind = pj.PJSIP_TRANSPORT_UDP if s.transport == "udp" else pj.PJSIP_TRANSPORT_TCP
-        number = self._endpoint.transportCreate(kind, transport)
+        number = self._endpoint.transportCreate(TRANSPORTS[s.transport], transport)
         self._endpoint.libStart()
         self._endpoint.audDevManager().setNullDev()
         for codec in self._endpoint.codecEnum2():

@@ -34,7 +34,7 @@ SUITES = (
     "--registrar", metavar="URI", help="The P-CSCF, as sip:HOST:PORT. Without it: straight to the peer."
 )
 @click.option("--no-register", is_flag=True, help="Send calls through --registrar without registering there.")
-@click.option("--transport", type=click.Choice(["udp", "tcp"]), default="udp", show_default=True)
+@click.option("--transport", type=click.Choice(["udp", "tcp", "tls"]), default="udp", show_default=True)
 @click.option("--address", help="Own address; by default the one that reaches the registrar or the peer.")
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=0, help="Own SIP port; 0: any.", show_default=True
