@@ -110,7 +110,7 @@ def test_a_peer_that_answers_pings_stays_and_one_that_does_not_goes(monkeypatch:
         async with web() as site, client(site) as peer, connected(site.address) as (dead, writer):
             await peer.send(options(via="WS x.invalid"))
             await peer.recv()
-            writer.write(UPGRADE + masked(options(via="WS y.invalid")))
+            await say(dead, writer, UPGRADE + masked(options(via="WS y.invalid")))
             await asyncio.wait_for(dead.read(), 5)  # it sees the pings, and then its end
             assert site.shell.connections == 1
             await peer.send(options(via="WS x.invalid"))
@@ -150,6 +150,15 @@ def test_a_handshake_without_the_subprotocol_or_for_another_path_is_refused(
     run()
 
 
+async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, sent: bytes) -> None:
+    """What follows a handshake waits for its answer, as it must."""
+    if sent.startswith(UPGRADE):
+        writer.write(UPGRADE)
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
+        sent = sent[len(UPGRADE) :]
+    writer.write(sent)
+
+
 HOSTILE = {
     "sip on the socket": options(),
     "a request that is no upgrade": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -174,7 +183,7 @@ def test_what_breaks_the_protocol_is_closed(sent: bytes) -> None:
     @looped
     async def run() -> None:
         async with web() as site, connected(site.address) as (reader, writer):
-            writer.write(sent)
+            await say(reader, writer, sent)
             with contextlib.suppress(ConnectionError):
                 await asyncio.wait_for(reader.read(), 5)  # to its end
             await until(lambda: not site.shell.connections)
@@ -194,7 +203,7 @@ def test_who_brings_no_message_in_time_is_closed(sent: bytes) -> None:
     async def run() -> None:
         limits = ConnectionLimits(first=0.3)
         async with web(limits) as site, connected(site.address) as (reader, writer):
-            writer.write(sent)
+            await say(reader, writer, sent)
             end = asyncio.ensure_future(reader.read())
             while not end.done():
                 if sent.startswith(UPGRADE + b"\x89"):
@@ -211,7 +220,7 @@ def test_who_brings_no_message_in_time_is_closed(sent: bytes) -> None:
 @looped
 async def test_a_message_that_comes_an_octet_a_minute_is_not_waited_for() -> None:
     async with web(ConnectionLimits(first=0.3)) as site, connected(site.address) as (reader, writer):
-        writer.write(UPGRADE + masked(options(via="WS x.invalid")))
+        await say(reader, writer, UPGRADE + masked(options(via="WS x.invalid")))
         end = asyncio.ensure_future(reader.read())
         for octet in masked(options(via="WS x.invalid")):
             writer.write(bytes([octet]))
