@@ -114,7 +114,7 @@ class Chaos:
                 if isinstance(message, Request):
                     self.arrived = [*self.arrived[-30:], (peer, message)]
                     if message.method == "REGISTER" and self.rng.random() < 0.8:
-                        self.network.accept(message, self.rng.choice((0, 5, 3600)))
+                        peer.accept(message, self.rng.choice((0, 5, 3600)))
                 elif message.cseq.method == "INVITE" and 100 < message.status < 300:
                     self.join(peer, message)
             peer.inbox.clear()
