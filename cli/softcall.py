@@ -45,6 +45,7 @@ class Call(pj.Call):  # type: ignore[misc]
         self._plan: list[tuple[float, Callable[[], None]]] = []  # what is due when, once the call is up
         self._player: Any = None
         self._recorder: Any = None
+        self._ended: dict[str, Any] = {}
         self._packets = {"received": 0, "sent": 0}  # of streams that have ended
 
     def place(self, uri: str, verify: tuple[str, ...]) -> None:
@@ -80,6 +81,12 @@ class Call(pj.Call):  # type: ignore[misc]
         while self._plan and not self.progress.ended and now >= self._plan[0][0]:
             self._plan.pop(0)[1]()
 
+    def close(self) -> None:
+        """After it has ended, and not within a callback: what it played and recorded is destroyed here."""
+        self._plan.clear()
+        self._player = self._recorder = None  # the recording gets its length now
+        self._emit({**self._ended, **self._packets})
+
     def onCallSdpCreated(self, prm: Any) -> None:  # noqa: N802
         if self._settings.e2ae and not prm.remSdp.wholeSdp:
             prm.sdp.wholeSdp = request_e2ae(prm.sdp.wholeSdp)
@@ -89,9 +96,7 @@ class Call(pj.Call):  # type: ignore[misc]
         if info.state == pj.PJSIP_INV_STATE_DISCONNECTED:
             self.progress.ended = True
             report = {"code": info.lastStatusCode, "reason": info.lastReason, "peer": self._peer}
-            self._plan.clear()
-            self._player = self._recorder = None  # the recording gets its length now
-            self._emit({"event": "ended", **report, "confirmed": self.progress.confirmed, **self._packets})
+            self._ended = {"event": "ended", **report, "confirmed": self.progress.confirmed}
             return
         if info.state == pj.PJSIP_INV_STATE_CONFIRMED and not self.progress.confirmed:
             self.progress.confirmed = True

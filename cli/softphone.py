@@ -140,7 +140,9 @@ class Softphone:
         self._endpoint.libHandleEvents(round(seconds * 1000))
         while self._later:
             self._later.pop(0)()
-        self.calls = [call for call in self.calls if not call.progress.ended]
+        for call in [call for call in self.calls if call.progress.ended]:
+            call.close()
+            self.calls.remove(call)
         for call in self.calls:
             call.keep_time(time.monotonic())
 
