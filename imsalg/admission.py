@@ -99,8 +99,7 @@ class Admission:
         `flow` or `hops`. Raises PeerError (RFC 3261 section 16.3)."""
         request, headers, flow = crossing.request, crossing.outgoing.headers, crossing.flow
         access = self._access.get(flow.local)
-        trusted = self._config.core.trusted
-        if access is None and len(trusted) and flow.remote.host not in trusted:
+        if access is None and not self._is_home(flow):
             raise PeerError("not a trusted peer of the core side", 403)
         uri = Uri.parse(request.uri)
         if uri.scheme not in ("sip", "sips", "tel", "urn"):
@@ -143,6 +142,8 @@ class Admission:
     def admit_ack(self, crossing: Crossing) -> Call:
         """The ACK to a 2xx: its call; it leaves as `outgoing` by `flow` or `hops`. Raises Dropped."""
         request, outgoing, flow = crossing.request, crossing.outgoing, crossing.flow
+        if crossing.side is Side.CORE and not self._is_home(flow):
+            raise Dropped("ack-of-a-stranger")
         try:
             hops = _hops(outgoing.headers)
             token = self._routes.pop(outgoing)
@@ -165,6 +166,22 @@ class Admission:
         except PeerError:
             raise Dropped("malformed") from None
         return call
+
+    def is_peer(self, flow: Flow, came: Flow) -> bool:
+        """Whether a response or a CANCEL that came on the second flow may be of the peer that a transaction
+        has the first one to. To know the branch is not enough: Via shows it to all who are further on, and
+        the last of these may be a UE of ours."""
+        if flow.local != came.local:
+            return False
+        access = self._access.get(flow.local)
+        if access is None:
+            return self._is_home(came)
+        return flow.remote.host == came.remote.host or came.remote.host in access.trusted
+
+    def _is_home(self, flow: Flow) -> bool:
+        """Who may speak on the core side."""
+        trusted = self._config.core.trusted
+        return not len(trusted) or flow.remote.host in trusted
 
     # -- outside of dialogs
 

@@ -74,6 +74,7 @@ class Core:
             max_transactions=config.limits.transactions,
             max_of_source=config.sources.transactions,
             source_of=self._sources.of,
+            is_peer=lambda flow, came: self._admission.is_peer(flow, came),
         )
         self.calls: dict[str, Call] = {}
         self._by_call_id: dict[str, dict[str, Call]] = {}

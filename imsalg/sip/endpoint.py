@@ -100,6 +100,7 @@ class Endpoint:
 
     drops: how many received messages ended here, by cause. source_of: who shares the server transactions
     that requests of a flow make, `max_of_source` of them at a time; None: only all together are limited.
+    is_peer: whether what came on the second flow may be of the peer that a transaction has the first one to.
     """
 
     def __init__(
@@ -110,12 +111,14 @@ class Endpoint:
         max_transactions: int = 20000,
         max_of_source: int = 20000,
         source_of: Callable[[Flow], Source | None] = lambda flow: None,
+        is_peer: Callable[[Flow, Flow], bool] = lambda flow, came: flow.local == came.local,
     ) -> None:
         self.drops: Counter[str] = Counter()
         self._rng = rng
         self._t1 = t1
         self._max_transactions = max_transactions
         self._source_of = source_of
+        self._is_peer = is_peer
         self._shares = Shares(max_of_source)
         self._secret = rng.randbytes(16)
         self._clients: dict[tuple[str, str], ClientTransaction] = {}
@@ -144,7 +147,7 @@ class Endpoint:
     def receive_message(self, message: Request | Response, flow: Flow, now: float) -> None:
         """A message out of parse_message() or a Stream, now the endpoint's. Never raises."""
         if isinstance(message, Response):
-            self._receive_response(message, now)
+            self._receive_response(message, flow, now)
         elif message.method == "ACK":
             self._receive_ack(message, flow, now)
         elif message.method == "CANCEL":
@@ -300,7 +303,7 @@ class Endpoint:
     def _receive_cancel(self, request: Request, flow: Flow) -> None:
         # RFC 3261 section 9.2. The INVITE's transaction remembers it, so the CANCEL needs none of its own.
         tx = self._servers.get(server_key(request))
-        if tx is None:
+        if tx is None or not self._is_peer(tx.flow, flow):
             self._answer(request, flow, 481)
             return
         self._answer(request, flow, 200)
@@ -310,13 +313,15 @@ class Endpoint:
             tx.cancelled = True
             self._events.append(CancelReceived(tx, request))
 
-    def _receive_response(self, response: Response, now: float) -> None:
+    def _receive_response(self, response: Response, flow: Flow, now: float) -> None:
         via = response.via
         tx = self._clients.get((via.branch or "", response.cseq.method))
         if tx is None:  # RFC 6026 section 7.3: nobody else gets it either
             self.drops["response-unmatched"] += 1
         elif (via.host.lower(), via.port) != tx.sent_by:  # RFC 3261 section 18.1.2
             self.drops["response-of-foreign-via"] += 1
+        elif not self._is_peer(tx.flow, flow):
+            self.drops["response-of-a-stranger"] += 1
         else:
             tx.fallback = None  # the transport works
             held = tx.cancel is not None and tx.state is State.CALLING

@@ -3,10 +3,14 @@
 import gzip
 
 import pytest
+from msgspec.structs import replace
 
-from imsalg.sip.message import Request
+from imsalg.config import Networks
+from imsalg.sip.endpoint import Address, Transport
+from imsalg.sip.message import Request, make_response
+from tests.sim.peer import Peer
 from tests.sim.sdp import crypto, lines_of, media, protected, session
-from tests.sim.world import ACCESS, CORE
+from tests.sim.world import ACCESS, BASE, CORE, NETWORK
 
 OFFER = protected("192.0.2.10")
 HEAD = b"Via: SIP/2.0/UDP h;branch=z9hG4bK1\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:c@d>\r\nCall-ID: 1\r\n"
@@ -327,7 +331,7 @@ def test_an_offer_whose_address_the_gateway_never_sends_to_calls_nobody(world, b
     alice = world.register(world.ue(), "alice")
     alice.invite("sip:bob@home.example", sdp=body)
     alice.expect(488)
-    assert world.network.quiet
+    assert world.network.quiet()
 
 
 def test_rtcp_at_port_zero_or_nowhere_is_rtcp_beside_rtp(world):
@@ -422,3 +426,59 @@ def test_what_follows_the_parts_hides_nothing(world, alice, tail):
     for there in world.network.inbox[:]:
         assert b"a=crypto" not in there.body
         world.network.reply(there, 486)
+
+
+def test_a_called_ue_cannot_answer_around_the_home_network(world):
+    """Via shows it the branch of what we sent to the home network for the caller."""
+    alice = world.register(world.ue(), "alice")
+    mallory = world.register(world.ue(66), "mallory")
+    alice.invite("sip:mallory@home.example", sdp=OFFER)
+    there = world.network.expect("INVITE")
+    answer = make_response(there, 200, to_tag="free")
+    answer.headers.append("Contact", f"<{mallory.contact}>")
+    answer.headers.append("P-Asserted-Identity", "<sip:boss@home.example>")
+    mallory.send(answer)
+    assert alice.quiet()
+    world.network.reply(there, 486)
+    alice.expect(486)
+
+
+def test_only_named_peers_may_answer_on_the_core_side(worlds):
+    world = worlds(core=replace(BASE["core"], trusted=Networks([NETWORK.host])))
+    alice = world.register(world.ue(), "alice")
+    stranger = Peer(world, Address("203.0.113.66", 5060), CORE)
+    here, far = world.originate(alice)
+    stranger.send(here.compose("ACK"))
+    assert alice.quiet()
+    here.hang_up(far)
+    alice.invite("sip:bob@home.example", sdp=OFFER)
+    there = world.network.expect("INVITE")
+    stranger.send(make_response(there, 486, to_tag="no"))
+    assert alice.quiet()
+    world.network.reply(there, 486)
+    alice.expect(486)
+
+
+@pytest.mark.parametrize("local", [ACCESS, CORE])
+def test_only_who_sent_an_invite_can_cancel_it(world, local):
+    alice = world.register(world.ue(), "alice")
+    invite = alice.invite("sip:bob@home.example", sdp=OFFER)
+    there = world.network.expect("INVITE")
+    world.network.reply(there, 180)
+    alice.expect(180)
+    Peer(world, Address("192.0.2.66", 5060), local).cancel(invite)
+    assert alice.quiet()
+    assert world.network.quiet()
+    alice.cancel(invite)
+    alice.expect(487)
+    world.network.reply(there, 487)
+
+
+def test_a_cancel_may_come_over_another_connection_of_its_host(world):
+    alice = world.register(world.ue(10, 40001, transport=Transport.TCP), "alice")
+    invite = alice.invite("sip:bob@home.example", sdp=OFFER)
+    there = world.network.expect("INVITE")
+    world.network.reply(there, 180)
+    world.ue(10, 40002, transport=Transport.TCP).cancel(invite)
+    alice.expect(487)
+    world.network.reply(there, 487)

@@ -388,5 +388,5 @@ def test_a_request_with_a_calls_token_from_elsewhere_is_refused(world):
     stranger = world.ue(99)
     stranger.send(here.compose("BYE"))
     stranger.expect(403)
-    assert world.network.quiet
+    assert world.network.quiet()
     here.hang_up(far)
