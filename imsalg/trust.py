@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from imsalg.errors import BadMessage
@@ -55,6 +56,10 @@ def from_ue(headers: Headers) -> None:
             headers.set(name, *(v for v in values if "network-provided" not in v.lower()))
     # only the P-CSCF may tell the S-CSCF that a registration was protected (TS 24.229 clause 5.2.2.1)
     _discard_parameters(headers, "Authorization", "integrity-protected")
+    credentials = headers.lines("Authorization")
+    honest = [line for line in credentials if "integrity-protected" not in line.lower()]
+    if honest != credentials:  # written so oddly that others may read it as what it is not here
+        headers.set("Authorization", *honest)
 
 
 def to_ue(headers: Headers) -> None:
@@ -83,13 +88,17 @@ def charge(headers: Headers, icid: str, host: str) -> None:
     headers.set("P-Charging-Vector", f'icid-value="{icid}";icid-generated-at={host}')
 
 
+_SCHEME = re.compile(rf"[{LWS}]*+([^{LWS}]*+)[{LWS}]*+")
+
+
 def _discard_parameters(headers: Headers, name: str, *parameters: str) -> None:
     """Take parameters out of a challenge or of credentials; lines without them keep their bytes."""
     lines = headers.lines(name)
     kept = []
     for line in lines:
-        scheme, _, rest = line.partition(" ")
-        given = split_commas(rest)
+        start = _SCHEME.match(line)
+        assert start is not None  # it matches nothing, too
+        scheme, given = start[1], split_commas(line[start.end() :])
         stay = [each for each in given if each.partition("=")[0].strip(LWS).lower() not in parameters]
         kept.append(line if len(stay) == len(given) else f"{scheme} {', '.join(stay)}")
     if kept != lines:

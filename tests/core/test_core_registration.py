@@ -233,6 +233,25 @@ def test_over_the_limit_of_registrations_is_503(worlds):
     world.register(world.peers[Address("192.0.2.10", 5060)], "alice")  # a refresh is no new one
 
 
+@pytest.mark.parametrize(
+    "credentials",
+    [
+        'Digest\tintegrity-protected="yes", username="a"',
+        'Digest\tusername="a",\tintegrity-protected\t= "yes"',
+        '\tDigest \t Integrity-Protected=yes, username="a"',
+        'Digest,integrity-protected="yes"',
+        'Digest username="a\\",integrity-protected="yes"',
+        'Digest username=a"b, integrity-protected="yes", c="d',
+        'Digest username="a";integrity-protected=yes',
+    ],
+)
+def test_no_way_of_writing_makes_a_ue_say_that_it_was_protected(world, credentials):
+    world.ue().register("alice", ("Authorization", credentials))
+    request = world.network.expect("REGISTER")
+    assert b"integrity-protected" not in bytes(request).lower()
+    world.network.reply(request, 403)
+
+
 def test_a_register_from_the_core_is_refused(world):
     world.network.register("alice")
     world.network.expect(403)
