@@ -35,7 +35,7 @@ Payload = bytes | Request | Response | BadMessage
 
 
 class Standing(Enum):
-    KNOWN = auto()
+    KNOWN = auto()  # or who makes an emergency call where everybody may
     STRANGER = auto()
     REFUSED = auto()  # sends more than it may
     IGNORED = auto()  # and has gone on with it
@@ -106,7 +106,7 @@ class Intake:
             self._refuse(waiting, "overload-full")
         else:
             self._size += size
-            if kind is Kind.EMERGENCY or (known and kind is Kind.ONGOING):
+            if known and kind in (Kind.EMERGENCY, Kind.ONGOING):
                 self._urgent.append(waiting)
             else:
                 (self._new if known else self._strangers).append(waiting)

@@ -61,7 +61,9 @@ class Sources:
             return Standing.KNOWN
         match self._rates.heard((source, kind) if kind is Kind.EMERGENCY else source, now):
             case Verdict.HEARD:
-                return Standing.STRANGER if isinstance(source, str) else Standing.KNOWN
+                # an emergency call of a stranger goes first only where it may be made
+                let_in = kind is Kind.EMERGENCY and self._access[flow.local].emergency
+                return Standing.KNOWN if let_in or not isinstance(source, str) else Standing.STRANGER
             case Verdict.REFUSED:
                 return Standing.REFUSED
             case Verdict.PENALISED:

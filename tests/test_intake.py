@@ -94,6 +94,13 @@ def test_what_begins_nothing_and_emergency_calls_go_first_and_strangers_last(ben
     assert not len(bench.intake)
 
 
+def test_a_flood_of_emergency_calls_of_strangers_does_not_come_first(bench: Bench) -> None:
+    sos = request("INVITE", "s", uri="urn:service:sos")
+    bench.put(sos, STRANGER)
+    bench.put(INVITE)
+    assert bench.served() == [INVITE, sos]
+
+
 def test_a_new_request_that_has_waited_too_long_is_answered_503_and_the_rest_is_served(bench: Bench) -> None:
     for data in (INVITE, BYE, SOS):
         bench.put(data)

@@ -1,6 +1,7 @@
 """What one peer may send and hold, and what is refused when there is no more room."""
 
 import pytest
+from msgspec.structs import replace
 
 from imsalg.config import AccessConfig, CoreConfig, LimitsConfig, Networks, SourcesConfig
 from imsalg.intake import Standing
@@ -8,7 +9,7 @@ from imsalg.sip.endpoint import Flow, Transport
 from imsalg.sip.glance import Kind
 from imsalg.sip.values import Address
 from tests.sim.sdp import media, protected, session
-from tests.sim.world import ACCESS, CORE, NETWORK
+from tests.sim.world import ACCESS, BASE, CORE, NETWORK
 
 OFFER = protected("192.0.2.10")
 
@@ -57,6 +58,14 @@ def test_emergency_calls_of_a_host_are_counted_apart(few):
     standings(few, flow("203.0.113.1"), 30)
     assert standings(few, flow("203.0.113.1"), 3, Kind.EMERGENCY) == [Standing.STRANGER] * 3
     assert Standing.IGNORED in standings(few, flow("203.0.113.1"), 30, Kind.EMERGENCY)
+
+
+def test_emergency_calls_of_strangers_go_first_only_where_they_are_let_in(worlds):
+    let_in = replace(BASE["access"][0], emergency=True)
+    for access, standing in ((BASE["access"][0], Standing.STRANGER), (let_in, Standing.KNOWN)):
+        world = worlds(access=(access,))
+        assert standings(world, flow("203.0.113.1"), 1, Kind.EMERGENCY) == [standing]
+        assert standings(world, flow("203.0.113.1"), 1, Kind.CALL) == [Standing.STRANGER]
 
 
 def test_trusted_peers_and_the_core_side_are_not_limited(worlds):
