@@ -23,7 +23,7 @@ from imsalg.policy.rewrite import Local, offer
 from imsalg.policy.treatment import Mechanism, Treatment
 from imsalg.records import decode
 from imsalg.sdp.attributes import MATERIAL_LENGTH, Crypto, InlineKey
-from imsalg.sdp.document import Document, Origin
+from imsalg.sdp.document import MAX_SIZE, Document, Origin
 from imsalg.sip.dialog import contact_uri
 from imsalg.sip.endpoint import Address, Flow, Transport
 from imsalg.sip.glance import glance, key_of, refusal
@@ -196,7 +196,8 @@ def sdp(rng: random.Random) -> None:
     except BadSdp:
         return
     assert len(left.media) == len(document.media)  # trap P32
-    assert bytes(Document(bytes(left))) == bytes(left)
+    if len(bytes(left)) <= MAX_SIZE:  # what comes is bounded; what goes may be a little longer
+        assert bytes(Document(bytes(left))) == bytes(left)
     for media, decision in zip(left.media, decisions, strict=True):
         if decision.treatment is Treatment.E2AE_SDES and direction is Direction.ORIGINATING:
             assert not media.has("crypto")
