@@ -18,6 +18,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from agw.errors import UsageError
@@ -329,8 +330,15 @@ def _change(leg: Leg, means: _Means, handle: Any, peer: Any, sockets: Sockets | 
 def _address(remote: Sockaddr | None) -> dict[str, Any]:
     if remote is None:
         return {"family": 0}
-    host = ipaddress.ip_address(remote[0].partition("%")[0])
-    return {"family": host.version, "host": list(host.packed), "port": remote[1]}
+    version, host = _packed(remote[0].partition("%")[0])
+    return {"family": version, "host": host, "port": remote[1]}
+
+
+@lru_cache(maxsize=1024)
+def _packed(text: str) -> tuple[int, tuple[int, ...]]:
+    """The version of an IP address, and its octets."""
+    host = ipaddress.ip_address(text)
+    return host.version, tuple(host.packed)
 
 
 def _address_of(notice: Any) -> tuple[str, int]:

@@ -133,5 +133,7 @@ def _brief(command: Command) -> str:
 
 
 def _line(what: str, who: str, context: str = "", text: str = "") -> None:
+    if not log.isEnabledFor(logging.INFO):
+        return
     # A context's name may be anything until it has been accepted; the log stays one line.
     log.info("%-8s %-12s %-20s %s", what, who, ascii(context)[1:-1][:64], ascii(text)[1:-1][:400])

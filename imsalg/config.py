@@ -40,15 +40,21 @@ Seconds = Annotated[float, Meta(gt=0)]
 class Networks:
     """A set of IP networks, asked with the numeric host of a peer: `"192.0.2.1" in networks`."""
 
-    __slots__ = ("_networks",)
+    __slots__ = ("_networks", "_ranges")
 
     def __init__(self, networks: Iterable[str] = ()) -> None:
         """Raises ValueError on text that is no network; host bits are allowed (192.0.2.1/24)."""
         self._networks = tuple(ip_network(text, strict=False) for text in networks)
+        self._ranges = [
+            (network.version, int(network.network_address), int(network.broadcast_address))
+            for network in self._networks
+        ]
 
     def __contains__(self, host: str) -> bool:
-        address = _numeric(host)
-        return address is not None and any(address in network for network in self._networks)
+        if (address := _numeric(host)) is None:
+            return False
+        version, number = address.version, int(address)
+        return any(version == of and first <= number <= last for of, first, last in self._ranges)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Networks) and other._networks == self._networks
@@ -186,6 +192,7 @@ def _check_transports(transports: tuple[Transport, ...]) -> None:
         raise ValueError("transports: one is named twice")
 
 
+@lru_cache(maxsize=256)  # asked for with every call, and one for each address there is
 def _denied(media_deny: Networks, listen: Address) -> Networks:
     if not ip_address(listen.host).is_loopback:
         return media_deny

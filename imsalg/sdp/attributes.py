@@ -80,11 +80,8 @@ class Connection:
     address: str
 
     @classmethod
-    def parse(cls, value: str) -> Self:
-        match fields(value):
-            case [nettype, addrtype, address] if (nettype.upper(), addrtype.upper()) in _ADDRESS_TYPES:
-                return cls(addrtype.upper(), address)
-        raise BadSdp("an address that is neither IN IP4 nor IN IP6", 400)
+    def parse(cls, value: str) -> Connection:
+        return _connection(value)
 
     @property
     def host(self) -> str:
@@ -205,6 +202,14 @@ class Crypto:
         """The value of the attribute; this does show the keys."""
         keys = ";".join(str(key) for key in self.keys)
         return " ".join((str(self.tag), self.suite, keys, *self.session_params))
+
+
+@lru_cache(maxsize=512)  # that of one description is asked for many times
+def _connection(value: str) -> Connection:
+    match fields(value):
+        case [nettype, addrtype, address] if (nettype.upper(), addrtype.upper()) in _ADDRESS_TYPES:
+            return Connection(addrtype.upper(), address)
+    raise BadSdp("an address that is neither IN IP4 nor IN IP6", 400)
 
 
 @lru_cache(maxsize=1024)

@@ -11,9 +11,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
-from typing import Self
+from typing import NamedTuple, Self
 
 from imsalg.errors import BadSdp, UsageError
 from imsalg.sdp.attributes import Connection as Connection
@@ -25,8 +26,7 @@ MAX_LINE = 8 * 1024  # characters, its ending included
 MAX_MEDIA = 32  # m-lines, rejected ones included
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Line:
+class Line(NamedTuple):
     """`type=value` and its ending: CRLF, LF, CR, or "" on the last line. A blank line has the type "".
 
     name: the attribute's, in lower case; "" if this is no `a=` line.
@@ -35,11 +35,16 @@ class Line:
     type: str
     value: str
     ending: str
-    name: str = field(init=False, compare=False)
+    name: str
 
-    def __post_init__(self) -> None:
-        name = self.value.partition(":")[0].strip().lower() if self.type == "a" else ""
-        object.__setattr__(self, "name", name)
+    @classmethod
+    def of(cls, type_: str, value: str, ending: str) -> Line:
+        name = value.partition(":")[0].strip().lower() if type_ == "a" else ""
+        return cls(type_, value, ending, name)
+
+    def saying(self, value: str) -> Line:
+        """The same with another value."""
+        return Line.of(self.type, value, self.ending)
 
     @property
     def argument(self) -> str:
@@ -172,7 +177,7 @@ class Section:
         if first is None:
             self._insert(type_, value)
             return
-        self.lines[first] = replace(self.lines[first], value=_checked(value))
+        self.lines[first] = self.lines[first].saying(_checked(value))
         self.lines[first + 1 :] = [line for line in self.lines[first + 1 :] if not same(line)]
 
     def _insert(self, type_: str, value: str) -> None:
@@ -182,7 +187,7 @@ class Section:
         for i, line in enumerate(self.lines, 1):
             if line.type and (type_ == "a" or 0 <= _ORDER.find(line.type) <= _ORDER.index(type_)):
                 index = i
-        self.lines.insert(index, Line(type_, _checked(value), self._ending))
+        self.lines.insert(index, Line.of(type_, _checked(value), self._ending))
 
 
 class Media(Section):
@@ -230,16 +235,11 @@ class Media(Section):
 
     @property
     def _m(self) -> re.Match[str]:
-        match = _MEDIA.fullmatch(self.lines[0].value)
-        if not match or int(match["port"]) > 65535 or int(match["count"][1:] or 1) == 0:
-            raise BadSdp("a malformed m= line", 400)
-        if not match["formats"].strip(" \t") and int(match["port"]):
-            raise BadSdp("an m= line without a format", 400)
-        return match
+        return _media(self.lines[0].value)
 
     def _replace(self, start: int, end: int, text: str) -> None:
         line = self.lines[0]
-        self.lines[0] = replace(line, value=_checked(line.value[:start] + text + line.value[end:]))
+        self.lines[0] = line.saying(_checked(line.value[:start] + text + line.value[end:]))
 
 
 class Document:
@@ -329,6 +329,16 @@ _MEDIA = re.compile(
 )
 
 
+@lru_cache(maxsize=512)  # the fields of one line are asked for many times
+def _media(value: str) -> re.Match[str]:
+    match = _MEDIA.fullmatch(value)
+    if not match or int(match["port"]) > 65535 or int(match["count"][1:] or 1) == 0:
+        raise BadSdp("a malformed m= line", 400)
+    if not match["formats"].strip(" \t") and int(match["port"]):
+        raise BadSdp("an m= line without a format", 400)
+    return match
+
+
 def _lines(data: bytes) -> list[Line]:
     if len(data) > MAX_SIZE:
         raise BadSdp(f"a session description over {MAX_SIZE} bytes", 413)
@@ -342,9 +352,9 @@ def _lines(data: bytes) -> list[Line]:
         if len(lines) == MAX_LINES or len(match[0]) > MAX_LINE:
             raise BadSdp("a session description with too many lines, or too long ones", 413)
         if not text.strip(" \t"):
-            lines.append(Line("", text, ending))
+            lines.append(Line("", text, ending, ""))
         elif text[1:2] == "=" and text[0] not in " \t=":
-            lines.append(Line(text[0], text[2:], ending))
+            lines.append(Line.of(text[0], text[2:], ending))
         else:
             raise BadSdp("a line that is not type=value", 400)
     return lines

@@ -87,13 +87,14 @@ class Headers:
 
     def values(self, name: str) -> list[str]:
         """The comma separated elements over all lines of that name; empty ones are left out."""
-        return [element for value in self.lines(name) for element in split_commas(value)]
+        key = _key(name)
+        return [element for other, line in self._lines if other == key for element in _elements(line)]
 
     def first(self, name: str) -> str | None:
         """values(name)[0], or None."""
         key = _key(name)
         for other, line in self._lines:
-            if other == key and (elements := split_commas(_value(line))):
+            if other == key and (elements := _elements(line)):
                 return elements[0]
         return None
 
@@ -230,6 +231,11 @@ def _received_key(name: str) -> str:
 @lru_cache(maxsize=512)
 def _value(line: str) -> str:
     return unfold(line.partition(":")[2])
+
+
+@lru_cache(maxsize=512)
+def _elements(line: str) -> tuple[str, ...]:
+    return tuple(split_commas(_value(line)))
 
 
 def _line(name: str, value: str) -> str:

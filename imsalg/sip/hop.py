@@ -22,6 +22,8 @@ Key = tuple[str, str, int | None, str]
 class Transport(StrEnum):
     """As Via names it (RFC 3261 section 20.42, RFC 7118 section 5.2.1)."""
 
+    __hash__ = str.__hash__  # part of each flow's; Enum's own is a Python function
+
     UDP = "UDP"
     TCP = "TCP"
     TLS = "TLS"

@@ -214,17 +214,18 @@ def content_length(message: Request | Response) -> int | None:
 def check(message: Request | Response) -> None:
     """What every element must see in order before it acts on a message (RFC 3261 sections 8.1.1 and 16.3)."""
     try:
-        _ = message.via, message.from_, message.to, message.call_id, message.cseq
+        via, cseq = message.via, message.cseq
+        _ = message.from_, message.to, message.call_id
     except BadMessage as error:
         raise refusal(message, error.reason) from None
     if (name := message.headers.repeated(_SINGLE)) is not None:
         raise refusal(message, f"more than one {name}")
-    if message.via.version != "2.0":
+    if via.version != "2.0":
         raise refusal(message, "a Via of another SIP version")
     if isinstance(message, Request):
         if len(message.uri) > MAX_URI:
             raise refusal(message, "Request-URI too long", 414)
-        if message.cseq.method != message.method:
+        if cseq.method != message.method:
             raise refusal(message, "CSeq is of another method")
 
 

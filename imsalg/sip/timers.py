@@ -15,15 +15,11 @@ T = TypeVar("T")
 class Running(Generic[T]):
     """One timer that was started: `when` it is due (absolute seconds) and the item it is for."""
 
-    __slots__ = ("item", "order", "when")
+    __slots__ = ("item", "when")
 
-    def __init__(self, when: float, order: int, item: T) -> None:
+    def __init__(self, when: float, item: T) -> None:
         self.when = when
-        self.order = order
         self.item: T | None = item
-
-    def __lt__(self, other: Running[T]) -> bool:
-        return (self.when, self.order) < (other.when, other.order)
 
 
 class Timers(Generic[T]):
@@ -31,7 +27,7 @@ class Timers(Generic[T]):
     started."""
 
     def __init__(self) -> None:
-        self._heap: list[Running[T]] = []
+        self._heap: list[tuple[float, int, Running[T]]] = []  # no two have the same order
         self._live = 0
         self._order = 0
 
@@ -41,8 +37,8 @@ class Timers(Generic[T]):
     def start(self, when: float, item: T) -> Running[T]:
         """Start a timer that is due at `when`."""
         self._order += 1
-        running = Running(when, self._order, item)
-        heapq.heappush(self._heap, running)
+        running = Running(when, item)
+        heapq.heappush(self._heap, (when, self._order, running))
         self._live += 1
         return running
 
@@ -53,22 +49,22 @@ class Timers(Generic[T]):
         running.item = None
         self._live -= 1
         if len(self._heap) > 2 * self._live + 64:
-            self._heap = [entry for entry in self._heap if entry.item is not None]
+            self._heap = [entry for entry in self._heap if entry[2].item is not None]
             heapq.heapify(self._heap)
 
     def next(self) -> float | None:
         """When the next timer is due, or None if none runs."""
         heap = self._heap
-        while heap and heap[0].item is None:
+        while heap and heap[0][2].item is None:
             heapq.heappop(heap)
-        return heap[0].when if heap else None
+        return heap[0][0] if heap else None
 
     def expired(self, now: float) -> T | None:
         """Take the earliest timer that is due at `now` off the heap; None if there is none."""
         when = self.next()
         if when is None or when > now:
             return None
-        running = heapq.heappop(self._heap)
+        _, _, running = heapq.heappop(self._heap)
         item, running.item = running.item, None
         self._live -= 1
         return item

@@ -27,7 +27,13 @@ T4 = 5.0  # seconds; how long a message stays in the network
 TRYING_AFTER = 0.2  # seconds of silence of the TU before the server transaction sends 100 (section 17.2.1)
 
 
-class State(StrEnum):
+class _Word(StrEnum):
+    """Looked up with every message; Enum's own hash is a Python function and says the same."""
+
+    __hash__ = str.__hash__
+
+
+class State(_Word):
     CALLING = "Calling"
     TRYING = "Trying"
     PROCEEDING = "Proceeding"
@@ -37,7 +43,7 @@ class State(StrEnum):
     TERMINATED = "Terminated"
 
 
-class Signal(StrEnum):
+class Signal(_Word):
     """What happens to a transaction from outside: on a client responses come in, on a server the TU gives
     them."""
 
@@ -50,7 +56,7 @@ class Signal(StrEnum):
     FLOW_GONE = "Flow gone"
 
 
-class Timer(StrEnum):
+class Timer(_Word):
     """RFC 3261 table 4, RFC 6026 section 7 (L, M), and the two of this file's docstring."""
 
     A = "Timer A"  # INVITE request retransmission, UDP only

@@ -353,7 +353,7 @@ def test_no_repr_shows_a_line_p18() -> None:
     doc = Document(HEAD + f"k=clear:{key}\r\nm=audio 1 RTP/SAVP 0\r\na=crypto:1 X inline:{key}\r\n".encode())
     shown = repr((doc, doc.session, doc.session.lines, doc.media, doc.media[0].lines))
     assert key not in shown
-    assert repr(Line("a", f"crypto:1 X inline:{key}", "\n")) == "Line(a=crypto)"
+    assert repr(Line.of("a", f"crypto:1 X inline:{key}", "\n")) == "Line(a=crypto)"
 
 
 def test_no_exception_shows_a_line_p18() -> None:
