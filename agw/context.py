@@ -4,7 +4,7 @@ Everything here is frozen. A command makes a new Context from the old one, which
 forgotten, so nothing has to be undone. What a peer may ask for is checked here; ports are handed in.
 
 Choices where TS 23.334 leaves them open:
-- A protected stream has both keys before its mode is anything but inactive.
+- A protected stream has both keys, or its DTLS role, before its mode is anything but inactive.
 - Several remote keys are told apart by MKIs, all of the same length and suite; our own packets carry no MKI.
 - Nothing is ever sent to an unspecified, multicast or broadcast address: hold is a mode, not an address.
 """
@@ -13,28 +13,39 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
+from agw.dtls import Certificate
 from agw.errors import CommandError
 from agw.iq.messages import (
     MAX_STREAMS,
     MAX_TERMINATIONS,
     Address,
+    Dtls,
     ErrorCode,
+    Fingerprint,
+    Ice,
     Key,
     LocalStream,
     Mode,
     Stream,
     Transport,
 )
+from agw.iq.wire import valid_name
 
 MAX_STREAM_ID = 65535
 MAX_REMOTE_KEYS = 16
 MAX_MKI = 128  # bytes, RFC 4568 section 6.1
 MAX_INACTIVITY = 86400.0  # seconds
+MAX_FINGERPRINTS = 16
+
+# Bytes of a digest; MD2 and MD5 prove nothing (RFC 8122 section 5).
+_DIGEST_LENGTH = {"sha-1": 20, "sha-224": 28, "sha-256": 32, "sha-384": 48, "sha-512": 64}
+_ICE_CHARS = frozenset(string.ascii_letters + string.digits + "+/")  # RFC 8839 section 5.4
 
 
 class PortPair(NamedTuple):
@@ -46,7 +57,7 @@ class PortPair(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Termination:
     """One side of a context. host: our address, one for all streams. ports: stream id -> the even port, with
-    RTCP on the next one; it has the same keys as `streams`."""
+    RTCP on the next one; it has the same keys as `streams`. certificate: ours, for all streams with DTLS."""
 
     name: str
     realm: str
@@ -54,10 +65,12 @@ class Termination:
     ip6: bool
     streams: Mapping[int, Stream]
     ports: Mapping[int, int]
+    certificate: Certificate
 
     def local(self, id: int) -> LocalStream:
         port = self.ports[id]
-        return LocalStream(id, Address(self.host, port), Address(self.host, port + 1))
+        fingerprint = Fingerprint("sha-256", self.certificate.sha256) if self.streams[id].dtls else None
+        return LocalStream(id, Address(self.host, port), Address(self.host, port + 1), fingerprint)
 
     def locals(self) -> tuple[LocalStream, ...]:
         return tuple(self.local(id) for id in self.streams)
@@ -116,7 +129,8 @@ def check_context(context: Context) -> None:
             raise CommandError(ErrorCode.OVERLOAD, f"more than {MAX_STREAMS} streams in {termination.name}")
     for id in {id for termination in context.terminations.values() for id in termination.streams}:
         if pair := context.connected(id):
-            transparent = [context.terminations[name].streams[id].transport is Transport.UDP for name in pair]
+            transports = [context.terminations[name].streams[id].transport for name in pair]
+            transparent = [transport in (Transport.UDP, Transport.DTLS) for transport in transports]
             if transparent[0] != transparent[1]:
                 raise CommandError(
                     ErrorCode.UNSUPPORTED, f"stream {id}: a transparent side cannot be joined with RTP"
@@ -135,6 +149,9 @@ def _check_stream(stream: Stream, ip6: bool) -> None:
         raise ValueError("remote_rtcp without remote")
     if not (math.isfinite(stream.inactivity) and 0.0 <= stream.inactivity <= MAX_INACTIVITY):
         raise ValueError("inactivity is out of range")
+    _check_dtls(stream)
+    if stream.ice is not None:
+        _check_ice(stream.ice, stream)
     keys = stream.remote_keys if stream.local_key is None else (stream.local_key, *stream.remote_keys)
     if stream.transport is not Transport.SRTP:
         if keys:
@@ -148,6 +165,50 @@ def _check_stream(stream: Stream, ip6: bool) -> None:
         _check_several(stream.remote_keys)
     if stream.mode is not Mode.INACTIVE and (stream.local_key is None or not stream.remote_keys):
         raise ValueError(f"mode {stream.mode.value} before both keys are known")
+
+
+def _check_dtls(stream: Stream) -> None:
+    if stream.dtls is None:
+        if stream.transport.has_dtls:
+            raise ValueError(f"{stream.transport.value} without dtls")
+        return
+    if not stream.transport.has_dtls:
+        raise ValueError(f"dtls on {stream.transport.value}")
+    if not valid_name(stream.dtls.association):
+        raise ValueError("no name for an association")
+    _check_fingerprints(stream.dtls)
+    if stream.mode is not Mode.INACTIVE and stream.dtls.role is None:
+        raise ValueError(f"mode {stream.mode.value} before the DTLS role is known")
+
+
+def _check_fingerprints(dtls: Dtls) -> None:
+    if dtls.role is not None and not dtls.fingerprints:
+        raise ValueError("a DTLS role without fingerprints")
+    if len(dtls.fingerprints) > MAX_FINGERPRINTS:
+        raise ValueError(f"more than {MAX_FINGERPRINTS} fingerprints")
+    if len({fingerprint.hash for fingerprint in dtls.fingerprints}) > 1:
+        raise ValueError("fingerprints of several hash functions")
+    for fingerprint in dtls.fingerprints:
+        if fingerprint.hash not in _DIGEST_LENGTH:
+            raise ValueError(f"a fingerprint by {fingerprint.hash[:32]!r}")
+        if len(fingerprint.digest) != _DIGEST_LENGTH[fingerprint.hash]:
+            raise ValueError(f"a {fingerprint.hash} fingerprint of {len(fingerprint.digest)} bytes")
+
+
+def _check_ice(ice: Ice, stream: Stream) -> None:
+    if stream.transport is Transport.UDP:
+        raise ValueError("ice on a transparent stream")
+    if stream.latch:
+        raise ValueError("ice and latch: checks tell where the peer is")
+    _check_ice_text("ufrag", ice.ufrag, 4)
+    _check_ice_text("pwd", ice.pwd, 22)
+    if ice.remote_ufrag:
+        _check_ice_text("ufrag", ice.remote_ufrag, 4)
+
+
+def _check_ice_text(what: str, text: str, shortest: int) -> None:
+    if not shortest <= len(text) <= 256 or not {*text} <= _ICE_CHARS:
+        raise ValueError(f"an ICE {what} that is none")
 
 
 def _check_remote(address: Address, ip6: bool) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from msgspec.structs import replace as with_fields
 
 from agw.context import Context, PortPair, Termination, check_context, check_streams
+from agw.dtls import Certificate
 from agw.errors import CommandError
 from agw.flows import LegId
 from agw.iq.messages import (
@@ -33,16 +34,24 @@ class Draft:
     before: as it stands; None if it is not there, or another controller's.
     context: as it would be; None if nothing is left of it.
     command: index of the one executed last.
+    certificate: for what is made now.
     """
 
     def __init__(
-        self, realms: Mapping[str, Realm], standing: Context | None, owner: str, name: str, now: float
+        self,
+        realms: Mapping[str, Realm],
+        certificate: Certificate,
+        standing: Context | None,
+        owner: str,
+        name: str,
+        now: float,
     ) -> None:
         self._foreign = standing is not None and standing.owner != owner
         self.before = None if self._foreign else standing
         self.context = self.before
         self.command = 0
         self._realms = realms
+        self._certificate = certificate
         self._owner = owner
         self._name = name
         self._now = now
@@ -112,7 +121,7 @@ class Draft:
             if self.before and command.termination in self.before.terminations:
                 raise CommandError(ErrorCode.INVALID, "reserved and released in one request")
             host = realm.choose(command.ip6, self._now)
-            old = Termination(command.termination, realm.name, host, command.ip6, {}, {})
+            old = Termination(command.termination, realm.name, host, command.ip6, {}, {}, self._certificate)
         elif (old.realm, old.ip6) != (command.realm, command.ip6):
             raise CommandError(ErrorCode.INVALID, f"{old.name} stands elsewhere")
         self._set_streams(old, {}, command.streams)

@@ -17,6 +17,7 @@ from random import Random
 from agw.config import GatewayConfig
 from agw.context import Context
 from agw.draft import Draft
+from agw.dtls import Certificate
 from agw.errors import CommandError
 from agw.flows import Difference, LegId, OpenError, Plane, difference, legs
 from agw.iq.messages import (
@@ -60,12 +61,14 @@ class Gateway:
             realm.name: Realm(realm.name, realm.addresses, realm.ports, realm.rest, rng)
             for realm in config.realms
         }
+        self._certificate = Certificate()
         self._contexts: dict[str, Context] = {}
         self._vanished: dict[str, float] = {}  # controller -> when its contexts are dropped
         self._notices: deque[tuple[str, Notice]] = deque()
 
     def execute(self, owner: str, request: Request, now: float) -> Reply | ErrorReply:
-        draft = Draft(self._realms, self._contexts.get(request.context), owner, request.context, now)
+        standing = self._contexts.get(request.context)
+        draft = Draft(self._realms, self._certificate, standing, owner, request.context, now)
         try:
             draft.execute(request.commands)
             if draft.context and not draft.before and len(self._contexts) >= self._max_contexts:

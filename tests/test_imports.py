@@ -106,6 +106,11 @@ def test_sockets_clocks_and_randomness_stay_where_they_live(module: str) -> None
         ]
         assert not made, f"{module} makes a Random of its own"
         worldly.discard("random")
+    if "datetime" in worldly:
+        calls = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        asked = [call for call in calls if call.rpartition(".")[2] in ("now", "utcnow", "today")]
+        assert not asked, f"{module} asks {asked} for the time"
+        worldly.discard("datetime")  # dates that stand in the text are no clock
     assert not worldly, f"{module} imports {worldly}"
 
 

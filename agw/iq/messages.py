@@ -16,7 +16,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-VERSION = 1
+VERSION = 2
 MAX_FRAME = 1024 * 1024  # bytes; the claims, or the audit, of some 5,000 contexts
 MAX_STREAMS = 32  # in one termination
 MAX_TERMINATIONS = 16  # in one context
@@ -52,7 +52,13 @@ class Transport(StrEnum):
 
     RTP = "RTP/AVP"
     SRTP = "RTP/SAVP"  # SDES; terminated here
+    DTLS_SRTP = "UDP/TLS/RTP/SAVP"  # SRTP keyed by DTLS (RFC 5764); both are terminated here
     UDP = "UDP"  # transparent: nothing above UDP is looked at, RTCP port included
+    DTLS = "UDP/DTLS"  # DTLS, terminated here: what a record holds is a datagram of the other side (RFC 7345)
+
+    @property
+    def has_dtls(self) -> bool:
+        return self in (Transport.DTLS_SRTP, Transport.DTLS)
 
 
 class Mode(StrEnum):
@@ -91,6 +97,48 @@ class Key(Struct, frozen=True):
         return f"Key({self.suite.value})"
 
 
+class Fingerprint(Struct, frozen=True, array_like=True):
+    """Of a certificate (RFC 8122). hash: "sha-256" …, in lower case."""
+
+    hash: str
+    digest: bytes
+
+
+class DtlsRole(StrEnum):
+    """The gateway's."""
+
+    CLIENT = "client"  # a=setup:active
+    SERVER = "server"  # a=setup:passive
+
+
+class Dtls(Struct, frozen=True, omit_defaults=True):
+    """The DTLS association of a stream.
+
+    association: its name, chosen by the controller. Another name is another association (RFC 8842), which
+    takes the place of the one that stands when its handshake has succeeded, and not before (trap P02); to say
+    the old name again is to keep the old one.
+    role: None while it is not known; what comes is kept, within bounds, and heard later (trap P06). CLIENT:
+    the handshake begins when it is known where the peer is.
+    fingerprints: the peer's, of one hash function; its certificate has to match one. A role needs them.
+    """
+
+    association: str
+    role: DtlsRole | None = None
+    fingerprints: tuple[Fingerprint, ...] = ()
+
+
+class Ice(Struct, frozen=True, omit_defaults=True):
+    """ICE lite (RFC 8445 section 2.5). ufrag, pwd: ours; others than before are a restart. remote_ufrag: the
+    peer's, "" while it is not known. Its password is not needed. There is no repr that shows ours."""
+
+    ufrag: str
+    pwd: str
+    remote_ufrag: str = ""
+
+    def __repr__(self) -> str:
+        return f"Ice({self.ufrag!r}, remote_ufrag={self.remote_ufrag!r})"
+
+
 class Stream(Struct, frozen=True, omit_defaults=True):
     """What one stream of a termination shall be. A stream is always sent whole, so a repeat changes nothing.
 
@@ -103,6 +151,9 @@ class Stream(Struct, frozen=True, omit_defaults=True):
     latch_from: where they are not, the host that this one has to come from if not from `remote`'s; None: any.
     source_filter: drop packets from another address than `remote`'s host (TS 23.334 clause 5.4).
     inactivity: seconds without media from the peer after which a notice is sent; 0: never.
+    dtls: needed with DTLS_SRTP and DTLS, which need its role before the mode is anything but inactive. With
+    separate ports RTCP has an association of its own, which has the same name, role and fingerprints.
+    ice: connectivity checks tell where the peer is, and `remote` only until then; latching excludes them.
     """
 
     id: int
@@ -117,6 +168,8 @@ class Stream(Struct, frozen=True, omit_defaults=True):
     latch_from: str | None = None
     source_filter: bool = False
     inactivity: float = 0.0
+    dtls: Dtls | None = None
+    ice: Ice | None = None
 
 
 # -- commands --------------------------------------------------------------------------------------------
@@ -182,12 +235,14 @@ Command = (
 # -- results, in the order of the commands; all tell of the state after the whole request ----------------
 
 
-class LocalStream(Struct, frozen=True):
-    """The addresses the gateway receives a stream on."""
+class LocalStream(Struct, frozen=True, omit_defaults=True):
+    """The addresses the gateway receives a stream on. fingerprint: of the gateway's certificate, where the
+    stream has `dtls`; it is the same as long as the termination is there."""
 
     id: int
     rtp: Address
     rtcp: Address
+    fingerprint: Fingerprint | None = None
 
 
 class StreamStatistics(Struct, frozen=True):
@@ -297,6 +352,9 @@ class Event(StrEnum):
     MEDIA_INACTIVE = "media_inactive"  # nothing from the peer for `inactivity`; once until media return
     MEDIA_FIRST = "media_first"  # the first (authenticated) media packet from the peer
     SRTP_FAILURES = "srtp_failures"  # more failed authentications than configured; once a minute at most
+    DTLS_ESTABLISHED = "dtls_established"  # detail: version, cipher and SRTP profile
+    DTLS_FAILED = "dtls_failed"  # detail: why; an older association of the stream stays as it was
+    CONSENT_LOST = "consent_lost"  # no connectivity check for 30 s (RFC 7675)
     CONTEXT_LOST = "context_lost"  # the gateway had to give the context up
 
 

@@ -3,11 +3,29 @@
 import pytest
 
 from agw.context import Context, Termination, check_context, check_streams
+from agw.dtls import Certificate
 from agw.errors import CommandError
-from agw.iq.messages import MAX_STREAMS, MAX_TERMINATIONS, Address, Key, Mode, Stream, Suite, Transport
+from agw.iq.messages import (
+    MAX_STREAMS,
+    MAX_TERMINATIONS,
+    Address,
+    Dtls,
+    DtlsRole,
+    Fingerprint,
+    Ice,
+    Key,
+    Mode,
+    Stream,
+    Suite,
+    Transport,
+)
 
 KEY = Key(Suite.AES_CM_128_HMAC_SHA1_80, bytes(30))
 REMOTE = Address("192.0.2.9", 5000)
+CERTIFICATE = Certificate()
+PRINT = Fingerprint("sha-256", bytes(32))
+AGREED = Dtls("1", DtlsRole.SERVER, (PRINT,))
+ICE = Ice("abcd", "0123456789012345678901")
 
 
 def keyed(mki: bytes, suite=Suite.AES_CM_128_HMAC_SHA1_80):
@@ -22,6 +40,10 @@ def rtp(**fields):
     return Stream(1, Transport.RTP, **fields)
 
 
+def dtls(dtls, **fields):
+    return Stream(1, Transport.DTLS_SRTP, dtls=dtls, **fields)
+
+
 GOOD = [
     rtp(),
     rtp(remote=REMOTE, remote_rtcp=Address("192.0.2.8", 1), rtcp_mux=True, mode=Mode.SENDRECV),
@@ -32,6 +54,14 @@ GOOD = [
     srtp(local_key=KEY, remote_keys=(KEY,), mode=Mode.SENDRECV),
     srtp(local_key=KEY, remote_keys=(keyed(b"\1"), keyed(b"\2")), mode=Mode.RECVONLY),
     *(srtp(local_key=Key(suite, bytes(suite.material_length))) for suite in Suite),
+    dtls(Dtls("1")),
+    dtls(Dtls("1", fingerprints=(PRINT,))),
+    dtls(AGREED, mode=Mode.SENDRECV),
+    dtls(Dtls("1", DtlsRole.CLIENT, (PRINT, Fingerprint("sha-256", bytes(range(32)))))),
+    dtls(Dtls("1", DtlsRole.CLIENT, (Fingerprint("sha-1", bytes(20)),))),
+    Stream(1, Transport.DTLS, REMOTE, dtls=AGREED, mode=Mode.SENDRECV, latch=True),
+    dtls(AGREED, ice=ICE),
+    rtp(ice=Ice("a" * 256, "b+/9" * 64, "c" * 256)),
 ]
 
 BAD = [
@@ -65,6 +95,28 @@ BAD = [
     ("before both keys", srtp(mode=Mode.SENDRECV)),
     ("before both keys", srtp(local_key=KEY, mode=Mode.SENDONLY)),
     ("before both keys", srtp(remote_keys=(KEY,), mode=Mode.RECVONLY)),
+    ("without dtls", dtls(None)),
+    ("dtls on RTP/SAVP", srtp(dtls=AGREED)),
+    ("dtls on UDP", Stream(1, Transport.UDP, dtls=AGREED)),
+    ("keys on UDP/TLS/RTP/SAVP", dtls(AGREED, local_key=KEY)),
+    ("keys on UDP/DTLS", Stream(1, Transport.DTLS, dtls=AGREED, remote_keys=(KEY,))),
+    ("no name", dtls(Dtls(""))),
+    ("no name", dtls(Dtls("a\nb"))),
+    ("without fingerprints", dtls(Dtls("1", DtlsRole.CLIENT))),
+    ("before the DTLS role", dtls(Dtls("1", fingerprints=(PRINT,)), mode=Mode.SENDONLY)),
+    ("more than 16", dtls(Dtls("1", None, (PRINT,) * 17))),
+    ("several hash", dtls(Dtls("1", None, (PRINT, Fingerprint("sha-1", bytes(20)))))),
+    ("by 'md5'", dtls(Dtls("1", None, (Fingerprint("md5", bytes(16)),)))),
+    ("of 31 bytes", dtls(Dtls("1", None, (Fingerprint("sha-256", bytes(31)),)))),
+    ("transparent", Stream(1, Transport.UDP, ice=ICE)),
+    ("ice and latch", rtp(ice=ICE, latch=True)),
+    ("ICE ufrag", rtp(ice=Ice("abc", ICE.pwd))),
+    ("ICE ufrag", rtp(ice=Ice("a" * 257, ICE.pwd))),
+    ("ICE ufrag", rtp(ice=Ice("", ICE.pwd))),
+    ("ICE ufrag", rtp(ice=Ice("abc:", ICE.pwd))),
+    ("ICE ufrag", rtp(ice=Ice("abcd", ICE.pwd, "a b c d"))),
+    ("ICE pwd", rtp(ice=Ice("abcd", ICE.pwd[1:]))),
+    ("ICE pwd", rtp(ice=Ice("abcd", ICE.pwd + "ä"))),
 ]
 
 
@@ -95,7 +147,9 @@ def test_a_stream_is_given_once_in_a_command():
 
 def termination(name, *streams):
     ids = {stream.id: stream for stream in streams}
-    return Termination(name, "access", "192.0.2.1", False, ids, {id: 31000 + 2 * id for id in ids})
+    return Termination(
+        name, "access", "192.0.2.1", False, ids, {id: 31000 + 2 * id for id in ids}, CERTIFICATE
+    )
 
 
 def context(*terminations):
@@ -125,12 +179,19 @@ def test_two_are_always_joined_and_of_more_the_first_two_active_p26(joined, whic
     assert joined.connected(1) == which
 
 
-def test_a_transparent_side_is_joined_with_its_like_only():
-    udp = Stream(1, Transport.UDP)
-    check_context(context(termination("a", udp), termination("b", udp)))
-    with pytest.raises(CommandError) as caught:
-        check_context(context(termination("a", udp), termination("b", rtp())))
-    assert caught.value.code == "unsupported"
+@pytest.mark.parametrize("datagrams", [Stream(1, Transport.UDP), Stream(1, Transport.DTLS, dtls=AGREED)])
+def test_a_transparent_side_is_joined_with_its_like_only(datagrams):
+    check_context(context(termination("a", datagrams), termination("b", Stream(1, Transport.UDP))))
+    for media in (rtp(), dtls(AGREED)):
+        with pytest.raises(CommandError) as caught:
+            check_context(context(termination("a", datagrams), termination("b", media)))
+        assert caught.value.code == "unsupported"
+
+
+def test_the_fingerprint_of_our_certificate_is_told_where_there_is_dtls():
+    one = termination("a", rtp(), Stream(2, Transport.DTLS, dtls=AGREED))
+    assert one.local(1).fingerprint is None
+    assert one.local(2).fingerprint == Fingerprint("sha-256", CERTIFICATE.sha256)
 
 
 def test_bounds():

@@ -5,13 +5,16 @@ from dataclasses import replace
 import pytest
 
 from agw.context import Context, Termination
+from agw.dtls import Certificate
 from agw.flows import Difference, LegId, difference, legs
 from agw.iq.messages import Address, Mode, Stream, Transport
+
+CERTIFICATE = Certificate()
 
 
 def termination(name, *streams, host="192.0.2.1", base=31000):
     ids = {stream.id: stream for stream in streams}
-    return Termination(name, "access", host, ":" in host, ids, {id: base + 2 * id for id in ids})
+    return Termination(name, "access", host, ":" in host, ids, {id: base + 2 * id for id in ids}, CERTIFICATE)
 
 
 def context(*terminations):

@@ -19,6 +19,7 @@ from agw.iq.messages import (
     ChangeThroughConnection,
     ConfigureConnectionPoint,
     Done,
+    Dtls,
     ErrorCode,
     ErrorReply,
     Event,
@@ -131,6 +132,20 @@ class House:
 @pytest.fixture
 def house():
     return House()
+
+
+def test_a_termination_has_one_certificate_as_long_as_it_is_there(house):
+    secured = Stream(1, Transport.DTLS_SRTP, dtls=Dtls("1"))
+    (first,) = house.do(ReserveConnectionPoint("a", "access", (secured,)))
+    told = first.streams[0].fingerprint
+    assert told.hash == "sha-256"
+    again = (
+        replace(secured, dtls=Dtls("2")),
+        Stream(2, Transport.DTLS, dtls=Dtls("3")),
+        Stream(3, Transport.RTP),
+    )
+    (second,) = house.do(ConfigureConnectionPoint("a", again))
+    assert [stream.fingerprint for stream in second.streams] == [told, told, None]
 
 
 def test_a_call_from_reserve_to_release(house):

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from agw.errors import BadFrame, UsageError
 from agw.iq.messages import (
@@ -15,8 +16,12 @@ from agw.iq.messages import (
     Address,
     AuditValue,
     ConfigureConnectionPoint,
+    Dtls,
+    DtlsRole,
+    Fingerprint,
     Heartbeat,
     Hello,
+    Ice,
     Key,
     Mode,
     Reply,
@@ -32,7 +37,18 @@ CONTROLLER = Hello(VERSION, "pcscf", "1", claims=("a",))
 GATEWAY = Hello(VERSION, "agw", "2", realms=("access", "core"))
 KEY = Key(Suite.AEAD_AES_256_GCM, bytes(range(44)), b"\x01")
 REMOTE = Address("192.0.2.1", 4000)
-STREAM = Stream(3, Transport.SRTP, REMOTE, Address("192.0.2.1", 4001), True, KEY, (KEY,), Mode.SENDRECV)
+STREAM = Stream(
+    3,
+    Transport.SRTP,
+    REMOTE,
+    Address("192.0.2.1", 4001),
+    True,
+    KEY,
+    (KEY,),
+    Mode.SENDRECV,
+    dtls=Dtls("one", DtlsRole.CLIENT, (Fingerprint("sha-256", bytes(range(32))),)),
+    ice=Ice("ours", "a password of the peer", "theirs"),
+)
 
 
 def frame(body: bytes) -> bytes:
@@ -128,7 +144,8 @@ def test_a_bad_key_is_refused_without_being_repeated_p18():
     with pytest.raises(BadFrame) as caught:
         greeted_gateway().receive(frame(body), 0.0)
     assert "topsecret" not in str(caught.value)
-    assert "\\x01\\x02" not in repr(STREAM)
+    assert "\\x01\\x02" not in repr(replace(STREAM, dtls=None))
+    assert "password" not in repr(STREAM)
 
 
 def test_own_messages_larger_than_a_frame_are_our_own_fault():
