@@ -10,12 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from imsalg.anchor import Anchor, Side, Wanted
+from imsalg.anchor import Anchor, Side, Termination, Wanted
 from imsalg.crossing import Crossing
-from imsalg.negotiation import Negotiation, Random, Terms, select
+from imsalg.exchange import Agreed
+from imsalg.negotiation import Negotiation, Terms
 from imsalg.records import BranchRecord
 from imsalg.sdp.document import Document
 from imsalg.sip.dialog import Dialog, Party, contact_uri
+from imsalg.sip.endpoint import Random
 from imsalg.sip.hop import Flow
 from imsalg.sip.message import Request, Response
 from imsalg.sip.values import NameAddr
@@ -52,15 +54,15 @@ class Branch:
         return self.dialog.confirmed and (self.media.latest is not None or self.media.pending is None)
 
     def record(self) -> BranchRecord:
-        media = self.media
+        media, agreed = self.media, self.media.agreed
         return BranchRecord(
             self.dialog,
-            media.names,
-            media.origins,
-            media.decisions,
-            media.keys,
-            media.streams,
-            media.families,
+            {side: edge.name for side, edge in media.edges.items()},
+            {side: edge.origin for side, edge in media.edges.items()},
+            agreed.decisions,
+            agreed.keys,
+            agreed.streams,
+            {side: edge.ip6 for side, edge in media.edges.items()},
             media.watched,
         )
 
@@ -141,13 +143,21 @@ class Branches:
     def wanted(self, changed: Negotiation | None = None) -> Wanted:
         """What the gateway shall have as it is now. changed: whose media count while none are heard."""
         heard = self._heard[-1] if self._heard else changed
-        return select([branch.media for branch in self], heard) if heard is not None else {}
+        if heard is None:
+            return {}
+        wanted: dict[str, Termination | None] = {}
+        for branch in self:
+            if branch.media is not heard:
+                for name, termination in branch.media.wanted().items():
+                    if name not in heard.names and termination is not None:
+                        wanted[name] = termination.muted()
+        return {**wanted, **heard.wanted()}
 
     def confirm(self, chosen: Branch) -> Wanted:
         """A 2xx has come for it: the early dialogs beside it are over."""
         over = [tag for tag, each in self._by_tag.items() if each is not chosen and not each.dialog.confirmed]
         gone = [self._take(tag).media for tag in over]
-        names = [name for media in gone for name in media.names.values()]
+        names = [name for media in gone for name in media.names]
         return {**dict.fromkeys(names), **self.hear(chosen.media)}
 
     def drop(self, tag: str) -> Wanted | None:
@@ -157,8 +167,8 @@ class Branches:
             return None
         gone = self._take(tag)
         media = [self.root, *(branch.media for branch in self)]
-        used = {name for negotiation in media for name in negotiation.names.values()}
-        return dict.fromkeys(name for name in gone.media.names.values() if name not in used)
+        used = {name for negotiation in media for name in negotiation.names}
+        return dict.fromkeys(name for name in gone.media.names if name not in used)
 
     def agreed(self) -> list[Branch]:
         """Those that go on after a restart, the one that is heard last."""
@@ -167,16 +177,17 @@ class Branches:
     def resume(self, records: Iterable[BranchRecord]) -> None:
         """Go on with the dialogs of these records."""
         for record in records:
-            media = replace(
-                self.root,
-                names=record.names,
-                origins=record.origins,
-                decisions=record.decisions,
-                keys=record.keys,
-                streams=record.streams,
-                families=record.families,
-                watched=record.watched,
-            )
+            edges = {
+                side: replace(
+                    edge,
+                    name=record.names[side],
+                    origin=record.origins[side],
+                    ip6=record.families[side],
+                )
+                for side, edge in self.root.edges.items()
+            }
+            agreed = Agreed(record.decisions, record.keys, record.streams)
+            media = replace(self._start(), edges=edges, agreed=agreed, watched=record.watched)
             tag = NameAddr.parse(record.dialog.callee.address).param("tag") or ""
             self._by_tag[tag] = Branch(record.dialog, media)
             self._heard.append(media)

@@ -22,10 +22,10 @@ from imsalg.branches import MAX_BRANCHES, Branch, Branches
 from imsalg.crossing import Cancel, Crossing, Effect, Hops, Note, Respond, Send, SendAck
 from imsalg.descriptions import Descriptions
 from imsalg.errors import PeerError
-from imsalg.negotiation import Negotiation, Random, Terms
+from imsalg.negotiation import Negotiation, Terms
 from imsalg.records import CallRecord
 from imsalg.sip.dialog import Dialog, Party
-from imsalg.sip.endpoint import Flow
+from imsalg.sip.endpoint import Flow, Random
 from imsalg.sip.grammar import quote
 from imsalg.sip.message import Request, Response, make_response
 from imsalg.steps import Steps
@@ -131,7 +131,7 @@ class Call:
         self.flows.update(record.flows)
         self.started = record.started - epoch
         self._branches.resume(record.branches)
-        if any(branch.media.streams for branch in self._branches):
+        if any(branch.media.agreed.streams for branch in self._branches):
             self._steps.pause()
 
     def timeout(self) -> float | None:
@@ -142,7 +142,7 @@ class Call:
     def status(self, now: float) -> dict[str, object]:
         """For the status document; no key material."""
         media = [self._branches.root, *(branch.media for branch in self._branches)][-1]
-        decisions = media.decisions or (media.pending.decisions if media.pending else ())
+        decisions = media.agreed.decisions or (media.pending.decisions if media.pending else ())
         return {
             "token": self.token,
             "call_id": self.invite.request.call_id,
@@ -383,7 +383,7 @@ class Call:
             return
         proceed = partial(self._pass_on, crossing, outgoing)
         if invite and response.status >= 200:
-            branch.media.watch()
+            branch.media.accepted()
             proceed = partial(self._descriptions.confirm, branch, proceed)
         if found is not None:
             self._described(crossing, branch, response, outgoing, found, proceed, fail)
@@ -439,7 +439,7 @@ class Call:
             self._descriptions.answer(side, media, outgoing, found, passed, proceed, fail)
         elif crossing.offer is not None:
             # answered, and something else agreed on since: what holds is what this side was told last
-            found.replace(outgoing, media.origins[crossing.side].last)
+            found.replace(outgoing, media.edges[crossing.side].origin.last)
             proceed()
         elif media.pending is None and (response.status >= 200 or "RSeq" in response.headers):
             self._descriptions.offer(side, media, outgoing, found, passed, proceed, fail)

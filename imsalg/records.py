@@ -10,12 +10,14 @@ A call's record has the SRTP keys of its UE, as without them it could not go on.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 from msgspec import Struct
 
 from agw.iq.messages import Stream
 from imsalg.anchor import Side
-from imsalg.negotiation import Origins
+from imsalg.edge import Origins
 from imsalg.policy.decide import Decision
 from imsalg.policy.treatment import Mechanism
 from imsalg.sdp.attributes import Crypto
@@ -42,12 +44,12 @@ class BranchRecord(Struct, frozen=True):
     """A confirmed dialog and its media as agreed; see `negotiation.Negotiation`."""
 
     dialog: Dialog
-    names: dict[Side, str]
-    origins: dict[Side, Origins]
+    names: Mapping[Side, str]
+    origins: Mapping[Side, Origins]
     decisions: tuple[Decision, ...]
-    keys: dict[int, Crypto]
-    streams: dict[Side, dict[int, Stream]]
-    families: dict[Side, bool]
+    keys: Mapping[int, Crypto]
+    streams: Mapping[Side, Mapping[int, Stream]]
+    families: Mapping[Side, bool]
     watched: bool
 
 
