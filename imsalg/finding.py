@@ -93,8 +93,9 @@ class Finding:
     def answered(self, question: Question, answer: Answer, now: float) -> None:
         records = self._names.answered(question, answer, now)
         for search in list(self._waiting.get(question, ())):
-            self.stop(search)
-            self._go_on(search, records, now)
+            if search.running is not None:  # else it was stopped by what became of another
+                self.stop(search)
+                self._go_on(search, records, now)
 
     def expire(self, now: float) -> None:
         while (search := self._timers.expired(now)) is not None:

@@ -124,6 +124,24 @@ def test_a_search_that_was_stopped_goes_on_where_it_was(looking):
     assert looking.told == ["192.0.2.1:5060", "192.0.2.7:5060"]
 
 
+def test_a_search_that_the_answer_to_another_stops_finds_nothing(looking):
+    """Its request was cancelled by what became of the first: it would be sent after all."""
+    found: list[str] = []
+    searches: list[Search] = []
+
+    def tell(flow, now):
+        found.append(str(flow))
+        for search in searches:
+            looking.finding.stop(search)
+
+    for _ in range(2):
+        servers = looking.finding.servers([Uri.parse("sip:h.example:5060")])
+        searches.append(Search(servers, tell))
+        looking.finding.next(searches[-1], 0.0)
+    looking.finding.answered(HOST, FOUND, 0.0)
+    assert len(found) == 1
+
+
 def test_no_server_is_tried_twice(looking):
     search = looking.search("sip:192.0.2.1", "sip:192.0.2.1:5060", "sip:192.0.2.2")
     for _ in range(3):
