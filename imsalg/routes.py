@@ -13,7 +13,7 @@ from hashlib import blake2b
 from imsalg.anchor import Side
 from imsalg.config import AccessConfig, ProxyConfig
 from imsalg.crossing import Crossing, Hops
-from imsalg.errors import PeerError
+from imsalg.errors import BadMessage, PeerError
 from imsalg.sip.dialog import Party
 from imsalg.sip.endpoint import Flow, Transport
 from imsalg.sip.locate import leaves_by
@@ -76,10 +76,13 @@ class Routes:
         """A server was found: our own URIs in the request name the transport it goes over, as that is how
         the core comes back to us."""
         leaves, headers = crossing.flow.transport, crossing.outgoing.headers
-        for name in ("Record-Route", "Path", "P-Asserted-Identity", "Contact"):
-            value = headers.first(name)
-            uri = NameAddr.parse(value).parsed_uri if value else None
-            if uri and (uri.host.lower(), uri.port) == (self._core.host.lower(), self._core.port):
+        passing = crossing.server is not None  # then its Contact is a peer's, and `*` perhaps
+        for name in ("Record-Route", "Path") if passing else ("P-Asserted-Identity", "Contact"):
+            try:
+                uri = NameAddr.parse(headers.first(name) or "").parsed_uri
+            except BadMessage:  # none, or not ours
+                continue
+            if (uri.host.lower(), uri.port) == (self._core.host.lower(), self._core.port):
                 headers.pop_value(name)
                 ob = uri.param("ob") is not None
                 own = self.contact(leaves) if name == "Contact" else self._own(uri.user, leaves, ob=ob)

@@ -333,6 +333,22 @@ def test_when_the_next_server_has_another_transport_our_uris_follow(worlds):
     two.reply(there, 486)
 
 
+@pytest.mark.parametrize("contact", ["*", f"<sip:x@{CORE}>", "<sip:[>"])
+def test_the_contact_of_a_peer_is_never_ours_when_the_next_server_has_another_transport(worlds, contact):
+    """`Contact: *` is no address, and could not be read as one."""
+    world = named(worlds, (f"sip:{FIRST};transport=tcp", f"sip:{SECOND}"))
+    two = server(world, SECOND)
+    alice = at_home(world, two)
+    uri, routes = "sip:home.example", ("Contact", contact)
+    if contact == "*":
+        alice.request("REGISTER", uri, ("Expires", "0"), routes)
+    else:
+        alice.request("MESSAGE", uri, routes)
+    assert two.inbox[-1].headers.values("Contact") == [contact]
+    two.reply(two.inbox.pop(), 200)
+    assert alice.expect(200)
+
+
 def test_answers_hold_for_their_ttl(world, one):
     alice = world.ue(10)
     for _ in range(3):
