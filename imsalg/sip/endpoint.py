@@ -229,7 +229,10 @@ class Endpoint:
         self, transaction: ServerTransaction, status: int, headers: Iterable[tuple[str, str]], now: float
     ) -> None:
         """Refuse a request and forget it: a stranger shall not make us remember and retransmit (RFC 3261
-        section 8.2.7)."""
+        section 8.2.7). One that comes too late is ignored."""
+        if (transaction.state, signal_of(status)) not in transaction.machine.table:
+            self.drops["response-too-late"] += 1
+            return
         self._answer(transaction.request, transaction.flow, status, *headers)
         transaction.state = State.TERMINATED
         self._keep_timers(transaction, now)

@@ -454,7 +454,9 @@ def test_a_request_nobody_answers_ends_by_itself() -> None:
     assert ours.counts() == IDLE
     assert events(ours) == []
     ours.respond(tx, make_response(tx.request, 200), 33.0)
+    ours.refuse_stateless(tx, 503, (), 33.0)
     assert ours.to_send() == []
+    assert ours.drops["response-too-late"] == 2
 
 
 def test_the_responses_via_lines_are_those_of_the_request_whatever_the_tu_did() -> None:
