@@ -46,7 +46,7 @@ class Table(Protocol):
 
     def received(self, messages: list[Received], connection: Connection) -> None: ...
 
-    def failed(self, flow: Flow, error: str) -> None:
+    def failed(self, connection: Connection, error: str) -> None:
         """Something that was sent may not have arrived."""
 
     def dropped(self, cause: str) -> None:
@@ -59,7 +59,7 @@ class Table(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """flow: from connection_made on. flows: all the names it has in the table. accepted: the peer opened it.
+    """flow: from connection_made on. flows: all the names it is sent to by. accepted: the peer opened it.
     name: what the peer that we connect to was called. ready: done when it may be sent on; raises OSError when
     that is not to be."""
 
@@ -94,7 +94,7 @@ class Connection(asyncio.Protocol):
 
     def send(self, message: bytes) -> None:
         if self._transport.is_closing():
-            self._table.failed(self.flow, "connection closed")
+            self._table.failed(self, "connection closed")
             return
         self._used = time.monotonic()
         self._write(self._framing.frame(message))
@@ -165,7 +165,7 @@ class Connection(asyncio.Protocol):
             self.ready.exception()  # nobody need ask
         self._table.lost(self)
         if why:
-            self._table.failed(self.flow, why)
+            self._table.failed(self, why)
 
     # -- inside
 

@@ -125,9 +125,10 @@ class Connections:
             self._drops["tcp_connect_failed"] += 1
             self._on_failed(flow, error)
             return
+        connection.flows |= {flow, connection.flow}
         if connection in self._connections:
             self._by_flow[flow] = connection
-            connection.flows.add(flow)
+            self._by_flow.setdefault(connection.flow, connection)
         for data in opening.waiting:
             connection.send(data)
 
@@ -170,7 +171,7 @@ class Connections:
     # -- told by the connections -----------------------------------------------------------------------------
 
     def made(self, connection: Connection) -> bool:
-        """One that we opened is counted among the openings already."""
+        """One that we opened is counted among the openings already, and is in the table when it is ready."""
         if connection.accepted:
             if len(self) >= self.limits.connections:
                 self._drops["tcp_connections_full"] += 1
@@ -180,16 +181,17 @@ class Connections:
                 self._drops["tcp_connections_of_source_full"] += 1
                 return False
             self._accepted.take(source)
+            self._by_flow[connection.flow] = connection
+            connection.flows.add(connection.flow)
         self._connections.add(connection)
-        self._by_flow[connection.flow] = connection
-        connection.flows.add(connection.flow)
         return True
 
     def received(self, messages: list[Received], connection: Connection) -> None:
         self._on_received(messages, connection.flow)
 
-    def failed(self, flow: Flow, error: str) -> None:
-        self._on_failed(flow, error)
+    def failed(self, connection: Connection, error: str) -> None:
+        for flow in connection.flows:
+            self._on_failed(flow, error)
 
     def dropped(self, cause: str) -> None:
         self._drops[cause] += 1
@@ -199,7 +201,6 @@ class Connections:
         for flow in connection.flows:
             if self._by_flow.get(flow) is connection:
                 del self._by_flow[flow]
-        connection.flows.clear()
 
     def lost(self, connection: Connection) -> None:
         if connection not in self._connections:

@@ -357,3 +357,38 @@ def test_openssl_as_a_server(authority: Authority) -> None:
         await process.wait()
 
     run()
+
+
+def test_what_was_sent_by_the_name_of_a_domain_fails_with_its_connection(authority: Authority) -> None:
+    """In TLS 1.3 a server says only after the handshake that it does not take our certificate."""
+    (Path(authority.ca).parent / "else").mkdir()
+    files = authority.sign("core", "core.example", mutual=True)
+    foreign = Authority(Path(authority.ca).parent / "else", "another").sign("foreign")
+    ours = replace(files, cert=foreign.cert, key=foreign.key)
+
+    @looped
+    async def run() -> None:
+        async with secure(ours) as one, secure(files) as two:
+            one.request(replace(one.flow(two.address, Transport.TLS), domain="core.example"))
+            await until(lambda: one.machine.failures)
+            assert one.machine.failures[0].detail.startswith("TLS: ")
+            assert not two.machine.requests
+
+    run()
+
+
+def test_a_connection_is_not_used_by_another_name_before_it_is_ready(authority: Authority) -> None:
+    files = authority.sign("core", "core.example", *LOOPBACK, mutual=True)
+
+    @looped
+    async def run() -> None:
+        async with secure(files) as one, secure(files) as two:
+            flow = one.flow(two.address, Transport.TLS)
+            one.request(replace(flow, domain="core.example"))
+            while one.shell.connections < 2:  # an opening, and then its connection within the handshake
+                await asyncio.sleep(0)
+            one.request(flow)
+            await until(lambda: len(one.machine.responses) == 2)
+            assert not one.machine.failures
+
+    run()
