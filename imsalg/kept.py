@@ -96,7 +96,13 @@ class Kept:
                     self._registrations.tokens = FlowTokens(record.flow_key)
                     self._gateway.resume(record.incarnation, now)
                 case BindingRecord() | CallRecord():
-                    resumed = self._admission.resume(record, now, epoch)
+                    try:
+                        resumed = self._admission.resume(record, now, epoch)
+                    except Exception as error:  # our fault; it shall not keep us from starting, each time
+                        what = f"{record.__struct_config__.tag} {record.token}"
+                        self._note(Note(logging.ERROR, f"{what} is not restored: {type(error).__name__}"))
+                        unread += 1
+                        continue
                     if isinstance(resumed, Call):
                         calls.append(resumed)
                     elif resumed is None:

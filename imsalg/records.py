@@ -5,12 +5,16 @@ holds what no peer would say again; what the gateway knows better (its ports) is
 early dialogs and an offer without its answer are in no record: who waits for them finds out by the timers of
 SIP. Times are seconds of the wall clock, since no other is the same after a restart.
 
+A checksum stands in front of each: a disk may give back something else than it was given, and half a call is
+worse than none.
+
 A call's record has the SRTP keys of its UE, as without them it could not go on. They are in no repr.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from zlib import crc32
 
 import msgspec
 from msgspec import Struct
@@ -24,7 +28,7 @@ from imsalg.sdp.attributes import Crypto
 from imsalg.sip.dialog import Dialog
 from imsalg.sip.endpoint import Flow
 
-SCHEMA = 1  # of all records; to be raised when one changes its meaning, or loses or renames a field
+SCHEMA = 2  # of all records; to be raised when one changes its meaning, or loses or renames a field
 
 
 class BindingRecord(Struct, frozen=True, tag="binding"):
@@ -82,6 +86,7 @@ class OwnRecord(Struct, frozen=True, tag="own"):
 
 Record = BindingRecord | CallRecord | OwnRecord
 
+_CHECKSUM = 4  # octets
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
 
@@ -89,14 +94,18 @@ _decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
 def encode(record: Record) -> bytes | None:
     """None for what a peer wrote in no UTF-8: that is not kept."""
     try:
-        return _encoder.encode(record)
+        data = _encoder.encode(record)
     except UnicodeEncodeError:
         return None
+    return crc32(data).to_bytes(_CHECKSUM, "big") + data
 
 
-def decode(data: bytes) -> Record | None:
-    """None for what is no record of this schema."""
+def decode(octets: bytes) -> Record | None:
+    """None for what is no record of this schema, or not what was stored."""
+    data = octets[_CHECKSUM:]
+    if crc32(data) != int.from_bytes(octets[:_CHECKSUM], "big"):
+        return None
     try:
         return _decoder.decode(data)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None

@@ -72,7 +72,9 @@ class SqliteStore:
 
     def load(self) -> list[bytes]:
         try:
-            return [value for (value,) in self._database.execute("SELECT value FROM record")]
+            # in a damaged file it may be a text
+            rows = self._database.execute("SELECT CAST(value AS BLOB) FROM record")
+            return [value for (value,) in rows]
         except sqlite3.Error as error:
             raise self._error(_reason(error)) from None
 

@@ -4,6 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from agw.iq.messages import Mode
+from imsalg.call import Call
 from imsalg.config import RegistrationConfig
 from imsalg.records import decode
 from imsalg.regevent import PACE
@@ -104,6 +105,35 @@ def test_what_cannot_be_read_is_dropped_and_told(world, alice):
     assert len(world.status()["registrations"]) == 1
     world.save()
     assert not {"binding x", "call x"} & world.stored.keys()
+
+
+def test_whatever_bit_of_a_record_a_disk_has_changed_it_is_dropped_and_the_others_are_restored(world, alice):
+    world.register(world.ue(11), "bob")
+    world.save()
+    (key, record), *_ = [each for each in world.stored.items() if each[0].startswith("binding")]
+    for bit in range(8 * len(record)):
+        octets = bytearray(record)
+        octets[bit // 8] ^= 1 << bit % 8
+        assert decode(bytes(octets)) is None
+    for left in (0, 1, 3, 4, 5, len(record) - 1):
+        assert decode(record[:left]) is None
+    world.stored[key] = bytes(octets)
+    world.restart()
+    assert "1 stored records cannot be read and are dropped" in [note.text for note in world.notes]
+    assert [each["aor"] for each in world.status()["registrations"]] == ["sip:bob@home.example"]
+
+
+def test_a_record_that_cannot_be_taken_up_is_dropped_and_the_others_are_restored(world, alice, monkeypatch):
+    """A fault of ours, which must not come again at each start."""
+    world.originate(alice)
+    world.save()
+    monkeypatch.setattr(Call, "resume", lambda call, record, epoch: 1 / 0)
+    world.restart()
+    assert any(note.text.endswith(" is not restored: ZeroDivisionError") for note in world.notes)
+    assert len(world.status()["registrations"]) == 1
+    assert not world.status()["calls"]
+    world.save()
+    assert not [key for key in world.stored if key.startswith("call")]
 
 
 def test_what_is_not_saved_in_time_is_lost_and_nothing_else(world, alice):
