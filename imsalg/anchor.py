@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
+from ipaddress import ip_address
 
 from msgspec.structs import replace
 
@@ -113,8 +115,8 @@ class Anchor:
                 return None
         return tuple(commands)
 
-    def acknowledge(self, wanted: Wanted, results: tuple[Result, ...]) -> None:
-        """The gateway did what `plan(wanted)` said."""
+    def acknowledge(self, wanted: Wanted, results: tuple[Result, ...]) -> bool:
+        """The gateway did what `plan(wanted)` said. False: by what it says of its addresses it did not."""
         for name, termination in wanted.items():
             if termination is None or not termination.streams:
                 self._have.pop(name, None)
@@ -124,11 +126,34 @@ class Anchor:
         for result in results:
             if isinstance(result, Reserved):
                 self._local[result.termination] = {stream.id: stream for stream in result.streams}
+        return all(
+            _is_at_home(self.local(name).get(id), termination.ip6)
+            for name, termination in wanted.items()
+            if termination is not None
+            for id in termination.streams
+        )
 
     def forget(self) -> None:
         """The gateway has nothing of this call any more."""
         self._have.clear()
         self._local.clear()
+
+
+def _is_at_home(local: LocalStream | None, ip6: bool) -> bool:
+    """Whether there is such a stream, at addresses that an SDP may name."""
+    return local is not None and all(
+        0 < address.port < 65536 and _family(address.host) == (6 if ip6 else 4)
+        for address in (local.rtp, local.rtcp)
+    )
+
+
+@lru_cache(1024)
+def _family(host: str) -> int:
+    """4 or 6; 0 for what is no numeric address, or one with a zone."""
+    try:
+        return 0 if "%" in host else ip_address(host).version
+    except ValueError:
+        return 0
 
 
 def _reserve(name: str, wanted: Termination) -> Command:

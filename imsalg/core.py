@@ -86,6 +86,7 @@ class Core:
         self._gateway = GatewayLink(
             frozenset((*(access.realm for access in config.access), config.core.realm)),
             config.gateway.grace,
+            config.gateway.timeout,
             self.calls,
             self._carry_out,
             self._notes.append,
@@ -172,7 +173,7 @@ class Core:
             self._forwarding.timeout(),
             self.registrations.timeout(),
             self._reg_event.timeout(),
-            self._gateway.deadline,
+            self._gateway.timeout(),
         )
         return min((time for time in times if time is not None), default=None)
 

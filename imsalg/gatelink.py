@@ -12,7 +12,7 @@ from imsalg.call import Call
 from imsalg.crossing import Ask, Note
 
 LATE = 0.25  # seconds after which an answer is overdue
-GIVEN_UP = 5.0  # seconds after which it will not come any more
+GIVEN_UP = 5.0  # seconds, at least, after which it will not come any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,7 @@ class _Asked:
 class GatewayLink:
     """calls: by token, which names their contexts as well. carry_out: does what a call wants done after it
     was told something. grace: seconds the connection may be away before the calls it carries are ended.
+    timeout: seconds a call waits for a reply.
 
     incarnation: of the gateway that was connected last.
     """
@@ -35,14 +36,16 @@ class GatewayLink:
         self,
         realms: frozenset[str],
         grace: float,
+        timeout: float,
         calls: Mapping[str, Call],
         carry_out: Callable[[Call], None],
         note: Callable[[Note], None],
     ) -> None:
         self.hello: Hello | None = None
-        self.deadline: float | None = None
+        self._deadline: float | None = None
         self._realms = realms
         self._grace = grace
+        self._patience = max(timeout, GIVEN_UP)
         self._calls = calls
         self._carry_out = carry_out
         self._note = note
@@ -59,7 +62,11 @@ class GatewayLink:
 
     def is_behind(self, now: float) -> bool:
         """Whether it has more to do than it can: an answer is overdue, and not given up yet."""
-        return any(LATE < now - asked.since < GIVEN_UP for asked in self._asked.values())
+        return bool(self._asked) and now - self._oldest.since > LATE
+
+    @property
+    def _oldest(self) -> _Asked:
+        return next(iter(self._asked.values()))
 
     def claims(self) -> tuple[str, ...]:
         """The contexts that calls still need; the gateway drops the others."""
@@ -79,7 +86,7 @@ class GatewayLink:
 
     def up(self, hello: Hello, now: float) -> None:
         """Connected. A restarted gateway has nothing of ours; one that only was out of reach is audited."""
-        self.hello, self.deadline = hello, None
+        self.hello, self._deadline = hello, None
         if missing := sorted(self._realms - set(hello.realms)):
             self._note(Note(logging.ERROR, f"the gateway has no realm {', '.join(missing)}"))
         if hello.incarnation != self.incarnation:
@@ -97,12 +104,12 @@ class GatewayLink:
     def resume(self, incarnation: str, now: float) -> None:
         """We have restarted: the calls are carried by the gateway of that incarnation, which may be away for
         as long as ever."""
-        self.incarnation, self.deadline = incarnation, now + self._grace
+        self.incarnation, self._deadline = incarnation, now + self._grace
 
     def down(self, now: float) -> None:
         """The connection is lost. Media go on; calls are ended if it does not come back in time."""
         self.hello = None
-        self.deadline = now + self._grace
+        self._deadline = now + self._grace
         self._out.clear()
         asked, self._asked = self._asked, {}
         for each in asked.values():
@@ -124,9 +131,17 @@ class GatewayLink:
                 self._carry_out(asked.call)
 
     def expire(self, now: float) -> None:
-        if self.deadline is not None and self.deadline <= now:
-            self.deadline = None
+        if self._deadline is not None and self._deadline <= now:
+            self._deadline = None
             self._lost(self.claims(), "the gateway is gone", now)
+        while self._asked and self._oldest.since + self._patience <= now:
+            asked = self._asked.pop(next(iter(self._asked)))
+            if asked.call is None:
+                self._note(Note(logging.WARNING, "the gateway did not answer the audit"))
+
+    def timeout(self) -> float | None:
+        late = self._oldest.since + self._patience if self._asked else None
+        return min((time for time in (self._deadline, late) if time is not None), default=None)
 
     def _audited(self, message: Reply | ErrorReply, now: float) -> None:
         if isinstance(message, ErrorReply):

@@ -27,6 +27,7 @@ from imsalg.crossing import Ask, Effect, Note
 
 MAX_QUEUE = 32  # steps waiting in one call
 
+_MISFIT = "the gateway's reply does not fit what it was asked"
 _STATUS = {  # what a refused command means to the SIP side
     ErrorCode.UNSUPPORTED: 488,
     ErrorCode.NO_PORTS: 503,
@@ -164,17 +165,21 @@ class Steps:
         if waiting is None or waiting.number != number:
             return
         self._waiting = None
-        if isinstance(reply, Reply):
-            self._anchor.acknowledge(waiting.wanted, reply.results)
-            if counts := _counts(reply):
-                self._effects.append(Note(logging.INFO, f"{self._anchor.context}: gone{counts}"))
+        fits = isinstance(reply, Reply) and self._anchor.acknowledge(waiting.wanted, reply.results)
         self.holds = bool(self._anchor)
-        if isinstance(reply, Reply):
-            waiting.then(reply)
-        else:
-            waiting.refused(_STATUS.get(reply.code, 500), f"the gateway: {reply.text}")
-            if reply.code is ErrorCode.UNKNOWN_CONTEXT:
-                self._lost("the gateway does not know the context")
+        match reply:
+            case Reply():
+                if counts := _counts(reply):
+                    self._effects.append(Note(logging.INFO, f"{self._anchor.context}: gone{counts}"))
+                if fits:
+                    waiting.then(reply)
+                else:
+                    waiting.refused(500, _MISFIT)
+                    self._lost(_MISFIT)
+            case ErrorReply(code=code, text=text):
+                waiting.refused(_STATUS.get(code, 500), f"the gateway: {text}")
+                if code is ErrorCode.UNKNOWN_CONTEXT:
+                    self._lost("the gateway does not know the context")
         self._go_on()
 
     def expire(self) -> None:

@@ -5,7 +5,8 @@ from msgspec.structs import replace
 
 from agw.config import GatewayConfig as AgwConfig
 from agw.config import Realm
-from agw.iq.messages import ErrorCode, Event
+from agw.iq.messages import Address, ErrorCode, Event, LocalStream, Reply, Reserved
+from imsalg.gatelink import GIVEN_UP
 from tests.sim.sdp import media, protected, session
 from tests.sim.world import AGW, BASE
 
@@ -20,6 +21,45 @@ def alice(world):
 
 def clean(world):
     return not world.plane.legs and not world.status()["calls"] and not world.status()["asked"]
+
+
+def misled(world, change):
+    """The next replies are changed on their way."""
+    arrive = world.told
+    world.told = lambda message: arrive(change(message) if isinstance(message, Reply) else message)
+
+
+# -- it makes no sense
+
+
+@pytest.mark.parametrize(
+    "locals",
+    [
+        (),
+        (LocalStream(2, Address("198.51.100.2", 40000), Address("198.51.100.2", 40001)),),
+        (LocalStream(1, Address("198.51.100.2\r\na=x", 40000), Address("198.51.100.2", 40001)),),
+        (LocalStream(1, Address("gateway.example", 40000), Address("gateway.example", 40001)),),
+        (LocalStream(1, Address("2001:db8::2", 40000), Address("2001:db8::2", 40001)),),
+        (LocalStream(1, Address("198.51.100.2", 0), Address("198.51.100.2", 40001)),),
+        (LocalStream(1, Address("198.51.100.2", 65536), Address("198.51.100.2", 40001)),),
+    ],
+)
+def test_a_reply_that_names_no_address_we_could_offer_is_a_call_less(world, alice, locals):
+    misled(world, lambda reply: replace(reply, results=(Reserved("core", locals),)))
+    alice.invite("sip:bob@home.example", sdp=OFFER)
+    alice.expect(500)
+    assert world.network.quiet()
+    assert clean(world)
+
+
+def test_replies_to_nothing_that_was_asked_are_ignored_and_nothing_waits_for_others(world, alice):
+    misled(world, lambda reply: replace(reply, id=reply.id + 1000))
+    alice.invite("sip:bob@home.example", sdp=OFFER)
+    world.advance(2.0)
+    alice.expect(503)
+    assert world.status()["asked"] == 2
+    world.advance(GIVEN_UP)
+    assert clean(world)
 
 
 # -- it refuses

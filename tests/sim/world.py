@@ -36,6 +36,7 @@ from agw.iq.messages import (
     FromGateway,
     Hello,
     Key,
+    Notice,
     ReleaseTermination,
     Reply,
     StreamStatistics,
@@ -238,6 +239,11 @@ class World:
         if connected:
             self.connect()
 
+    def told(self, message: FromGateway) -> None:
+        """Something of the gateway's arrives."""
+        if isinstance(message, Reply | ErrorReply | Notice):
+            self.core.gateway_message(message, self.now)
+
     def answer_gateway(self) -> None:
         """Let the replies that were held arrive."""
         self.held = False
@@ -312,7 +318,7 @@ class World:
                 self._replies.append(notice[1])
             while self._replies and self.connected and not self.held:
                 moved = True
-                self.core.gateway_message(self._replies.pop(0), self.now)
+                self.told(self._replies.pop(0))
             for question in self.core.to_ask():
                 moved = True
                 self.looked_up.append(question)
