@@ -20,6 +20,7 @@ from imsalg.sip.timers import Running, Timers
 from imsalg.sip.values import Address, Uri
 
 MAX_TRIES = 5  # servers for one request
+MAX_QUESTIONS = 40  # to the DNS for it: a NAPTR, 32 times SRV, and 32 times addresses would be a thousand
 LOOKUP_LIMIT = 8.0  # seconds a search waits for the DNS, then it goes no further
 MAX_WAITING = 1024  # searches that wait for the DNS
 MAX_QUARANTINE = 1024  # servers; the oldest go first
@@ -28,12 +29,13 @@ MAX_QUARANTINE = 1024  # servers; the oldest go first
 class Search:
     """One request's way from server to server. told: called with the next one, or None: there is none."""
 
-    __slots__ = ("question", "running", "servers", "skipped", "told", "tried")
+    __slots__ = ("question", "questions", "running", "servers", "skipped", "told", "tried")
 
     def __init__(self, servers: Servers, told: Callable[[Flow | None, float], None]) -> None:
         self.servers = servers
         self.told = told
         self.question: Question | None = None  # whose answer `servers` wants before it goes on
+        self.questions = 0  # so far
         self.running: Running[Search] | None = None  # while it waits for that answer
         self.tried: set[Flow] = set()
         self.skipped: list[Flow] = []  # as they are in quarantine
@@ -132,6 +134,9 @@ class Finding:
             records = None
             if isinstance(step, Question):
                 search.question = step
+                search.questions += 1
+                if search.questions > MAX_QUESTIONS:
+                    self._give_up(search)
             elif now < self._quarantine.get(step, 0.0):
                 search.skipped.append(step)
             elif step not in search.tried:

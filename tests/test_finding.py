@@ -8,10 +8,18 @@ import pytest
 
 from imsalg import finding as module
 from imsalg import names
-from imsalg.finding import LOOKUP_LIMIT, MAX_QUARANTINE, MAX_TRIES, MAX_WAITING, Finding, Search
+from imsalg.finding import (
+    LOOKUP_LIMIT,
+    MAX_QUARANTINE,
+    MAX_QUESTIONS,
+    MAX_TRIES,
+    MAX_WAITING,
+    Finding,
+    Search,
+)
 from imsalg.names import MAX_ASKED, MAX_KEPT, MAX_NAMES, UNANSWERED_FOR, Answer, Names
 from imsalg.sip.endpoint import Address, Flow, Transport
-from imsalg.sip.locate import MAX_RECORDS, Kind, Question, Srv
+from imsalg.sip.locate import MAX_RECORDS, Kind, Naptr, Question, Srv
 from imsalg.sip.values import Uri
 
 HERE = Address("198.51.100.1", 5060)
@@ -168,6 +176,24 @@ def test_a_zone_that_never_ends_costs_no_more_than_the_limit(looking):
         looking.finding.next(search, 0.0)
     assert len(looking.told) == MAX_TRIES + 1
     assert looking.told[-1] is None
+
+
+def test_services_without_end_that_lead_to_no_server_cost_no_more_than_the_limit(looking):
+    """Each of the many NAPTR records has as many servers, and none of these has an address."""
+    looking.search("sip:example.org")
+    zone = {
+        Kind.NAPTR: [Naptr(0, n, "s", "sip+d2u", f"_{n}.example.org") for n in range(MAX_RECORDS)],
+        Kind.SRV: [Srv(0, 0, 5060, f"{n}.example.org") for n in range(MAX_RECORDS)],
+    }
+    asked = 0
+    while questions := looking.finding.to_ask():
+        asked += len(questions)
+        for question in questions:
+            found = zone.get(question.kind, ())
+            looking.finding.answered(question, Answer(found, 0.0), 0.0)
+    assert asked == MAX_QUESTIONS
+    assert looking.told == [None]
+    assert not len(looking.finding)
 
 
 def test_the_quarantine_is_limited(looking):
