@@ -2,14 +2,19 @@
 
 Lines are doubled, taken out, exchanged with those of other messages, folded and made long; words are replaced
 by ones that mean something, numbers by those at the edges, bytes by any. Everything comes out of one
-random.Random, so that a case is its number.
+random.Random, so that a case is its number. What is MessagePack is changed as the tree it is.
 """
 
 from __future__ import annotations
 
 import random
 import re
+from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from tests.vectors.expected import FOLDER
 
@@ -25,6 +30,10 @@ WORDS = (
 NUMBERS = (
     *(b"0", b"00", b"-1", b"1", b"+1", b"1.5", b"1e9", b"65535", b"65536", b"2147483647", b"2147483648"),
     *(b"4294967296", b"18446744073709551616", b"9" * 30, b"9" * 5000, b"0" * 300 + b"7"),
+)  # fmt: skip
+VALUES: tuple[Any, ...] = (
+    *(None, True, False, 0, -1, 1, 65536, 2**62, -(2**62), 0.5, -1.5, 1e300, float("nan"), float("inf")),
+    *("", "x", "access", "::1", "198.51.100.1", "x" * 5000, b"", bytes(30), bytes(300), [], {}, [[]] * 99),
 )  # fmt: skip
 _WORD = re.compile(rb"[A-Za-z0-9_.!%*+`'~@-]+|[^\sA-Za-z0-9]")
 _NUMBER = re.compile(rb"[0-9]+")
@@ -50,6 +59,43 @@ def description(rng: random.Random) -> bytes:
     for _ in range(rng.choice((1, 1, 2, 2, 3, 5, 9))):
         data = rng.choice(_CHANGES)(rng, data)[:MAX]
     return data
+
+
+def packed(rng: random.Random, data: bytes) -> bytes:
+    """A MessagePack message with values exchanged, doubled, taken away, and of other kinds."""
+    tree = [msgspec.msgpack.decode(data)]
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        branch, key = rng.choice(list(_places(tree)))
+        value = branch[key]
+        match rng.randrange(5):
+            case 0:
+                branch[key] = deepcopy(rng.choice(VALUES))
+            case 1 if branch is not tree:
+                del branch[key]
+            case 2:
+                other, place = rng.choice(list(_places(tree)))
+                branch[key] = deepcopy(other[place])
+            case 3 if isinstance(branch, list):
+                branch[key:key] = [value] * rng.choice((1, 1, 40))
+            case _ if isinstance(value, str):
+                at = rng.randrange(len(value) + 1)
+                branch[key] = (
+                    value[:at] + rng.choice(WORDS).decode("latin-1") + value[at + rng.randrange(3) :]
+                )
+            case _ if isinstance(value, int):
+                branch[key] = rng.choice((value + 1, value - 1, -value))
+            case _:
+                branch[key] = deepcopy(rng.choice(VALUES))
+    data = msgspec.msgpack.encode(tree[0])
+    return change_bytes(rng, data) if rng.random() < 0.1 else data
+
+
+def _places(branch: Any) -> Iterator[tuple[Any, Any]]:
+    """All there is in a tree: what holds it, and where."""
+    for key, value in branch.items() if isinstance(branch, dict) else enumerate(branch):
+        yield branch, key
+        if isinstance(value, dict | list):
+            yield from _places(value)
 
 
 def fitted(data: bytes) -> bytes:
@@ -124,7 +170,8 @@ def _respell(rng: random.Random, data: bytes) -> bytes:
     return b"\r\n".join(lines)
 
 
-def _change_bytes(rng: random.Random, data: bytes) -> bytes:
+def change_bytes(rng: random.Random, data: bytes) -> bytes:
+    """Some octets of other values, taken away, or doubled."""
     octets = bytearray(data or b"x")
     for _ in range(rng.randrange(1, 6)):
         at = rng.randrange(len(octets))
@@ -139,6 +186,6 @@ def _change_bytes(rng: random.Random, data: bytes) -> bytes:
 
 
 _CHANGES = (
-    *(_double_line, _drop_line, _move_line, _borrow_line, _borrow_line, _respell, _change_bytes),
+    *(_double_line, _drop_line, _move_line, _borrow_line, _borrow_line, _respell, change_bytes),
     *(_exchange_word, _exchange_word, _exchange_word, _insert_word, _insert_word, _exchange_number),
 )  # fmt: skip

@@ -1,8 +1,8 @@
 """What is fuzzed, and what must hold: each takes a random.Random and asserts one case.
 
 Nothing but BadMessage, BadSdp and PeerError may be raised; what is accepted is kept byte for byte; what is
-answered can be sent; how a stream was cut changes nothing; and after whatever came to a Core, nothing is left
-(see World.finish).
+answered can be sent; how a stream was cut changes nothing; and after whatever came to a Core or a Gateway,
+nothing is left. The Core has a file of its own, `worlds`.
 """
 
 from __future__ import annotations
@@ -10,22 +10,39 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from functools import cache
+from ipaddress import ip_address
 
+import msgspec
+from msgspec.structs import replace as with_fields
 from websockets.frames import Frame, Opcode
 
+from agw.errors import BadFrame
+from agw.gateway import Gateway
+from agw.iq.messages import (
+    VERSION,
+    Audited,
+    AuditValue,
+    ErrorReply,
+    Event,
+    FromGateway,
+    Heartbeat,
+    Hello,
+    Notice,
+    Reply,
+)
+from agw.iq.messages import Request as IqRequest
+from agw.iq.wire import controller_link, encode, gateway_link
 from imsalg import mediasec, trust
 from imsalg.body import drop_sdp, find_sdp
 from imsalg.errors import BadMessage, BadSdp, PeerError
 from imsalg.policy.decide import Access, Direction, Rules, decide, status
 from imsalg.policy.rewrite import Local, offer
 from imsalg.policy.treatment import Mechanism, Treatment
-from imsalg.records import decode
 from imsalg.sdp.attributes import MATERIAL_LENGTH, Crypto, InlineKey
 from imsalg.sdp.document import MAX_SIZE, Document, Origin
 from imsalg.sip.dialog import contact_uri
-from imsalg.sip.endpoint import Address, Flow, Transport
+from imsalg.sip.endpoint import Address
 from imsalg.sip.glance import glance, key_of, refusal
 from imsalg.sip.message import (
     MAX_MESSAGE,
@@ -39,9 +56,10 @@ from imsalg.sip.message import (
 from imsalg.sip.stream import Stream
 from imsalg.sip.values import CSeq, NameAddr, RAck, Uri, Via
 from imsalg.transport.websocket import WebSocket
-from tests.core.test_core_chaos import Chaos
 from tests.fuzz import mutations
-from tests.sim.world import World
+from tests.fuzz.worlds import core
+from tests.sim.sdp import protected, session
+from tests.sim.world import AGW, Memory, World
 
 ORIGIN = Origin("-", "1", 1, "IN", "IP4", "198.51.100.1")
 UPGRADE = (
@@ -204,36 +222,84 @@ def sdp(rng: random.Random) -> None:
             assert not media.has("3ge2ae")
 
 
-class Mangled(World):
-    """A world whose messages are changed on their way to the proxy, with others between them, at random."""
-
-    def __init__(self, *, seed: int, **more: Any) -> None:
-        super().__init__(seed=seed, **more)
-        self.mangling = random.Random(f"mangled {seed}")
-
-    def receive(self, data: bytes, flow: Flow) -> None:
-        if self.mangling.random() < 0.05:
-            self._receive_datagram(mutations.message(self.mangling), flow)
-        if self.mangling.random() < 0.15:
-            self._receive_datagram(mutations.mutate(self.mangling, data), flow)
-        else:
-            super().receive(data, flow)
-        for record in self.core.to_store(0.0).records.values():
-            assert record is None or decode(record) is not None
-
-    def _receive_datagram(self, data: bytes, flow: Flow) -> None:
-        super().receive(data, replace(flow, transport=Transport.UDP))
-
-    def _check_core_side(self, data: bytes) -> None:
-        """A mangled description may be none any more, and what is none passes."""
-
-    def _check_note(self, text: str) -> None:
-        """A user may be named like a key."""
+def iq(rng: random.Random) -> None:
+    """Both ends of Iq: messages or BadFrame come out of a stream; and a gateway whose controllers ask for
+    anything does it or refuses it, and then nothing has changed."""
+    if rng.random() < 0.3:
+        _link(rng)
+    else:
+        _controllers(rng)
 
 
-def core(rng: random.Random) -> None:
-    """Peers and a gateway that do anything at any time (see Chaos), in messages that are wrong in any way."""
-    Chaos(rng.getrandbits(32), Mangled).run()
+def _link(rng: random.Random) -> None:
+    """A gateway's end is told what a controller would say, or the other way round."""
+    own = Hello(VERSION, "own", "1")
+    link, said = (
+        (gateway_link(own, 0.0), asked()) if rng.random() < 0.5 else (controller_link(own, 0.0), told())
+    )
+    data = encode(Hello(VERSION, "other", "2", claims=("c",)))
+    for _ in range(rng.randrange(1, 6)):
+        frame = mutations.packed(rng, msgspec.msgpack.encode(rng.choice((own, *said))))
+        data += len(frame).to_bytes(4, "big") + frame
+    data = data if rng.random() < 0.9 else mutations.change_bytes(rng, data)
+    size = rng.choice((1, 100, len(data)))
+    with contextlib.suppress(BadFrame):
+        for at in range(0, len(data), size):
+            for message in link.receive(data[at : at + size], 0.0):
+                assert not isinstance(message, Hello | Heartbeat)
+            link.expire(rng.random() * 10)
+            link.to_send()
+
+
+def _controllers(rng: random.Random) -> None:
+    plane = Memory()
+    gateway = Gateway(AGW, plane, rng)
+    whole = IqRequest(1, "", (AuditValue(),))
+    for now in range(rng.randrange(1, 20)):
+        data = mutations.packed(rng, msgspec.msgpack.encode(rng.choice(asked())))
+        try:
+            request = msgspec.msgpack.decode(data, type=IqRequest)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            continue
+        if rng.random() < 0.9:
+            request = with_fields(request, context=rng.choice("ab"))
+        before = dict(plane.legs), gateway.execute("audit", whole, now)
+        answer = gateway.execute(rng.choice(("one", "two")), request, now)
+        encode(answer)
+        if isinstance(answer, ErrorReply):
+            assert before == (plane.legs, gateway.execute("audit", whole, now))
+        for leg in plane.legs.values():
+            for address in filter(None, (leg.remote, leg.remote_rtcp)):
+                assert ip_address(address.host).is_multicast is False
+                assert 0 < address.port < 65536
+    for owner in ("one", "two"):
+        gateway.greeted(owner, (), 20)
+    assert not plane.legs
+    audited = gateway.execute("audit", whole, 20)
+    assert isinstance(audited, Reply)
+    assert isinstance(audited.results[0], Audited)
+    assert not any(used for used, _, _ in audited.results[0].ports.values())
+
+
+@cache
+def asked() -> tuple[IqRequest, ...]:
+    """What a proxy asks for in two calls."""
+    with contextlib.redirect_stdout(None):
+        world = World()
+        alice = world.register(world.ue(), "alice")
+        here, far = world.originate(alice)
+        world.terminate(alice)
+        here.exchange(far, "INVITE", protected(alice.address.host, port=4002), session("203.0.113.5"))
+        here.hang_up(far)
+    return tuple(world.asked)
+
+
+@cache
+def told() -> tuple[FromGateway, ...]:
+    """What it is answered."""
+    gateway = Gateway(AGW, Memory(), random.Random(1))
+    replies = [gateway.execute("pcscf", request, 0.0) for request in (*asked(), IqRequest(9, "x", ()))]
+    return (*replies, *(Notice("c", event, "access", 1, "why") for event in Event))
 
 
 TARGETS: dict[str, Callable[[random.Random], None]] = {
@@ -241,4 +307,5 @@ TARGETS: dict[str, Callable[[random.Random], None]] = {
     "stream": stream,
     "sdp": sdp,
     "core": core,
+    "iq": iq,
 }

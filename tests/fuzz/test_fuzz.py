@@ -1,4 +1,4 @@
-"""All four fuzzers for a minute each (FUZZ_SECONDS), side by side in processes of their own: a minute in all.
+"""All fuzzers for a minute each (FUZZ_SECONDS), side by side in processes of their own: a minute in all.
 Each run takes other cases than the last; one that failed is run again by its number (see __main__)."""
 
 from __future__ import annotations
