@@ -68,13 +68,15 @@ class Branch:
 
 
 class Branches:
-    """invite: the INVITE of the call; its sender is the caller."""
+    """invite: the INVITE of the call; its sender is the caller. closed: the last dialog is over,
+    and there will be no other."""
 
     def __init__(
         self, invite: Crossing, anchor: Anchor, terms: Terms, rng: Random, flows: Mapping[Side, Flow]
     ) -> None:
         self.invite = invite
-        self._caller = invite.side
+        self.closed = False
+        self.caller = invite.side
         self._by_tag: dict[str, Branch] = {}
         self._over: dict[str, Dialog] = {}  # ended, their media released
         self._heard: list[Negotiation] = []  # the last is heard, and when it ends the one before
@@ -94,7 +96,7 @@ class Branches:
 
     def tag_of(self, message: Request | Response, side: Side) -> str:
         """The callee's tag in a request from one side or a response to it."""
-        return (message.to.tag if side is self._caller else message.from_.tag) or ""
+        return (message.to.tag if side is self.caller else message.from_.tag) or ""
 
     def of(self, message: Request | Response, side: Side) -> Branch | None:
         """The branch of a request from one side, or of a response to it."""
@@ -200,6 +202,7 @@ class Branches:
             del self._over[next(iter(self._over))]
         return branch
 
-    def clear(self) -> None:
+    def close(self) -> None:
+        self.closed = True
         for tag in list(self._by_tag):
             self._take(tag)

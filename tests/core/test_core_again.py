@@ -3,8 +3,8 @@ two ends' own (RFC 4028; trap P30)."""
 
 import pytest
 
-from imsalg.call import AGAIN
 from imsalg.config import LimitsConfig
+from imsalg.passage import AGAIN
 from tests.sim.sdp import crypto, lines_of, material, media, protected, session
 
 OFFER = protected("192.0.2.10")

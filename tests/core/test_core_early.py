@@ -3,7 +3,7 @@
 import pytest
 
 from agw.iq.messages import MAX_TERMINATIONS, Mode
-from imsalg.call import MAX_BRANCHES
+from imsalg.branches import MAX_BRANCHES
 from tests.sim.sdp import crypto, lines_of, material, media, protected, session
 
 

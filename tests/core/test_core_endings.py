@@ -3,8 +3,8 @@
 import pytest
 from msgspec.structs import replace
 
-from imsalg.call import AGAIN
 from imsalg.config import CallConfig, LimitsConfig
+from imsalg.passage import AGAIN
 from imsalg.sip.endpoint import Transport
 from tests.sim.sdp import media, protected, session
 from tests.sim.world import BASE, CORE, NETWORK

@@ -1,0 +1,304 @@
+"""The requests of one call and their responses on their way through its dialogs, in order.
+
+What needs the gateway is a step, and what comes after it waits; CANCEL and BYE jump the queue. A request that
+nobody takes is answered here, a 2xx that nobody waits for is acknowledged and hung up (see `release`), and
+with the last dialog the call is closed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+
+from imsalg.acks import Acks
+from imsalg.anchor import Side
+from imsalg.body import drop_sdp
+from imsalg.branches import MAX_BRANCHES, Branch, Branches
+from imsalg.crossing import Cancel, Crossing, Effect, Hops, Note, Respond, Send
+from imsalg.descriptions import Descriptions
+from imsalg.release import Release
+from imsalg.sip.endpoint import Flow
+from imsalg.sip.message import Request, Response
+from imsalg.steps import Steps
+from imsalg.underway import Underway
+
+AGAIN = 10.0  # seconds an INVITE that was refused with one of these may take to come again
+_COMES_AGAIN = frozenset((401, 407, 422))
+
+
+class Passage:
+    """flows, route: see `Release`. ringing: seconds an INVITE may go without a final response.
+
+    again: until when the INVITE of the call may come again.
+    """
+
+    def __init__(
+        self,
+        token: str,
+        branches: Branches,
+        descriptions: Descriptions,
+        steps: Steps,
+        effects: list[Effect],
+        flows: dict[Side, Flow],
+        route: Callable[[Request], Hops],
+        ringing: float,
+    ) -> None:
+        self._token = token
+        self._branches = branches
+        self._descriptions = descriptions
+        self._steps = steps
+        self._effects = effects
+        self._flows = flows
+        self._ringing = ringing
+        self.underway = Underway(token, effects, self._refused)
+        self.release = Release(branches, self.underway, effects, flows, route)
+        self.acks = Acks(token, branches, descriptions, steps, effects, self._acked, self.end)
+        self.again: float | None = None
+
+    # -- requests
+
+    def request(self, crossing: Crossing) -> None:
+        """The INVITE that makes the call, or a request within its dialogs."""
+        invite, method = crossing is self._branches.invite, crossing.request.method
+        self.underway.add(crossing)
+        if method == "INVITE":
+            crossing.deadline = self._steps.now + self._ringing
+        if not invite and self._branches.of(crossing.request, crossing.side) is None:
+            # what crosses a BYE of ours is answered as by a peer that has hung up already
+            self.underway.refuse(crossing, 200 if self._branches.closed and method == "BYE" else 481)
+            return
+        if not invite and crossing.server is not None:
+            self._flows[crossing.side] = crossing.server.flow
+        if method == "BYE":
+            if not self.acks.wait(crossing.side):  # else it follows
+                self._send(crossing)
+        elif not self._steps.run(partial(self._enter, crossing)):
+            self.underway.refuse(crossing, 503, "too much at once in one call")
+
+    def _enter(self, crossing: Crossing) -> None:
+        if crossing.answered or self._glares(crossing):
+            return
+        branch = self._branches.of(crossing.request, crossing.side)
+        refuse = partial(self.underway.refuse, crossing)
+        if branch is None and crossing is not self._branches.invite:
+            refuse(481)  # its dialog ended while it waited
+            return
+        self._descriptions.in_request(crossing, branch, partial(self._send, crossing), refuse)
+
+    def _glares(self, crossing: Crossing) -> bool:
+        """RFC 3261 section 14.2: one INVITE at a time (trap P29)."""
+        if crossing.request.method != "INVITE":
+            return False
+        for other in self.underway:
+            if other is not crossing and other.request.method == "INVITE" and not other.answered:
+                status = 500 if other.side is crossing.side else 491
+                self.underway.refuse(crossing, status, "an INVITE is pending")
+                return True
+        return False
+
+    def _send(self, crossing: Crossing) -> None:
+        if crossing.answered:  # refused or cancelled while it waited
+            self._descriptions.withdraw(crossing)
+            return
+        branch = self._branches.of(crossing.request, crossing.side)
+        if branch is not None:
+            toward_callee = crossing.side is self._branches.caller
+            branch.dialog.number(crossing.outgoing, toward_callee)
+            if crossing.request.method in ("INVITE", "UPDATE"):
+                branch.dialog.toward(not toward_callee).refresh(crossing.request.headers)
+        crossing.sent = True
+        self._effects.append(Send(crossing))
+
+    def _acked(self, side: Side) -> None:
+        """The BYE of a side may follow its ACK."""
+        for crossing in self.underway:
+            if crossing.request.method == "BYE" and crossing.side is side and not crossing.sent:
+                self._send(crossing)
+
+    def cancel(self, crossing: Crossing, reasons: tuple[str, ...]) -> None:
+        """The sender of an INVITE has cancelled it (RFC 3261 section 9.2). reasons: why, as it says; a phone
+        that reads "completed elsewhere" shows no missed call."""
+        if crossing.answered:
+            return
+        if crossing is self._branches.invite or not crossing.sent:
+            self.underway.refuse(crossing, 487, "", reasons)
+        else:  # whether it has changed the dialog is the other end's to say
+            self._effects.append(Cancel(crossing, reasons))
+
+    # -- responses
+
+    def response(self, crossing: Crossing, response: Response) -> None:
+        """A response to a request of the call, or to one of our own."""
+        if response.status == 100:
+            return
+        if crossing.server is None or crossing.request.method == "BYE":
+            self._bye_response(crossing, response)
+            return
+        if response.status >= 200:
+            crossing.final = response
+        if not self._steps.run(partial(self._respond, crossing, response)):
+            self._warn(f"{response.status} dropped, too much at once")
+
+    def _bye_response(self, crossing: Crossing, response: Response) -> None:
+        if response.status < 200:
+            return
+        if crossing.server is not None and not crossing.answered:
+            outgoing = response.copy()
+            outgoing.headers.set("CSeq", crossing.request.headers.get("CSeq") or "")
+            self._pass_on(crossing, outgoing)
+            if response.status not in (401, 407):  # challenged: the dialog goes on (RFC 3261 section 22)
+                self._drop(self._branches.tag_of(crossing.request, crossing.side))
+        self.underway.settle(crossing)
+
+    def _respond(self, crossing: Crossing, response: Response) -> None:
+        invite = crossing.request.method == "INVITE"
+        wanted = not crossing.answered or (crossing.accepted and 200 <= response.status < 300)
+        hung_up = self.release.has_hung_up(self._branches.tag_of(response, crossing.side))
+        if self._branches.closed or hung_up or not wanted:
+            self._late(crossing, response)
+            return
+        outgoing = response.copy()
+        outgoing.headers.set("CSeq", crossing.request.headers.get("CSeq") or "")
+        if response.status >= 300:
+            self._decline(crossing, outgoing)
+            return
+        branch = self._dialog_of(crossing, response)
+        if branch is None:
+            return
+        if invite or crossing.request.method == "UPDATE":
+            branch.dialog.toward(crossing.side is self._branches.caller).refresh(response.headers)
+        if response.status == 199 and not branch.dialog.confirmed:
+            self._drop(response.to.tag or "")
+            drop_sdp(outgoing)
+            self._pass_on(crossing, outgoing)
+            return
+        proceed = partial(self._pass_on, crossing, outgoing)
+        if invite and response.status >= 200:
+            branch.media.accepted()
+            proceed = partial(self._descriptions.confirm, branch, proceed)
+        fail = partial(self._fail, crossing, response)
+        self._descriptions.in_response(crossing, branch, response, outgoing, proceed, fail)
+
+    def _dialog_of(self, crossing: Crossing, response: Response) -> Branch | None:
+        """The dialog of a provisional or successful response. None: that is over, or one too many, and the
+        response goes no further."""
+        if crossing is not self._branches.invite:
+            branch = self._branches.of(crossing.request, crossing.side)
+            if branch is None and response.status >= 200:
+                self.underway.settle(crossing)
+                self.underway.refuse(crossing, 481)
+                if crossing.request.method == "INVITE":
+                    self.release.hang_up(crossing, response)
+            return branch
+        if self._branches.ended(response):
+            status, reason = 487, "a response of an early dialog that is over"
+        elif (branch := self._branches.made_by(response)) is not None:
+            return branch
+        else:
+            status, reason = 503, f"more than {MAX_BRANCHES} dialogs"
+        if response.status >= 200:
+            self._fail(crossing, response, status, reason)
+        else:
+            self._warn(f"{response.status} dropped: {reason}")
+        return None
+
+    def _pass_on(self, crossing: Crossing, outgoing: Response) -> None:
+        """A response, ready to leave."""
+        if outgoing.status >= 200:
+            self.underway.finish(crossing, outgoing.status)
+        self._effects.append(Respond(crossing, outgoing))
+
+    def _decline(self, crossing: Crossing, outgoing: Response) -> None:
+        """A final response other than 2xx. Media it may describe (RFC 3261 section 21.4.26) are not ours."""
+        drop_sdp(outgoing)
+        self._pass_on(crossing, outgoing)
+        if crossing is not self._branches.invite:
+            self._descriptions.withdraw(crossing)
+        elif outgoing.status in _COMES_AGAIN and not self._branches:
+            self.again = self._steps.now + AGAIN
+            self._branches.root.rollback()
+        else:
+            self._close()
+
+    def _fail(self, crossing: Crossing, response: Response, status: int, reason: str) -> None:
+        """A response that cannot be passed on: its INVITE fails, or the running call ends."""
+        invite = crossing is self._branches.invite
+        if crossing.answered:
+            branch = self._branches.of(response, crossing.side)
+            if invite and not (branch and branch.dialog.confirmed):
+                self._drop(self._branches.tag_of(response, crossing.side))
+                self.release.hang_up(crossing, response)  # another answered as well: the call is its caller's
+            else:
+                self.end(reason, status)
+            return
+        accepted = response.status >= 200
+        if accepted:
+            self.underway.settle(crossing)
+        self.underway.refuse(crossing, status, reason)
+        if accepted and crossing.request.method == "INVITE":
+            self.release.hang_up(crossing, response)
+        if not invite:
+            self.end(reason, status)
+
+    def _late(self, crossing: Crossing, response: Response) -> None:
+        """A response to a request whose sender has its final answer from us already."""
+        if 200 <= response.status < 300 and crossing.request.method == "INVITE":
+            self.release.hang_up(crossing, response)
+        if response.status >= 200:
+            self.underway.settle(crossing)
+
+    # -- endings
+
+    def _refused(self, crossing: Crossing) -> None:
+        if crossing is self._branches.invite:
+            self._close()
+        else:
+            self._descriptions.withdraw(crossing)
+
+    def _drop(self, tag: str) -> None:
+        """A dialog ended, and with the last one the call."""
+        released = self._branches.drop(tag)
+        if released is None:
+            return
+        if not self._branches and self._branches.invite.answered:
+            self._close()
+        else:
+            self._descriptions.settle(lambda: {**released, **self._branches.wanted()})
+
+    def end(self, reason: str, status: int) -> None:
+        """End the call from the middle: BYE to both sides, or a final response to its INVITE and CANCEL."""
+        if self._branches.closed:
+            return
+        self._warn(f"ended: {reason}")
+        for branch in self._branches:
+            if branch.dialog.confirmed:
+                self.release.end(branch.dialog)
+        if not self._branches.invite.answered:
+            self.underway.refuse(self._branches.invite, status, reason)
+        self._close()
+
+    def expire(self) -> None:
+        """Time has come to what has a deadline."""
+        if self.again is not None and self.again <= self._steps.now:
+            self._close()
+        self.underway.expire(self._steps.now)
+
+    def _close(self) -> None:
+        """The last dialog is over: whatever still waits is answered, and the gateway gets everything back."""
+        if self._branches.closed:
+            return
+        self.again = None
+        self._branches.close()
+        self._steps.release()
+        for crossing in self.underway:
+            if crossing.server is not None and not crossing.answered:
+                if crossing.request.method != "BYE":
+                    self.underway.refuse(crossing, 481)
+                elif not crossing.sent:
+                    self.underway.refuse(crossing, 200)
+            if crossing.final is not None:  # came in time to be of no use
+                self._late(crossing, crossing.final)
+
+    def _warn(self, text: str) -> None:
+        self._effects.append(Note(logging.WARNING, f"{self._token}: {text}"))

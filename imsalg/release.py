@@ -1,0 +1,67 @@
+"""What the proxy says by itself in the dialogs of a call, in the voice of the other end: the BYE, and the ACK
+to a 2xx that nobody waits for any more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from imsalg.anchor import Side
+from imsalg.branches import MAX_BRANCHES, Branches
+from imsalg.crossing import Crossing, Effect, Hops, Send, SendAck
+from imsalg.sip.dialog import Dialog
+from imsalg.sip.endpoint import Flow
+from imsalg.sip.message import Request, Response
+from imsalg.underway import Underway
+
+
+class Release:
+    """flows: where requests to each side went last. route: where a request made here goes on the core side;
+    (): back to where that side was."""
+
+    def __init__(
+        self,
+        branches: Branches,
+        underway: Underway,
+        effects: list[Effect],
+        flows: Mapping[Side, Flow],
+        route: Callable[[Request], Hops],
+    ) -> None:
+        self._branches = branches
+        self._underway = underway
+        self._effects = effects
+        self._flows = flows
+        self._route = route
+        self._hung_up: set[str] = set()  # callee's tags of dialogs that nobody wanted
+
+    def has_hung_up(self, tag: str) -> bool:
+        return tag in self._hung_up
+
+    def end(self, dialog: Dialog) -> None:
+        """BYE to both ends."""
+        self._bye(dialog, callee=False)
+        self._bye(dialog, callee=True)
+
+    def hang_up(self, crossing: Crossing, response: Response) -> None:
+        """Acknowledge a 2xx that nobody waits for any more, and say BYE (RFC 3261 section 9.1)."""
+        callee = crossing.side is self._branches.caller
+        tag = self._branches.tag_of(response, crossing.side)
+        branch = self._branches.of(response, crossing.side)
+        new = branch is None and tag not in self._hung_up
+        if new and len(self._hung_up) >= MAX_BRANCHES:
+            return
+        dialog = branch.dialog if branch else self._branches.dialog(response)
+        ack = dialog.ack(response, callee)
+        self._effects.append(SendAck(ack, *self._way(crossing.side.other, ack)))
+        if new:
+            self._hung_up.add(tag)
+            self._bye(dialog, callee)
+
+    def _bye(self, dialog: Dialog, callee: bool) -> None:
+        side = self._branches.caller.other if callee else self._branches.caller
+        request, call = dialog.request("BYE", callee), self._branches.invite.call
+        crossing = Crossing(side.other, request, request, *self._way(side, request), call=call, sent=True)
+        self._underway.add(crossing)
+        self._effects.append(Send(crossing))
+
+    def _way(self, side: Side, request: Request) -> tuple[Flow, Hops]:
+        return self._flows[side], () if side is Side.ACCESS else self._route(request)

@@ -1,0 +1,84 @@
+"""Whether the gateway has what a call has agreed on, and whether media flow."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+
+from agw.iq.messages import Audited, AuditedContext, AuditValue, Event, Notice, Reply
+from imsalg.branches import Branches
+from imsalg.crossing import Effect, Note
+from imsalg.steps import Steps
+
+
+class Supervision:
+    """inactivity: seconds without media after which a call is over; 0: never. lost: told why it is."""
+
+    def __init__(
+        self,
+        token: str,
+        branches: Branches,
+        steps: Steps,
+        effects: list[Effect],
+        inactivity: float,
+        lost: Callable[[str], None],
+    ) -> None:
+        self._token = token
+        self._branches = branches
+        self._steps = steps
+        self._effects = effects
+        self._inactivity = inactivity
+        self._lost = lost
+
+    def notice(self, notice: Notice) -> None:
+        where = f"{notice.termination} m={notice.stream - 1}"
+        text = f"{self._token}: {notice.event.value} {where} {notice.detail}".rstrip()
+        match notice.event:
+            case Event.MEDIA_FIRST:
+                self._effects.append(Note(logging.INFO, text))
+            case Event.SRTP_FAILURES:
+                self._effects.append(Note(logging.WARNING, text))
+            case Event.CONTEXT_LOST:
+                self._steps.gone()
+                self._lost("the gateway has lost the context")
+            case Event.MEDIA_INACTIVE:
+                self._effects.append(Note(logging.INFO, text))
+                self._steps.run(self._audit)
+
+    def _audit(self) -> None:
+        """One stream is silent: the call ends if all are."""
+        if self._steps.holds and self._branches:
+            self._steps.ask((AuditValue(),), self._audited, self._misled)
+
+    def _audited(self, reply: Reply) -> None:
+        context = _context(reply)
+        if context is None or self._silent(context):
+            self._lost("no media")
+
+    def reclaim(self) -> None:
+        """The gateway is there after our restart: what it has of this call becomes what had been agreed."""
+        if self._steps.paused:
+            self._steps.go_on(partial(self._steps.ask, (AuditValue(),), self._reclaimed, self._misled))
+
+    def _reclaimed(self, reply: Reply) -> None:
+        context = _context(reply)
+        *_, branch = self._branches  # the one answered last is heard
+        wanted = self._branches.hear(branch.media)
+        if context is None or not self._steps.restate(wanted, context.terminations, self._misled):
+            self._lost("the gateway has lost the context")
+        elif branch.media.supervised and self._silent(context):  # the notice found nobody
+            self._lost("no media")
+
+    def _silent(self, context: AuditedContext) -> bool:
+        return context.idle >= self._inactivity * 0.9
+
+    def _misled(self, _: int, reason: str) -> None:
+        """The gateway refuses what must be."""
+        self._lost(reason)
+
+
+def _context(reply: Reply) -> AuditedContext | None:
+    """The context that was audited, if it is there."""
+    audited = (result for result in reply.results if isinstance(result, Audited))
+    return next((context for result in audited for context in result.contexts), None)

@@ -1,0 +1,75 @@
+"""The requests of a call that wait for their final responses, our own included."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+
+from imsalg.anchor import Side
+from imsalg.crossing import Cancel, Crossing, Effect, Note, Respond
+from imsalg.sip.grammar import quote
+from imsalg.sip.message import make_response
+
+RETRY_AFTER = "2"  # seconds, in a 500 or 503
+
+
+class Underway:
+    """token: of the call; the To tag of what is answered here. refused: told of each request that was."""
+
+    def __init__(self, token: str, effects: list[Effect], refused: Callable[[Crossing], None]) -> None:
+        self._token = token
+        self._effects = effects
+        self._refused = refused
+        self._crossings: list[Crossing] = []
+
+    def __iter__(self) -> Iterator[Crossing]:
+        return iter(list(self._crossings))
+
+    def __bool__(self) -> bool:
+        return bool(self._crossings)
+
+    @property
+    def deadline(self) -> float | None:
+        """When the first of them is given up."""
+        deadlines = (crossing.deadline for crossing in self._crossings)
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+
+    def add(self, crossing: Crossing) -> None:
+        self._crossings.append(crossing)
+
+    def refuse(
+        self, crossing: Crossing, status: int, reason: str = "", reasons: tuple[str, ...] = ()
+    ) -> None:
+        """A final response of our own; what went on to the other side is cancelled if it can be, with these
+        Reason values."""
+        response = make_response(crossing.request, status, to_tag=self._token)
+        if reason:
+            if crossing.side is Side.ACCESS:  # the core is not told what the UE and we have agreed on
+                response.headers.append("Warning", f"399 imsalg {quote(reason)}")
+            text = f"{self._token}: {crossing.request.method} {status}: {reason}"
+            self._effects.append(Note(logging.INFO, text))
+        if status in (500, 503):
+            response.headers.append("Retry-After", RETRY_AFTER)
+        crossing.answered, crossing.deadline = status, None
+        self._effects.append(Respond(crossing, response))
+        if not crossing.sent:
+            self.settle(crossing)
+        elif crossing in self._crossings and crossing.request.method == "INVITE":
+            self._effects.append(Cancel(crossing, reasons))
+        self._refused(crossing)
+
+    def finish(self, crossing: Crossing, status: int) -> None:
+        """The sender of a request gets the other side's final answer."""
+        crossing.answered = status
+        self.settle(crossing)
+
+    def settle(self, crossing: Crossing) -> None:
+        """Nothing more is expected of a request."""
+        crossing.deadline = crossing.final = None
+        if crossing in self._crossings:
+            self._crossings.remove(crossing)
+
+    def expire(self, now: float) -> None:
+        for crossing in self:
+            if crossing.deadline is not None and crossing.deadline <= now:
+                self.refuse(crossing, 408, "the ringing limit")
