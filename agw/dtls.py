@@ -1,33 +1,437 @@
-"""DTLS (RFC 6347) of one association, without IO."""
+"""DTLS 1.2 (RFC 6347) of one association over OpenSSL, without IO but for OpenSSL's own look at the clock.
+
+How it works. OpenSSL reads from and writes to memory. One datagram is put in at a time and all that comes of
+it is taken out at once, cut at the borders of records into datagrams of at most MTU bytes: memory keeps no
+borders of datagrams, and a flight that is half read is never completed (trap P10).
+
+Who repeats. OpenSSL's timer begins with a second, doubles, and reads the real clock; it is served when it is
+due. Over 30 % of loss that alone takes minutes, so each flight is also sent again as it was, sooner: what the
+peer has is a replay to it, what it has not completes the flight. A peer that repeats the datagram with which
+the handshake was done has missed our last flight, and is sent that again. The limit of the whole is ours.
+
+Who is trusted. The peer's certificate has to match a fingerprint before OpenSSL goes on with the handshake,
+and is looked at once more before keys or data leave here (RFC 8122 section 6, trap P09). A server answers a
+ClientHello from an unverified source with a cookie and forgets it (RFC 6347 section 4.2.1): a flood of
+spoofed ones costs no state. An established association hears no record of epoch 0 (trap P07): a new handshake
+needs a new association, which signalling announces. There is no renegotiation, no resumption and no ticket.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import Enum, auto
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from OpenSSL import SSL, crypto
+
+MTU = 1200  # bytes of a datagram, without UDP and IP
+HANDSHAKE_LIMIT = 30.0  # seconds from the first flight
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 2.0  # seconds until a flight is sent again; RFC 6347 section 4.2.4.1
+MAX_REPEATS = 10  # of the last flight
+MAX_DATA = 2048  # bytes in a record, and of a datagram that comes
+_HEADER = 13  # of a record
+_IN_HANDSHAKE = (20, 21, 22)  # change_cipher_spec, alert, handshake: at others in the clear OpenSSL gives up
+_DTLS_1_2 = 0xFEFD
+_CIPHERS = b"ECDHE+AESGCM"
 
 
 class Certificate:
     """A new P-256 key and a certificate for it, signed by itself. A peer looks at its fingerprint and at
     nothing in it, so that says nothing of us. sha256: the fingerprint."""
 
-    __slots__ = ("key", "sha256", "x509")
+    __slots__ = ("_contexts", "_key", "_x509", "sha256")
 
     def __init__(self) -> None:
         name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "media")])
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        self.x509 = (
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._x509 = (
             x509.CertificateBuilder()
             .subject_name(name)
             .issuer_name(name)
-            .public_key(self.key.public_key())
+            .public_key(self._key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(datetime(1970, 1, 1, tzinfo=UTC))
             .not_valid_after(
                 datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
             )  # RFC 5280 section 4.1.2.5: no end
-            .sign(self.key, hashes.SHA256())
+            .sign(self._key, hashes.SHA256())
         )
-        self.sha256 = self.x509.fingerprint(hashes.SHA256())
+        self.sha256 = self._x509.fingerprint(hashes.SHA256())
+        self._contexts: dict[bool, SSL.Context] = {}
+
+    def connection(self, association: Association, srtp: bool) -> SSL.Connection:
+        """What speaks DTLS with this certificate, and asks `association` what it has to."""
+        if srtp not in self._contexts:
+            self._contexts[srtp] = self._context(srtp)
+        connection = SSL.Connection(self._contexts[srtp], None)
+        connection.set_app_data(association)
+        connection.set_ciphertext_mtu(MTU)
+        return connection
+
+    def _context(self, srtp: bool) -> SSL.Context:
+        context = SSL.Context(SSL.DTLS_METHOD)
+        context.set_min_proto_version(_DTLS_1_2)
+        context.set_max_proto_version(_DTLS_1_2)
+        context.set_cipher_list(_CIPHERS)
+        context.set_options(
+            SSL.OP_NO_QUERY_MTU | SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION
+        )
+        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        context.use_certificate(self._x509)
+        context.use_privatekey(self._key)
+        context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _verify)
+        context.set_cookie_generate_callback(lambda connection: connection.get_app_data().cookie())
+        context.set_cookie_verify_callback(
+            lambda connection, cookie: hmac.compare_digest(cookie, connection.get_app_data().cookie())
+        )
+        if srtp:
+            context.set_tlsext_use_srtp(b":".join(name.encode() for name in _PROFILES))
+        return context
+
+
+@dataclass(frozen=True, slots=True)
+class Established:
+    """The handshake is done and the peer is who it should be. profile: "SRTP_AEAD_AES_256_GCM" …, "" without
+    SRTP; local, remote: master key and salt of what we send and of what the peer sends."""
+
+    version: str
+    cipher: str
+    profile: str
+    local: bytes = field(repr=False)
+    remote: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Before or after it was established; nothing follows."""
+
+    reason: str
+    impostor: bool = False  # the certificate is not the peer's
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """By the peer's close_notify; nothing follows."""
+
+
+Event = Established | Data | Failed | Closed
+
+
+class State(Enum):
+    WAITING = auto()  # a server that has seen no ClientHello, or none with a cookie; a client before start()
+    HANDSHAKE = auto()
+    ESTABLISHED = auto()
+    ENDED = auto()
+
+
+class Association:
+    """receive(), expire() at timeout(), start() and send() in; then to_send() and next_event() until empty.
+
+    client: our role. fingerprints: the peer's, as (hash, digest) with a hash as in RFC 8122; it needs one.
+    srtp: agree on an SRTP profile and export keys, or fail (RFC 5764). secret: for cookies; 32 bytes that
+    nobody else knows.
+    """
+
+    def __init__(
+        self,
+        certificate: Certificate,
+        client: bool,
+        fingerprints: Sequence[tuple[str, bytes]],
+        srtp: bool,
+        secret: bytes,
+    ) -> None:
+        self.state = State.WAITING
+        self._client = client
+        self._fingerprints = frozenset((_DIGESTS[name], digest) for name, digest in fingerprints)
+        self._srtp = srtp
+        self._secret = secret
+        self._connection = certificate.connection(self, srtp)
+        self._source = b""
+        self._impostor = False
+        self._deadline: float | None = None
+        self._retransmit_at: float | None = None  # OpenSSL's
+        self._resend_at: float | None = None
+        self._pause = FIRST_PAUSE
+        self._flight: list[bytes] = []  # the last one of ours
+        self._answered = b""  # the datagram that it answers, where that ended the handshake
+        self._repeats = 0
+        self._out: deque[bytes] = deque()
+        self._events: deque[Event] = deque()
+
+        if client:
+            self._connection.set_connect_state()
+        else:
+            self._connection.set_accept_state()
+
+    def start(self, now: float) -> None:
+        """A client's first flight."""
+        self._begin(now)
+
+    def receive(self, datagram: bytes, source: bytes | None, now: float) -> None:
+        """source: where it came from, in any form, if nobody else has verified that its sender is there; a
+        server wants a cookie from it before the handshake begins. None: verified."""
+        if len(datagram) > MAX_DATA:
+            return
+        if self.state is State.WAITING:
+            if self._client or not _is_client_hello(datagram):
+                return
+            self._connection.bio_write(datagram)
+            if source is not None and not self._is_there(source):
+                return
+            self._begin(now)
+        elif self.state is State.HANDSHAKE:
+            heard = [record for record in _records(datagram) if record[0] in _IN_HANDSHAKE or _epoch(record)]
+            if heard:
+                self._connection.bio_write(b"".join(heard))
+                self._shake(now)
+                self._answered = datagram
+        elif self.state is State.ESTABLISHED:
+            if datagram == self._answered and self._repeats < MAX_REPEATS:
+                self._repeats += 1
+                self._out.extend(self._flight)
+            heard = [record for record in _records(datagram) if _epoch(record)]
+            if heard:
+                self._connection.bio_write(b"".join(heard))
+                self._read()
+                self._flush()
+
+    def send(self, data: bytes) -> bool:
+        """In one record; False where that cannot be."""
+        if self.state is not State.ESTABLISHED or not 0 < len(data) <= MAX_DATA:
+            return False
+        try:
+            self._connection.send(data)
+        except SSL.Error:
+            return False
+        self._flush()
+        return True
+
+    def close(self) -> None:
+        """Say close_notify, if there is an association; nothing follows."""
+        if self.state is State.ESTABLISHED:
+            with suppress(SSL.Error):
+                self._connection.shutdown()
+            self._flush()
+        self._end()
+
+    def expire(self, now: float) -> None:
+        if self.state is not State.HANDSHAKE:
+            return
+        if self._deadline is not None and now >= self._deadline:
+            self._fail(f"no handshake within {HANDSHAKE_LIMIT:g} s")
+            return
+        try:
+            self._connection.DTLSv1_handle_timeout()
+        except SSL.Error as error:
+            self._fail(_text(error))
+            return
+        if fresh := self._flush():
+            self._flight = fresh
+        elif self._resend_at is not None and now >= self._resend_at:
+            self._out.extend(self._flight)
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        else:
+            self._time(now)
+            return
+        self._resend_at = now + self._pause
+        self._time(now)
+
+    def timeout(self) -> float | None:
+        times = [at for at in (self._deadline, self._retransmit_at, self._resend_at) if at is not None]
+        return min(times, default=None)
+
+    def to_send(self) -> list[bytes]:
+        """Datagrams for the peer; without a verified one, for where the last one came from."""
+        out = list(self._out)
+        self._out.clear()
+        return out
+
+    def next_event(self) -> Event | None:
+        return self._events.popleft() if self._events else None
+
+    # -- what OpenSSL asks --
+
+    def cookie(self) -> bytes:
+        """Of the source that is heard just now."""
+        return hmac.digest(self._secret, self._source, hashlib.sha256)
+
+    def is_peer(self, certificate: crypto.X509) -> bool:
+        for name in {name for name, _ in self._fingerprints}:
+            digest = bytes.fromhex(certificate.digest(name).decode().replace(":", ""))
+            if (name, digest) in self._fingerprints:
+                return True
+        self._impostor = True
+        return False
+
+    # -- inside --
+
+    def _is_there(self, source: bytes) -> bool:
+        """Whether the ClientHello that was written has the cookie of its source; if not it is answered with
+        that. OpenSSL then knows as much as before."""
+        self._source = source
+        try:
+            self._connection.DTLSv1_listen()
+        except SSL.Error:  # WantReadError: there was no cookie; else no ClientHello that it understands
+            self._flush()
+            return False
+        return True
+
+    def _begin(self, now: float) -> None:
+        self.state = State.HANDSHAKE
+        self._deadline = now + HANDSHAKE_LIMIT
+        self._shake(now)
+
+    def _shake(self, now: float) -> None:
+        try:
+            self._connection.do_handshake()
+        except SSL.WantReadError:
+            if flight := self._flush():
+                self._flight, self._pause = flight, FIRST_PAUSE
+                self._resend_at = now + self._pause
+            self._time(now)
+        except SSL.Error as error:
+            self._fail(_text(error))
+        else:
+            self._flight = self._flush()
+            self._establish()
+
+    def _establish(self) -> None:
+        connection = self._connection
+        certificate = connection.get_peer_certificate()
+        if certificate is None or not self.is_peer(certificate):
+            self._fail("the certificate is not the peer's")
+            return
+        profile = connection.get_selected_srtp_profile().decode() if self._srtp else ""
+        local = remote = b""
+        if self._srtp:
+            if profile not in _PROFILES:
+                self._fail("no SRTP profile is agreed")
+                return
+            local, remote = self._keys(*_PROFILES[profile])
+        self.state = State.ESTABLISHED
+        self._deadline = self._retransmit_at = self._resend_at = None
+        version = connection.get_protocol_version_name()
+        self._events.append(Established(version, connection.get_cipher_name() or "", profile, local, remote))
+        self._read()
+
+    def _keys(self, key: int, salt: int) -> tuple[bytes, bytes]:
+        """Ours and the peer's (RFC 5764 section 4.2). key, salt: bytes of each."""
+        material = self._connection.export_keying_material(b"EXTRACTOR-dtls_srtp", 2 * (key + salt))
+        salts = material[2 * key :]
+        client = material[:key] + salts[:salt]
+        server = material[key : 2 * key] + salts[salt:]
+        return (client, server) if self._client else (server, client)
+
+    def _read(self) -> None:
+        while self.state is State.ESTABLISHED:
+            try:
+                self._events.append(Data(self._connection.recv(MAX_DATA)))
+            except SSL.WantReadError:
+                return
+            except SSL.ZeroReturnError:
+                self._end()
+                self._events.append(Closed())
+            except SSL.Error as error:
+                self._fail(_text(error))
+
+    def _fail(self, reason: str) -> None:
+        self._flush()
+        self._end()
+        if self._impostor:
+            reason = "the certificate is not the one whose fingerprint was signalled"
+        self._events.append(Failed(reason, self._impostor))
+
+    def _end(self) -> None:
+        self.state = State.ENDED
+        self._connection.set_app_data(None)  # or the two would hold each other until they are collected
+        self._deadline = self._retransmit_at = self._resend_at = None
+
+    def _time(self, now: float) -> None:
+        left = self._connection.DTLSv1_get_timeout()
+        self._retransmit_at = None if left is None else now + left
+
+    def _flush(self) -> list[bytes]:
+        """Take out what OpenSSL has written; the datagrams are on their way, too."""
+        written = bytearray()
+        while True:
+            try:
+                written += self._connection.bio_read(1 << 16)
+            except SSL.WantReadError:
+                break
+        datagrams: list[bytes] = []
+        for record in _records(bytes(written)):
+            if datagrams and len(datagrams[-1]) + len(record) <= MTU:
+                datagrams[-1] += record
+            else:
+                datagrams.append(record)
+        self._out.extend(datagrams)
+        return datagrams
+
+
+def _verify(connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, ok: int) -> bool:
+    """Asked at least once for each certificate of a chain; only the first, at depth 0, is the peer's. Nothing
+    else is wrong with it, not even its dates (RFC 5763 section 5)."""
+    association: Association = connection.get_app_data()
+    return depth > 0 or association.is_peer(certificate)
+
+
+def _records(datagram: bytes) -> Iterator[bytes]:
+    """The records of a datagram; what is cut off at its end is none (RFC 6347 section 4.1)."""
+    at = 0
+    while at + _HEADER <= len(datagram):
+        end = at + _HEADER + int.from_bytes(datagram[at + 11 : at + 13], "big")
+        if end > len(datagram):
+            return
+        yield datagram[at:end]
+        at = end
+
+
+def _epoch(record: bytes) -> int:
+    return int.from_bytes(record[3:5], "big")
+
+
+def _is_client_hello(datagram: bytes) -> bool:
+    """So far as can be seen: a handshake record of epoch 0 whose first message is one."""
+    return (
+        len(datagram) > _HEADER
+        and datagram[0] == 22
+        and datagram[1] == 0xFE
+        and not _epoch(datagram)
+        and datagram[_HEADER] == 1
+    )
+
+
+def _text(error: SSL.Error) -> str:
+    """What OpenSSL says of it: its reasons, which have nothing of the peer's in them."""
+    if isinstance(error, SSL.SysCallError | SSL.ZeroReturnError) or not error.args:
+        return "the peer closed during the handshake"
+    return ", ".join(str(reason[2]) for reason in error.args[0]) or "DTLS error"
+
+
+# RFC 5764 section 4.1.2, RFC 7714 section 14.2: bytes of master key and of master salt; the best first.
+_PROFILES = {
+    "SRTP_AEAD_AES_256_GCM": (32, 12),
+    "SRTP_AEAD_AES_128_GCM": (16, 12),
+    "SRTP_AES128_CM_SHA1_80": (16, 14),
+}
+
+_DIGESTS = {  # RFC 8122 section 5, and OpenSSL's names
+    "sha-1": "sha1",
+    "sha-224": "sha224",
+    "sha-256": "sha256",
+    "sha-384": "sha384",
+    "sha-512": "sha512",
+}
