@@ -105,7 +105,7 @@ def seconds(path: Path) -> list[Second]:
 @contextmanager
 def callee(place: Place) -> Iterator[Path]:
     trace = place.path / "callee.csv"
-    with process("callee", sipp(place, "uas.xml", place.callee_port, trace), place):
+    with process("callee", sipp(place, PEERS / "uas.xml", place.callee_port, trace), place):
         wait_for("callee", place, lambda: udp_in_use(place.callee_port))
         yield trace
 
@@ -113,8 +113,7 @@ def callee(place: Place) -> Iterator[Path]:
 def call(place: Place, name: str, port: int, lasts: float, *options: str) -> tuple[float, float, Path]:
     """Calls for so many seconds: when they began and ended, and the statistics."""
     trace = place.path / f"{name}.csv"
-    command = sipp(place, "uac.xml", port, trace)
-    command[command.index("-sf") + 1] = str(place.path / "uac.xml")
+    command = sipp(place, place.path / "uac.xml", port, trace)
     began = time.time()
     with process(
         name, [*command, *options, "-l", LIMIT, "-buff_size", BUFFER, f"{HOST}:{place.port}"], place
@@ -156,7 +155,7 @@ def measure(place: Place, options: argparse.Namespace) -> dict[str, Any]:
         under = completed(trace, begin + 1, end)
         half = round(peak / 2)
         say(f"{under:.0f} calls/s completed; now {half} calls/s")
-        _, _, after = call(place, "after", place.caller_port + 8, 10, "-r", str(half))
+        _, _, after = call(place, "after", place.caller_port + 8, options.after, "-r", str(half))
         offered = seconds(flooded)
         bad = [second.at for second in seconds(after) if second.refused or second.failed]
         drops = status(place)
@@ -198,6 +197,7 @@ def main() -> None:
     parser.add_argument("--step", type=int, default=50)
     parser.add_argument("--times", type=float, default=5.0, help="the flood, in peaks")
     parser.add_argument("--seconds", type=float, default=15.0, help="of the flood")
+    parser.add_argument("--after", type=float, default=10.0, help="seconds of half of the peak")
     parser.add_argument("--base-port", type=int, default=21000, help="of the hundred used for SIP")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

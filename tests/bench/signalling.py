@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.bench.peers.systems import (
     HOST,
+    PEERS,
     ROOT,
     SYSTEMS,
     CannotRun,
     Place,
     Running,
+    bridge,
     imsalg,
     process,
     sipp,
@@ -66,14 +69,25 @@ class Trial:
 # -- one trial -----------------------------------------------------------------------------------------------
 
 
-def measure(system: str, rate: int, place: Place, seconds: float, settle: float) -> Trial:
+CALLING = ("uac.xml", "uas.xml")
+
+
+def measure(
+    system: str,
+    rate: int,
+    place: Place,
+    seconds: float,
+    settle: float,
+    scenarios: tuple[str, str] = CALLING,
+    idle_for: float = IDLE,
+) -> Trial:
     with SYSTEMS[system](place) as running:
         begin, idle_from = time.monotonic(), cpu(running)
-        time.sleep(IDLE)
+        time.sleep(idle_for)
         before, now = cpu(running), time.monotonic()
         idle = [(used - was) / (now - begin) for used, was in zip(before, idle_from, strict=True)]
         calls = round(rate * seconds)
-        failed, retransmissions = load(place, rate, calls)
+        failed, retransmissions = load(place, rate, calls, scenarios)
         time.sleep(settle)
         lasted = time.monotonic() - now
         costs = [
@@ -83,23 +97,34 @@ def measure(system: str, rate: int, place: Place, seconds: float, settle: float)
     return Trial(system, rate, calls, failed, retransmissions, *costs, idle=sum(idle))
 
 
-def load(place: Place, rate: int, calls: int) -> tuple[int, int]:
-    """SIPp at both ends: (calls that failed, retransmissions of both)."""
+def load(
+    place: Place, rate: int, calls: int, scenarios: tuple[str, str] = CALLING, hold: float = 0.5
+) -> tuple[int, int]:
+    """SIPp at both ends: (calls that failed, retransmissions of both). hold: seconds from ACK to BYE."""
     callee = place.path / "callee.csv"
     caller = place.path / "caller.csv"
-    with process("callee", sipp(place, "uas.xml", place.callee_port, callee), place):
+    scenario = place.path / scenarios[0]
+    # what a bridge carries names itself as it arrives
+    scenario.write_text((PEERS / scenarios[0]).read_text().replace("[transport]", place.transport))
+    with ExitStack() as stack:
+        stack.enter_context(
+            process("callee", sipp(place, PEERS / scenarios[1], place.callee_port, callee), place)
+        )
         wait_for("callee", place, lambda: udp_in_use(place.callee_port))
-        target = ["-r", str(rate), "-m", str(calls), "-l", str(calls), f"{HOST}:{place.port}"]
-        limit = calls / rate + 40  # a call that is not answered is given up by timer B
-        with process("caller", sipp(place, "uac.xml", place.caller_port, caller) + target, place) as pid:
-            until = time.monotonic() + limit
-            while time.monotonic() < until and os.waitid(os.P_PID, pid, WAIT) is None:
-                time.sleep(0.05)
+        port = stack.enter_context(bridge(place))
+        target = ["-t", "u1" if place.transport == "UDP" else "t1"]
+        target += ["-r", str(rate), "-m", str(calls), "-l", str(calls), f"{HOST}:{port}"]
+        command = sipp(place, scenario, place.caller_port, caller, hold) + target
+        pid = stack.enter_context(process("caller", command, place))
+        until = time.monotonic() + calls / rate + hold + 40  # one without an answer is given up by timer B
+        while time.monotonic() < until and os.waitid(os.P_PID, pid, WAIT) is None:
+            time.sleep(0.05)
     made, served = last_row(caller), last_row(callee)
     succeeded = min(int(made.get("SuccessfulCall(C)", 0)), int(served.get("SuccessfulCall(C)", 0)))
     if succeeded < calls:
-        for errors in sorted(place.path.glob("*.errors")):
-            say(f"{errors.name}: {errors.read_text(errors='replace')[:1000]}")
+        for said in sorted((*place.path.glob("*.errors"), *place.path.glob("*.log"))):
+            if text := said.read_text(errors="replace")[:1000]:
+                say(f"{said.name}: {text}")
     return calls - succeeded, sum(int(row.get("Retransmissions(C)", 0)) for row in (made, served))
 
 

@@ -6,36 +6,67 @@ import subprocess
 import sys
 from pathlib import Path
 
-SIGNALLING = Path(__file__).resolve().parent / "signalling.py"
+import pytest
+
+BENCH = Path(__file__).resolve().parent
+
+
+def run(name, *arguments):
+    """(what it prints as JSON, what it says besides)"""
+    port = 21100 + os.getpid() % 8 * 100  # so that two runs on one machine seldom meet
+    command = [sys.executable, BENCH / name, *arguments, "--json", f"--base-port={port}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout), done.stderr
 
 
 def test_a_call_costs_something_in_both_systems_and_none_fails():
-    port = 21100 + os.getpid() % 8 * 100  # so that two runs on one machine seldom meet
-    arguments = ["--rates=5", "--seconds=2", "--trials=1", "--settle=1", f"--base-port={port}"]
-    arguments += ["--json", "--profile"]
-    done = subprocess.run(
-        [sys.executable, SIGNALLING, *arguments], capture_output=True, text=True, timeout=90
-    )
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    arguments = ("--rates=5", "--seconds=2", "--trials=1", "--settle=1", "--profile")
+    result, said = run("signalling.py", *arguments)
     assert [trial["system"] for trial in result["trials"]] == ["imsalg", "kamailio"]
     for trial in result["trials"]:
-        assert (trial["calls"], trial["failed"]) == (10, 0), done.stderr
+        assert (trial["calls"], trial["failed"]) == (10, 0), said
         assert trial["proxy"] > 0.0
     assert [row["part"] for row in result["summary"]] == ["proxy", "gateway", "both"]
     assert "gateway, per call" in result["profile"]
 
 
 def test_a_proxy_is_started_with_and_without_what_it_had_stored():
-    port = 21900 + os.getpid() % 8 * 8
-    arguments = ["--registrations=50", "--trials=1", f"--base-port={port}", "--json"]
-    done = subprocess.run(
-        [sys.executable, SIGNALLING.with_name("restart.py"), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    cold, warm = json.loads(done.stdout)
+    result, _ = run("restart.py", "--registrations=50", "--trials=1")
+    cold, warm = result
     assert (cold["registrations"], warm["registrations"]) == (0, 50)
     assert 0.0 < warm["answer"] <= warm["reached"]
+
+
+@pytest.mark.parametrize(
+    ("load", "transports"),
+    [("call", ("TLS", "WSS")), ("registration", ("TCP", "WSS"))],
+    ids=("calls", "registrations"),
+)
+def test_load_goes_over_other_transports_through_both_systems(load, transports):
+    arguments = ("--what=costs", f"--load={load}", f"--transports={','.join(transports)}", "--rate=5")
+    result, said = run("signalling_limits.py", *arguments, "--seconds=1", "--t1=0.01", "--idle=0.2")
+    ran = [(row["transport"], row["system"], row["failed"]) for row in result["costs"]]
+    each = [(transport, system, 0) for transport in transports for system in ("imsalg", "kamailio")]
+    assert ran == each, said
+
+
+def test_a_rate_that_holds_and_memory_are_measured():
+    arguments = ("--what=knee,memory", "--transports=UDP", "--seconds=1", "--t1=0.01", "--first=5")
+    result, said = run("signalling_limits.py", *arguments, "--last=5", "--registrations=50", "--calls=10")
+    assert [(row["load"], row["system"], row["outcome"]) for row in result["knee"]] == [
+        ("call", "imsalg", "holds"),
+        ("call", "kamailio", "holds"),
+        ("registration", "imsalg", "holds"),
+        ("registration", "kamailio", "holds"),
+    ]
+    assert [(row["load"], row["failed"]) for row in result["memory"]] == [("call", 0), ("registration", 0)]
+    assert all(row["proxy_kib"] > 0 for row in result["memory"]), said
+
+
+def test_a_flood_is_offered_and_what_is_completed_is_counted():
+    arguments = ("--from=10", "--to=20", "--step=10", "--seconds=2", "--times=2", "--after=2")
+    result, said = run("overload.py", *arguments)
+    assert result["peak"] > 0, said
+    assert result["completed"] > 0, said
+    assert result["failed"] == 0, said

@@ -16,6 +16,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from imsalg.transport.tls import TlsFiles
+from tests.transport.certificates import Authority
+
 PEERS = Path(__file__).resolve().parent
 ROOT = PEERS.parents[2]
 HOST = "127.0.0.1"
@@ -25,6 +28,8 @@ PROXY = """
 [[access]]
 name = "access"
 listen = "{host}:{port}"
+transports = {transports}
+{files}
 mechanisms = ["sdes-srtp"]
 trusted = ["{host}/32"]
 [core]
@@ -34,6 +39,10 @@ next_hop = "sip:{host}:{callee_port}"
 iq = "unix:{place}/iq"
 [policy]
 e2ae_unregistered = "grant"
+[limits]
+registrations = 20000
+[sip]
+t1 = {t1}
 [status]
 socket = "{place}/status"
 """
@@ -58,10 +67,14 @@ class CannotRun(Exception):
 
 @dataclass(frozen=True)
 class Place:
-    """Where one trial runs: a directory of its own and the SIP ports, from `base` on."""
+    """Where one trial runs: a directory of its own and the SIP ports, from `base` on.
+
+    transport: the caller's. t1: imsalg's; how long it remembers transactions is 64 times that."""
 
     path: Path
     base: int
+    transport: str = "UDP"
+    t1: float = 0.5
 
     @property
     def port(self) -> int:  # where the caller sends to
@@ -79,9 +92,30 @@ class Place:
     def control_port(self) -> int:
         return self.base + 30
 
+    @property
+    def bridge_port(self) -> int:
+        return self.base + 35
+
+    @property
+    def secure(self) -> bool:
+        return self.transport in ("TLS", "WSS")
+
+    @property
+    def certificate(self) -> TlsFiles:
+        """Made when it is asked for."""
+        return Authority(self.path).sign("edge", HOST)
+
     def text(self, template: str) -> str:
+        files = self.certificate if self.secure else None
         return template.format(
-            host=HOST, place=self.path, port=self.port, core_port=self.base + 1, callee_port=self.callee_port
+            host=HOST,
+            transports=json.dumps(list(dict.fromkeys(("UDP", self.transport)))),
+            files=f'cert = "{files.cert}"\nkey = "{files.key}"' if files else "",
+            place=self.path,
+            port=self.port,
+            core_port=self.base + 1,
+            callee_port=self.callee_port,
+            t1=self.t1,
         )
 
 
@@ -124,6 +158,11 @@ def kamailio(place: Place) -> Iterator[Running]:
         *("-A", f"LISTEN=udp:{HOST}:{place.port}", "-A", f'NEXT_HOP="sip:{HOST}:{place.callee_port}"'),
         *("-A", f'RTPENGINE="udp:{control}"'),
     ]
+    if place.transport != "UDP":
+        command += ["-A", f"LISTEN_STREAM={'tls' if place.secure else 'tcp'}:{HOST}:{place.port}"]
+    if place.secure:
+        files = place.certificate
+        command += ["-A", f'CERT="{files.cert}"', "-A", f'KEY="{files.key}"']
     with ExitStack() as stack:
         gateway = stack.enter_context(process("rtpengine", rtpengine, place))
         wait_for("rtpengine", place, lambda: answers(place.control_port, b"1 d7:command4:pinge"))
@@ -183,6 +222,11 @@ def answers(port: int, question: bytes) -> bool:
             return False
 
 
+def accepts(port: int) -> bool:
+    with socket.socket() as peer:
+        return peer.connect_ex((HOST, port)) == 0
+
+
 def options(place: Place) -> bytes:
     return (
         f"OPTIONS sip:{HOST}:{place.port} SIP/2.0\r\n"
@@ -192,10 +236,24 @@ def options(place: Place) -> bytes:
     ).encode()
 
 
-def sipp(place: Place, scenario: str, port: int, trace: Path) -> list[str]:
+@contextmanager
+def bridge(place: Place) -> Iterator[int]:
+    """The port that the caller sends to; between it and the system is a bridge where SIPp needs one."""
+    if not place.secure:
+        yield place.port
+        return
+    script = PEERS / "bridge.py"
+    ports = str(place.bridge_port), place.transport, str(place.port)
+    with process("bridge", [sys.executable, str(script), *ports], place):
+        wait_for("bridge", place, lambda: accepts(place.bridge_port))
+        yield place.bridge_port
+
+
+def sipp(place: Place, scenario: Path, port: int, trace: Path, hold: float = 0.5) -> list[str]:
+    """hold: seconds that a call of uac.xml stands."""
     return [
-        *("sipp", "-sf", str(PEERS / scenario), "-i", HOST, "-p", str(port), "-nostdin", "-fd", "1"),
-        *("-cp", str(port + 1), "-mp", str(port + 40)),
+        *("sipp", "-sf", str(scenario), "-i", HOST, "-p", str(port), "-nostdin", "-fd", "1"),
+        *("-cp", str(port + 1), "-mp", str(port + 40), "-d", str(round(hold * 1000))),
         *("-trace_stat", "-stf", str(trace), "-trace_err", "-error_file", f"{trace}.errors"),
     ]
 
