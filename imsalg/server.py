@@ -32,6 +32,8 @@ from imsalg.transport.tls import TlsFiles
 
 COLLECT = 30.0  # seconds between two looks at all garbage, each of which stops everything
 FEW, MANY = 100_000, 10_000_000  # objects that came: not worth a look; not to be waited with
+MAX_READERS = 16  # of the status at a time
+READING = 10.0  # seconds in which one must have read it
 FAREWELL = 2.0  # seconds for the BYEs and releases of a shutdown
 
 log = logging.getLogger(__name__)
@@ -73,6 +75,7 @@ class Proxy:
         self._nameservers = Nameservers(config.core.nameservers, self._dns_answer)
         self._iq_task: asyncio.Task[None] | None = None
         self._status: asyncio.Server | None = None
+        self._readers = 0  # of the status
         self._keeping: Keeping | None = None
 
     async def start(self) -> None:
@@ -162,14 +165,27 @@ class Proxy:
     # -- status ----------------------------------------------------------------------------------------------
 
     async def _tell_status(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Who does not read is not waited for, as each holds what it was told."""
+        if self._readers >= MAX_READERS:
+            writer.transport.abort()
+            return
+        self._readers += 1
+        try:
+            async with asyncio.timeout(READING):
+                writer.write(self._status_document())
+                writer.close()
+                await writer.wait_closed()
+        except (OSError, TimeoutError):
+            writer.transport.abort()
+        finally:
+            self._readers -= 1
+
+    def _status_document(self) -> bytes:
         transport = {"connections": self._shell.connections, "drops": dict(self._shell.drops)}
         document = {**self.core.status(time.monotonic()), "transport": transport}
         if (keeping := self._keeping) is not None:
             document["store"] = {"failing": keeping.failing, "failures": keeping.failures}
-        writer.write(msgspec.json.encode(_shown(document)))
-        with contextlib.suppress(OSError):
-            writer.close()
-            await writer.wait_closed()
+        return msgspec.json.encode(_shown(document))
 
 
 def _shown(value: object) -> object:
