@@ -50,7 +50,7 @@ from imsalg.sip.locate import Question
 from imsalg.sip.message import Request, Response, make_response
 from imsalg.sip.shares import Shares
 from imsalg.sip.timers import Running, Timers
-from imsalg.sources import Sources
+from imsalg.sources import Lines, Sources
 
 MAX_NOTES = 10_000  # not yet fetched; more are dropped
 
@@ -68,6 +68,8 @@ class Core:
             FlowTokens(rng.randbytes(KEY)),
         )
         self._sources = Sources(config, self.registrations, self._notes.append)
+        self._refusals = Lines(self._notes.append, each=10, sources=100)
+        self._of_calls = Lines(self._notes.append, each=100, sources=10_000)
         self.endpoint = Endpoint(
             rng,
             t1=config.sip.t1,
@@ -299,7 +301,7 @@ class Core:
                     case Ask():
                         self._gateway.ask(call, effect, now)
                     case Note():
-                        self._notes.append(effect)
+                        self._of_calls.tell(call.token, effect, now)
         self._keep(call)
         self._arm(call)
 
@@ -371,9 +373,8 @@ class Core:
         if status == 503:
             headers += (("Retry-After", "5"),)
         if status != 200:
-            self._note(
-                logging.INFO, f"{request.method} from {transaction.flow.remote}: {status} {reason}".rstrip()
-            )
+            text = f"{request.method} from {transaction.flow.remote}: {status} {reason}".rstrip()
+            self._refusals.tell(self._sources.of(transaction.flow), Note(logging.INFO, text), self._now)
         if self._sources.is_stranger(transaction.flow):
             self.endpoint.refuse_stateless(transaction, status, headers, self._now)
             return

@@ -1,4 +1,5 @@
-"""What one peer on the access side may cost: messages per second, and how much it may hold at a time.
+"""What one peer on the access side may cost: messages per second, lines of the log, and how much it may hold
+at a time.
 
 A peer is a *source*: a UE that has registered by its flow, so that the many behind one NAT do not answer for
 each other; everybody else by host, an IPv6 one by its /64, which is what a subscriber is given; emergency
@@ -12,6 +13,7 @@ burst is refused; one that then goes on for as much again is not heard at all fo
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -26,6 +28,7 @@ from imsalg.sip.hop import Flow
 from imsalg.sip.shares import Shares, Source, source_of
 
 MAX_SOURCES = 20_000  # with a bucket that is not full
+SPAN = 10.0  # seconds
 
 
 class Sources:
@@ -85,6 +88,31 @@ class Sources:
     def call_ends(self, token: str) -> None:
         if (source := self._callers.pop(token, None)) is not None:
             self._calls.give_back(source)
+
+
+class Lines:
+    """What peers have the log say: of each source `each` lines in a SPAN, and of `sources` sources; the rest
+    is counted, and that is told with the first one after it. Who is refused shall not write the log."""
+
+    def __init__(self, note: Callable[[Note], None], each: int, sources: int) -> None:
+        self._note = note
+        self._each, self._sources = each, sources
+        self._told: Counter[Source] = Counter()
+        self._untold = 0
+        self._until = 0.0
+
+    def tell(self, source: Source, note: Note, now: float) -> None:
+        if now >= self._until:
+            if self._untold:
+                self._note(Note(logging.INFO, f"{self._untold} lines like the next were left out before it"))
+            self._told.clear()
+            self._untold, self._until = 0, now + SPAN
+        told = self._told[source] if source in self._told or len(self._told) < self._sources else self._each
+        if told < self._each:
+            self._told[source] = told + 1
+            self._note(note)
+        else:
+            self._untold += 1
 
 
 class Verdict(Enum):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
+from imsalg.crossing import Note
 from imsalg.sip.shares import Shares, source_of
-from imsalg.sources import MAX_SOURCES, Rates, Verdict
+from imsalg.sources import MAX_SOURCES, SPAN, Lines, Rates, Verdict
 
 
 def heard(rates: Rates, source: str, count: int, now: float) -> dict[Verdict, int]:
@@ -92,3 +95,28 @@ def test_a_share_is_full_at_its_limit_and_leaves_nothing() -> None:
     shares.give_back("a")
     shares.give_back("a")
     assert not len(shares)
+
+
+def said(text: str) -> Note:
+    return Note(logging.INFO, text)
+
+
+def test_of_many_lines_a_few_of_each_source_are_told_and_the_others_counted() -> None:
+    notes: list[Note] = []
+    lines = Lines(notes.append, each=10, sources=100)
+    for number in range(1000):
+        lines.tell("a", said(f"a {number}"), 5.0 + number / 1000)
+    lines.tell("b", said("b"), 6.0)
+    assert [note.text for note in notes] == [*(f"a {number}" for number in range(10)), "b"]
+    lines.tell("a", said("again"), 5.0 + SPAN)
+    assert [note.text for note in notes[-2:]] == ["990 lines like the next were left out before it", "again"]
+
+
+def test_lines_of_sources_without_end_are_counted_as_well() -> None:
+    notes: list[Note] = []
+    lines = Lines(notes.append, each=10, sources=100)
+    for number in range(10_000):
+        lines.tell(number, said("x"), 5.0)
+    assert len(notes) == len(lines._told) == 100
+    lines.tell("new", said("y"), 5.0 + SPAN)
+    assert [note.text for note in notes[-2:]] == ["9900 lines like the next were left out before it", "y"]

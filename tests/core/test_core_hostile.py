@@ -482,3 +482,25 @@ def test_a_cancel_may_come_over_another_connection_of_its_host(world):
     world.ue(10, 40002, transport=Transport.TCP).cancel(invite)
     alice.expect(487)
     world.network.reply(there, 487)
+
+
+def test_a_stranger_does_not_write_the_log(world):
+    stranger = world.ue(66)
+    for _ in range(300):
+        stranger.request("MESSAGE", "sip:bob@home.example")
+    assert len([note for note in world.notes if note.text.startswith("MESSAGE from 192.0.2.66")]) == 10
+
+
+def test_a_ue_that_changes_its_call_again_and_again_does_not_write_the_log_either(world):
+    alice = world.register(world.ue(), "alice")
+    here, far = world.originate(alice)
+    for number in range(300):
+        here.exchange(
+            far, "INVITE", protected(alice.address.host, port=4000 + number), session("203.0.113.5")
+        )
+    before = len(world.notes)
+    assert before < 150
+    world.advance(10.0)
+    here.hang_up(far)
+    assert any("left out before it" in note.text for note in world.notes[before:])
+    assert any("released" in note.text for note in world.notes[before:])
