@@ -195,8 +195,11 @@ class Core:
 
     # -- what the intake asks
 
-    def standing(self, flow: Flow, kind: Kind, now: float) -> Standing:
-        return self._sources.standing(flow, kind, now)
+    def standing(self, flow: Flow, kind: Kind, now: float, messages: int = 1) -> Standing:
+        return self._sources.standing(flow, kind, now, messages)
+
+    def is_ignored(self, flow: Flow, now: float) -> bool:
+        return self._sources.is_ignored(flow, now)
 
     def is_full(self, now: float) -> bool:
         return len(self.calls) >= self._config.limits.calls or self._gateway.is_behind(now)

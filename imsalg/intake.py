@@ -44,8 +44,11 @@ class Standing(Enum):
 class Judge(Protocol):
     """What the machine says to this."""
 
-    def standing(self, flow: Flow, kind: Kind, now: float) -> Standing:
-        """Of the sender of a message; called once for each."""
+    def standing(self, flow: Flow, kind: Kind, now: float, messages: int = 1) -> Standing:
+        """Of the sender of a message; called once for each, and for what costs as much as so many."""
+
+    def is_ignored(self, flow: Flow, now: float) -> bool:
+        """Whether what comes on a flow is not even looked at."""
 
     def is_full(self, now: float) -> bool:
         """Whether no further call can be taken on."""

@@ -3,7 +3,8 @@ at a time.
 
 A peer is a *source*: a UE that has registered by its flow, so that the many behind one NAT do not answer for
 each other; everybody else by host, an IPv6 one by its /64, which is what a subscriber is given; emergency
-calls apart from the rest of their host. Trusted peers and the core side are no sources and not limited.
+calls apart from the rest of their host (but a connection of who is not heard is closed, whatever comes over
+it). Trusted peers and the core side are no sources and not limited.
 
 The rate is a token bucket kept as one number, the time at which it will be full again (RFC 7415 section
 3.5.1): who has said nothing for a while is as good as unknown, and is forgotten. A source that has used its
@@ -57,12 +58,12 @@ class Sources:
         """On the access side, neither registered nor trusted."""
         return isinstance(self.of(flow), str)
 
-    def standing(self, flow: Flow, kind: Kind, now: float) -> Standing:
-        """A message has come."""
+    def standing(self, flow: Flow, kind: Kind, now: float, messages: int = 1) -> Standing:
+        """A message has come, or what costs as much as so many."""
         source = self.of(flow)
         if source is None:
             return Standing.KNOWN
-        match self._rates.heard((source, kind) if kind is Kind.EMERGENCY else source, now):
+        match self._rates.heard((source, kind) if kind is Kind.EMERGENCY else source, now, messages):
             case Verdict.HEARD:
                 # an emergency call of a stranger goes first only where it may be made
                 let_in = kind is Kind.EMERGENCY and self._access[flow.local].emergency
@@ -73,6 +74,11 @@ class Sources:
                 text = f"{flow.remote} sends too much and is not heard for {self._penalty:g} s"
                 self._note(Note(logging.WARNING, text))
         return Standing.IGNORED
+
+    def is_ignored(self, flow: Flow, now: float) -> bool:
+        """Whether nothing of what comes on a flow is heard."""
+        source = self.of(flow)
+        return source is not None and self._rates.ignores(source, now)
 
     def may_call(self, flow: Flow) -> bool:
         """Whether who sends on a flow may begin another call."""
@@ -142,14 +148,18 @@ class Rates:
     def __len__(self) -> int:
         return len(self._buckets)
 
-    def heard(self, source: Source, now: float) -> Verdict:
-        """A message has come."""
+    def ignores(self, source: Source, now: float) -> bool:
+        bucket = self._buckets.get(source)
+        return bucket is not None and now < bucket.ignored
+
+    def heard(self, source: Source, now: float, messages: int = 1) -> Verdict:
+        """So many messages have come at once."""
         bucket = self._buckets.get(source) or self._new(source, now)
         if bucket is None:
             return Verdict.REFUSED
         if now < bucket.ignored:
             return Verdict.IGNORED
-        bucket.full = max(bucket.full, now) + self._interval
+        bucket.full = max(bucket.full, now) + messages * self._interval
         owed = bucket.full - now
         if owed <= self._burst:
             return Verdict.HEARD

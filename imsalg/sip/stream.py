@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from imsalg.errors import BadMessage
 from imsalg.sip.message import MAX_MESSAGE, Request, Response, check, content_length, parse_head, refusal
+
+_CRLFS = re.compile(rb"(?:\r\n)++")
 
 
 class Stream:
@@ -69,9 +73,8 @@ class Stream:
     def _skip_keepalives(self) -> None:
         if self._searched:
             return
-        start = 0
-        while self._buffer.startswith(b"\r\n", start):
-            start += 2
+        found = _CRLFS.match(self._buffer)
+        start = found.end() if found else 0
         del self._buffer[:start]
         crlfs = self._crlfs + start // 2
         self.pongs += crlfs // 2 - self._crlfs // 2

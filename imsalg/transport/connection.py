@@ -44,7 +44,11 @@ class Table(Protocol):
     def made(self, connection: Connection) -> bool:
         """False when there are too many."""
 
-    def received(self, messages: list[Received], connection: Connection) -> None: ...
+    def hears(self, connection: Connection) -> bool:
+        """Whether what comes on it is looked at; else it is closed."""
+
+    def read(self, size: int, messages: list[Received], connection: Connection) -> None:
+        """So many octets came, and these messages in them."""
 
     def failed(self, connection: Connection, error: str) -> None:
         """Something that was sent may not have arrived."""
@@ -141,6 +145,10 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._transport.is_closing():
             return
+        if not self._table.hears(self):
+            self.abort()
+            return
+        size = len(data)
         if self._tls is not None:
             try:
                 data = self._tls.receive(data)
@@ -151,8 +159,7 @@ class Connection(asyncio.Protocol):
             self._flush_tls(self._tls)
             if self._tls.up and not self.ready.done():
                 self._begin()
-        if data:
-            self._plain_received(data)
+        self._table.read(size, self._plain_received(data) if data else [], self)
         if (self._tls is not None and self._tls.ended) or self._framing.ended:
             self.close()
 
@@ -175,7 +182,7 @@ class Connection(asyncio.Protocol):
         if not self.accepted:
             self._begun = None
 
-    def _plain_received(self, data: bytes) -> None:
+    def _plain_received(self, data: bytes) -> list[Received]:
         received = self._framing.receive(data)
         if self._framing.alive:
             self._framing.alive = False
@@ -184,8 +191,7 @@ class Connection(asyncio.Protocol):
             self._begun = time.monotonic()
             self._tend()
         self._write(self._framing.take())
-        if received:
-            self._table.received(received, self)
+        return received
 
     def _write(self, data: bytes) -> None:
         if not data or self._transport.is_closing():

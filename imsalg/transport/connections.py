@@ -9,11 +9,14 @@ same limit as what a slow peer leaves unread.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
+from imsalg.intake import Judge, Standing
 from imsalg.sip.endpoint import Flow, Transport
+from imsalg.sip.glance import Kind
 from imsalg.sip.shares import Shares, source_of
 from imsalg.sip.values import Address
 from imsalg.transport.connection import Connection, ConnectionLimits
@@ -25,12 +28,15 @@ from imsalg.transport.websocket import WebSocket
 
 CONNECT_LIMIT = 4.0  # seconds; timer B has patience for 32
 BACKLOG = 512
+OF_ONE = 4096  # octets that count as a message more
 
 
 class Connections:
     """on_received: called with the messages of one read and their flow. on_failed: with a flow to which
     something could not be delivered, and why. on_closed: with the flow of a connection that the peer had
-    opened and that is gone. drops: counted into by named cause."""
+    opened and that is gone. drops: counted into by named cause. judge: of who may connect and is read; None:
+    everybody. What comes over a connection costs something before any message is found in it: each accepted
+    one counts as a message, so does a read that brings none, and what is long counts by its length."""
 
     def __init__(
         self,
@@ -39,8 +45,10 @@ class Connections:
         on_closed: Callable[[Flow], None],
         drops: Counter[str],
         limits: ConnectionLimits,
+        judge: Judge | None = None,
     ) -> None:
         self.limits = limits
+        self._judge = judge
         self._on_received, self._on_failed, self._on_closed = on_received, on_failed, on_closed
         self._drops = drops
         self._listeners: dict[Address, Listener] = {}
@@ -180,14 +188,26 @@ class Connections:
             if self._accepted.full(source):
                 self._drops["tcp_connections_of_source_full"] += 1
                 return False
+            if self._counts(connection.flow, 1) in (Standing.REFUSED, Standing.IGNORED):
+                self._drops["tcp_connections_too_fast"] += 1
+                return False
             self._accepted.take(source)
             self._by_flow[connection.flow] = connection
             connection.flows.add(connection.flow)
         self._connections.add(connection)
         return True
 
-    def received(self, messages: list[Received], connection: Connection) -> None:
-        self._on_received(messages, connection.flow)
+    def hears(self, connection: Connection) -> bool:
+        if self._judge is None or not self._judge.is_ignored(connection.flow, time.monotonic()):
+            return True
+        self._drops["tcp_source_ignored"] += 1
+        return False
+
+    def read(self, size: int, messages: list[Received], connection: Connection) -> None:
+        if cost := size // OF_ONE + (not messages):
+            self._counts(connection.flow, cost)
+        if messages:
+            self._on_received(messages, connection.flow)
 
     def failed(self, connection: Connection, error: str) -> None:
         for flow in connection.flows:
@@ -210,6 +230,12 @@ class Connections:
         if connection.accepted:
             self._accepted.give_back(source_of(connection.flow.remote.host))
             self._on_closed(connection.flow)
+
+    def _counts(self, flow: Flow, messages: int) -> Standing:
+        """Of who sends what costs as much as so many messages."""
+        if self._judge is None:
+            return Standing.KNOWN
+        return self._judge.standing(flow, Kind.OTHER, time.monotonic(), messages)
 
 
 class _Opening:

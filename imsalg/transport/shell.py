@@ -98,6 +98,7 @@ class Shell:
             self._peer_closed,
             self.drops,
             limits or ConnectionLimits(),
+            judge,
         )
         self._timer: asyncio.TimerHandle | None = None
         self._armed = 0.0  # when the timer fires

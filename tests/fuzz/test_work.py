@@ -157,6 +157,13 @@ def test_a_body_in_parts_costs_its_length(part: str) -> None:
     )
 
 
+def test_keep_alives_are_not_looked_at_one_by_one() -> None:
+    stream = Stream()
+    stream.feed(b"\r\n" * 100_000)
+    assert calls(stream.next_message) < 50
+    assert stream.pongs == 50_000
+
+
 @pytest.mark.parametrize("read", [1, 7, 4096])
 def test_a_stream_costs_its_length_however_it_is_cut(read: int) -> None:
     def framed(n: int) -> None:

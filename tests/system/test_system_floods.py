@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 import socket
@@ -112,3 +113,42 @@ def test_half_messages_of_one_host_leave_connections_for_others(world: World, tm
     originate(world, tmp_path, offer=RTP, answer=RTP)
     for peer in peers:
         peer.close()
+
+
+def test_keep_alives_and_garbage_without_end_on_many_connections_are_not_even_read(
+    world: World, tmp_path: Path
+) -> None:
+    before = dropped(world)
+    stop = threading.Event()
+
+    def run() -> None:
+        peers: list[socket.socket] = []
+        while not stop.is_set():
+            if len(peers) < 50:
+                with contextlib.suppress(OSError):
+                    peer = socket.create_connection(
+                        (HOST, world.access_port), 0.2, source_address=("127.0.0.69", 0)
+                    )
+                    peer.setblocking(False)
+                    peers.append(peer)
+            for peer in list(peers):
+                try:
+                    peer.send(b"\r\n\r\n" * 30_000)
+                except BlockingIOError:
+                    pass
+                except OSError:
+                    peers.remove(peer)
+        for peer in peers:
+            peer.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        for _ in range(3):
+            originate(world, tmp_path, offer=RTP, answer=RTP)
+    finally:
+        stop.set()
+        thread.join()
+    drops = dropped(world)
+    assert drops["tcp_source_ignored"] > before.get("tcp_source_ignored", 0)
+    assert drops["tcp_connections_too_fast"] > before.get("tcp_connections_too_fast", 0)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import uvloop
 
+from imsalg.intake import Judge, Standing
 from imsalg.sip.endpoint import (
     Endpoint,
     Flow,
@@ -23,6 +24,8 @@ from imsalg.sip.endpoint import (
     TransactionFailed,
     Transport,
 )
+from imsalg.sip.glance import Kind
+from imsalg.sip.hop import Key
 from imsalg.sip.message import Request, make_response, parse_message
 from imsalg.sip.values import Address
 from imsalg.transport.connection import ConnectionLimits
@@ -77,11 +80,16 @@ class Site:
     """An Echo in its Shell."""
 
     def __init__(
-        self, host: str = "127.0.0.1", limits: ConnectionLimits | None = None, **served: Any
+        self,
+        host: str = "127.0.0.1",
+        limits: ConnectionLimits | None = None,
+        judge: Judge | None = None,
+        **served: Any,
     ) -> None:
         self.machine = Echo()
         self.address = Address(host, next(ports))
-        self.shell = Shell(self.machine, [Listener(self.address, **served)], limits=limits)
+        listener = Listener(self.address, **served)
+        self.shell = Shell(self.machine, [listener], limits=limits, judge=judge)
 
     async def __aenter__(self) -> Site:
         await self.shell.start()
@@ -393,6 +401,62 @@ async def test_a_peer_that_does_not_read_is_cut_off() -> None:
         await until(lambda: site.machine.failures)
         await until(lambda: site.machine.counts()["timers"] == 0)
         assert site.shell.connections == 0
+
+
+class Strict:
+    """Counts, and hears nobody from `limit` on."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.counted = 0
+
+    def standing(self, flow: Flow, kind: Kind, now: float, messages: int = 1) -> Standing:
+        self.counted += messages
+        return Standing.IGNORED if self.is_ignored(flow, now) else Standing.STRANGER
+
+    def is_ignored(self, flow: Flow, now: float) -> bool:
+        return self.counted > self.limit
+
+    def is_full(self, now: float) -> bool:
+        return False
+
+    def is_open(self, key: Key) -> bool:
+        return False
+
+
+@looped
+async def test_a_connection_and_what_comes_over_it_count_for_whoever_sends_it() -> None:
+    judge = Strict(1000)
+    async with Site(judge=judge) as site, connected(site.address) as (reader, writer):
+        writer.write(options())
+        await read_message(reader)
+        assert judge.counted == 2
+        for _ in range(5):
+            writer.write(b"\r\n\r\n")
+            assert await reader.readexactly(2) == b"\r\n"
+        assert judge.counted == 7
+        writer.write(b"\r\n\r\n" * 8192)
+        assert await reader.readexactly(16384)
+        assert judge.counted >= 7 + 8
+        site.shell.drops.clear()
+
+
+@looped
+async def test_who_is_not_heard_is_not_read_and_does_not_come_again() -> None:
+    judge = Strict(10)
+    async with Site(judge=judge) as site, connected(site.address) as (reader, writer):
+        writer.write(b"\r\n\r\n" * 65536)
+        await until(lambda: judge.is_ignored(site.flow(site.address), 0.0))
+        with contextlib.suppress(OSError):
+            writer.write(options() * 10)
+            await asyncio.wait_for(reader.read(), 5)
+        await until(lambda: site.shell.connections == 0)
+        async with connected(site.address) as (again, _):
+            with contextlib.suppress(ConnectionResetError):
+                assert await asyncio.wait_for(again.read(), 5) == b""
+        assert site.shell.drops["tcp_source_ignored"] == 1
+        assert site.shell.drops["tcp_connections_too_fast"] == 1
+        assert not site.machine.requests
 
 
 @looped
