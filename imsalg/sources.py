@@ -1,10 +1,10 @@
-"""What one peer on the access side may cost: messages per second, lines of the log, and how much it may hold
+"""What one peer may cost: messages per second, lines of the log, and how much it may hold
 at a time.
 
 A peer is a *source*: a UE that has registered by its flow, so that the many behind one NAT do not answer for
 each other; everybody else by host, an IPv6 one by its /64, which is what a subscriber is given; emergency
 calls apart from the rest of their host (but a connection of who is not heard is closed, whatever comes over
-it). Trusted peers and the core side are no sources and not limited.
+it). Trusted peers are no sources and not limited, nor is the core side, but for who is not trusted there.
 
 The rate is a token bucket kept as one number, the time at which it will be full again (RFC 7415 section
 3.5.1): who has said nothing for a while is as good as unknown, and is forgotten. A source that has used its
@@ -40,6 +40,7 @@ class Sources:
     ) -> None:
         limits = config.sources
         self._access = {access.listen: access for access in config.access}
+        self._home = config.core.trusted
         self._registrations = registrations
         self._note = note
         self._penalty = limits.penalty
@@ -50,12 +51,13 @@ class Sources:
     def of(self, flow: Flow) -> Source | None:
         """The source of what comes on a flow; None: it is not limited."""
         access = self._access.get(flow.local)
-        if access is None or flow.remote.host in access.trusted:
+        trusted = self._home if access is None else access.trusted
+        if flow.remote.host in trusted or (access is None and not len(trusted)):
             return None
         return flow if self._registrations.at(flow) is not None else source_of(flow.remote.host)
 
     def is_stranger(self, flow: Flow) -> bool:
-        """On the access side, neither registered nor trusted."""
+        """Neither registered nor trusted."""
         return isinstance(self.of(flow), str)
 
     def standing(self, flow: Flow, kind: Kind, now: float, messages: int = 1) -> Standing:
@@ -66,7 +68,8 @@ class Sources:
         match self._rates.heard((source, kind) if kind is Kind.EMERGENCY else source, now, messages):
             case Verdict.HEARD:
                 # an emergency call of a stranger goes first only where it may be made
-                let_in = kind is Kind.EMERGENCY and self._access[flow.local].emergency
+                access = self._access.get(flow.local)
+                let_in = kind is Kind.EMERGENCY and access is not None and access.emergency
                 return Standing.KNOWN if let_in or not isinstance(source, str) else Standing.STRANGER
             case Verdict.REFUSED:
                 return Standing.REFUSED

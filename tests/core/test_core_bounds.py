@@ -8,6 +8,7 @@ from imsalg.intake import Standing
 from imsalg.sip.endpoint import Flow, Transport
 from imsalg.sip.glance import Kind
 from imsalg.sip.values import Address
+from tests.sim.peer import Peer
 from tests.sim.sdp import media, protected, session
 from tests.sim.world import ACCESS, BASE, CORE, NETWORK
 
@@ -280,3 +281,18 @@ def test_on_loopback_media_may_go_to_loopback():
     assert "127.0.0.1" not in AccessConfig(name="a", listen=here).denied
     assert "127.0.0.1" in AccessConfig(name="a", listen=there).denied
     assert "169.254.0.1" in AccessConfig(name="a", listen=here).denied
+
+
+def test_who_is_not_trusted_on_the_core_side_is_refused_without_state_and_has_a_rate(worlds):
+    core = replace(BASE["core"], trusted=Networks([NETWORK.host]))
+    world = worlds(core=core, sources=SourcesConfig(rate=1, burst=10, penalty=30))
+    stranger = Peer(world, Address("203.0.113.66", 5060), CORE)
+    for method in ("INVITE", "MESSAGE", "NOTIFY", "REGISTER", "BYE", "FOO"):
+        stranger.request(method, f"sip:{CORE}")
+        assert stranger.expect(403)
+        assert not world.status()["transactions"]
+    assert set(standings(world, stranger.flow, 25)) == {*Standing} - {Standing.KNOWN}
+    emergency = world.core.standing(flow("203.0.113.67", local=CORE), Kind.EMERGENCY, world.now)
+    assert emergency is Standing.STRANGER
+    assert standings(world, world.network.flow, 25) == [Standing.KNOWN] * 25
+    world.register(world.ue(), "alice")
