@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import random
+import ssl
 from collections.abc import Callable
 from functools import cache
 from ipaddress import ip_address
+from pathlib import Path
+from struct import pack
+from tempfile import TemporaryDirectory
 
 import msgspec
 from msgspec.structs import replace as with_fields
@@ -55,11 +59,14 @@ from imsalg.sip.message import (
 )
 from imsalg.sip.stream import Stream
 from imsalg.sip.values import CSeq, NameAddr, RAck, Uri, Via
+from imsalg.transport.stun import COOKIE, answer, is_stun
+from imsalg.transport.tls import Credentials, Tls, TlsError
 from imsalg.transport.websocket import WebSocket
 from tests.fuzz import mutations
 from tests.fuzz.worlds import core
 from tests.sim.sdp import protected, session
 from tests.sim.world import AGW, Memory, World
+from tests.transport.certificates import Authority
 
 ORIGIN = Origin("-", "1", 1, "IN", "IP4", "198.51.100.1")
 UPGRADE = (
@@ -122,11 +129,8 @@ def message(rng: random.Random) -> None:
 
 
 def stream(rng: random.Random) -> None:
-    """The framers, that of TCP and that of WebSocket."""
-    if rng.random() < 0.3:
-        _websocket(rng)
-    else:
-        _stream(rng)
+    """What lies under the messages: the framers of TCP and WebSocket, TLS, and STUN between datagrams."""
+    rng.choice((_stream, _stream, _websocket, _websocket, _tls, _stun))(rng)
 
 
 def _websocket(rng: random.Random) -> None:
@@ -155,6 +159,57 @@ def _websocket(rng: random.Random) -> None:
     framing.frame(rng.choice(mutations.CORPUS))
     framing.close()
     framing.take()
+
+
+def _tls(rng: random.Random) -> None:
+    """A handshake and what is said then, with records changed, cut and left out: TlsError or plaintext."""
+    server, client = Tls(_contexts()[0]), Tls(_contexts()[1], "localhost")
+    wrong = rng.choice((0.0, 0.05, 0.2))
+    said, heard = b"", b""
+    for turn in range(8):
+        if client.up and turn < 6:
+            said += (words := mutations.message(rng)[:1000])
+            client.send(words)
+        for here, there in ((client, server), (server, client)):
+            data = here.take()
+            cut = rng.randrange(len(data) + 1) if rng.random() < 0.3 else len(data)
+            if rng.random() < wrong:
+                data = rng.choice((mutations.change_bytes(rng, data), data[cut:], data + data))
+            try:
+                got = there.receive(data[:cut]) + there.receive(data[cut:])
+            except TlsError:
+                there.take()  # an alert
+                there.close()
+                return
+            if there is server:
+                heard += got
+    assert said.startswith(heard)
+    assert wrong or heard == said != b""
+    server.close()
+
+
+@cache
+def _contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's, and that of a client which takes any."""
+    with TemporaryDirectory() as directory:
+        server = Credentials(Authority(Path(directory)).sign("fuzz", "localhost")).server()
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    return server, client
+
+
+def _stun(rng: random.Random) -> None:
+    """Answered, no longer than it may be, or not."""
+    attributes = b"".join(
+        pack("!HH", rng.choice((0x8022, 0x8028, 6)), rng.choice((0, 3, 4, 65535))) + rng.randbytes(4)
+        for _ in range(rng.choice((0, 0, 1, 3, 60)))
+    )
+    data = pack("!HHI", 1, len(attributes), COOKIE) + rng.randbytes(12) + attributes
+    if rng.random() < 0.5:
+        data = mutations.change_bytes(rng, data)
+    if is_stun(data):
+        response = answer(data, Address(rng.choice(("192.0.2.1", "2001:db8::1")), 5060))
+        assert response is None or len(response) <= 44
 
 
 def _stream(rng: random.Random) -> None:
