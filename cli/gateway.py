@@ -9,7 +9,7 @@ import uvloop
 
 from agw.config import ConfigError, load
 from agw.server import serve
-from cli.main import LEVELS, log_to_stderr
+from cli.main import LEVELS, log_to_stderr, take_all_files
 
 
 @click.command()
@@ -20,6 +20,7 @@ from cli.main import LEVELS, log_to_stderr
 def command(path: str, level: str) -> None:
     """Run the IMS-AGW until Ctrl-C or SIGTERM."""
     log_to_stderr(level)
+    take_all_files()
     try:
         config = load(path)
     except ConfigError as error:

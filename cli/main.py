@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import resource
 
 import click
 
@@ -56,6 +57,13 @@ def log_to_stderr(level: str) -> None:
         datefmt="%H:%M:%S",
         force=True,
     )
+
+
+def take_all_files() -> None:
+    """As many open files as we may have, instead of the usual 1024: a connection is one, a stream of a call
+    four in the gateway."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 LEVELS = click.Choice(["debug", "info", "warning", "error"], case_sensitive=False)

@@ -7,7 +7,7 @@ import sys
 import click
 import uvloop
 
-from cli.main import LEVELS, log_to_stderr
+from cli.main import LEVELS, log_to_stderr, take_all_files
 from imsalg.config import ConfigError, load_proxy
 from imsalg.server import serve
 
@@ -20,6 +20,7 @@ from imsalg.server import serve
 def command(path: str, level: str) -> None:
     """Run the P-CSCF with IMS-ALG until Ctrl-C or SIGTERM; calls are ended before it leaves."""
     log_to_stderr(level)
+    take_all_files()
     try:
         config = load_proxy(path)
     except ConfigError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -145,12 +146,14 @@ def test_a_wrong_configuration_keeps_a_server_from_starting(name: str, tmp_path:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_servers_start_talk_and_end_cleanly(number: signal.Signals, tmp_path: Path) -> None:
-    """Both processes; the proxy's status tells that they found each other."""
+    """Both processes; the proxy's status tells that they found each other. They take the files they may."""
     servers = []
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = ["bash", "-c", 'ulimit -Sn 256; exec "$@"', "few"]
     for name, text in (("gateway", GATEWAY), ("proxy", PROXY)):
         path = tmp_path / f"{name}.toml"
         path.write_text(text.format(tmp_path))
-        command = [sys.executable, "-m", "cli.main", name, "-c", str(path)]
+        command = [*few, sys.executable, "-m", "cli.main", name, "-c", str(path)]
         with open(tmp_path / f"{name}.log", "w") as log:
             servers.append(subprocess.Popen(command, cwd=ROOT, stderr=log))
     try:
@@ -166,6 +169,8 @@ def test_the_servers_start_talk_and_end_cleanly(number: signal.Signals, tmp_path
                 with peer.makefile("rb") as stream:
                     status = json.loads(stream.read())
         assert status["gateway"]
+        for server in servers:
+            assert resource.prlimit(server.pid, resource.RLIMIT_NOFILE) == (most, most)
     finally:
         for server in reversed(servers):
             server.send_signal(number)
