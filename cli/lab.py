@@ -7,18 +7,23 @@ import shlex
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import click
 
+from cli.page import Page
 from cli.stack import BASE_PORT, DOMAIN, HOST, PORTS, Stack, StackError
 
+WEB, PAGE = 6, 8  # from the base port: the access side for browsers, and where they get the web phone
+# Browsers let a page of loopback have the microphone, and let it use a WebSocket without TLS.
+TABLES = '[[access]]\nname = "web"\nlisten = "{host}:{port}"\ntransports = ["WS"]\ntype = "webrtc"\n'
 LOOK = 0.5  # seconds between two looks at the proxy
 
 
 @click.command(name="lab")
 @click.option("--base-port", type=PORTS, default=BASE_PORT, show_default=True, metavar="N",
-              help="Phones come to N; the proxy's core side is N+2, the lab core N+4.")  # fmt: skip
+              help="Phones come to N, browsers to N+6; see cli/stack.py for the others.")  # fmt: skip
 @click.option("--password", default="lab", show_default=True, help="Every user's.")
 @click.option("--route", "routes", multiple=True, metavar="USER=URI",
               help="Calls to USER go to this SIP URI, without registration; may be repeated.")  # fmt: skip
@@ -26,12 +31,19 @@ LOOK = 0.5  # seconds between two looks at the proxy
 def command(base_port: int, password: str, routes: tuple[str, ...], as_json: bool) -> None:
     """Run gateway, proxy and a small SIP core on loopback until Ctrl-C or SIGTERM.
 
-    Prints what to type into a softphone, and registrations and calls whenever they change.
+    Prints what to type into a softphone and where a browser finds the web phone, and registrations and calls
+    whenever they change.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with Stack(base_port, password=password, routes=_parse_routes(routes)) as stack:
-            click.echo(json.dumps({"event": "ready", **_places(stack)}) if as_json else _welcome(stack))
+        tables = TABLES.format(host=HOST, port=base_port + WEB)
+        with (
+            Stack(base_port, password=password, routes=_parse_routes(routes), tables=tables) as stack,
+            _web_phone(stack) as page,
+        ):
+            click.echo(
+                json.dumps({"event": "ready", **_places(stack, page)}) if as_json else _welcome(stack, page)
+            )
             _watch(stack, as_json)
     except StackError as error:
         raise click.ClickException(str(error)) from None
@@ -48,6 +60,19 @@ def _parse_routes(routes: Sequence[str]) -> dict[str, str]:
             raise click.BadParameter(f"expected USER=sip:HOST:PORT, got {route!r}", param_hint="--route")
         parsed[user] = uri
     return parsed
+
+
+def _web_phone(stack: Stack) -> AbstractContextManager[Page | None]:
+    """Raises StackError."""
+    if not Page.is_built():
+        return nullcontext()
+    server = f"ws://{HOST}:{stack.access_port + WEB}/"
+    account = {"server": server, "user": "carol", "domain": DOMAIN, "password": stack.password}
+    try:
+        return Page(HOST, stack.access_port + PAGE, account)
+    except OSError as error:
+        problem = f"TCP port {stack.access_port + PAGE} of {HOST} cannot be had: {error.strerror}"
+        raise StackError(f"{problem}; --base-port moves all ports") from None
 
 
 def _watch(stack: Stack, as_json: bool) -> None:
@@ -78,8 +103,9 @@ def _lasting(entry: dict[str, Any]) -> dict[str, Any]:
 # -- text ----------------------------------------------------------------------------------------------------
 
 
-def _places(stack: Stack) -> dict[str, str]:
+def _places(stack: Stack, page: Page | None) -> dict[str, str]:
     return {
+        **({"page": page.url} if page else {}),
         "access": f"{HOST}:{stack.access_port}",
         "core": f"{HOST}:{stack.core_port}",
         "lab": f"{HOST}:{stack.lab_port}",
@@ -89,7 +115,8 @@ def _places(stack: Stack) -> dict[str, str]:
     }
 
 
-def _welcome(stack: Stack) -> str:
+def _welcome(stack: Stack, page: Page | None) -> str:
+    web = page.url if page else "not here: JsSIP is missing; ./run lab gets it through npm"
     password = f"--password {shlex.quote(stack.password)}"
     return f"""\
 Gateway, proxy and lab core are running; Ctrl-C ends them.
@@ -100,6 +127,9 @@ Type this into a softphone (UDP or TCP):
   password          {stack.password}
   outbound proxy    {HOST}:{stack.access_port}   behind the proxy, which protects media on request
                or   {HOST}:{stack.lab_port}   straight at the core: a plain peer
+
+Or open the web phone in a browser of this machine, register and call:
+  {web}
 
 Or use the softphone that is here, in two further terminals:
   ./run ue --user bob --registrar {stack.lab_uri} {password} --tone 440

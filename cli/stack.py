@@ -4,6 +4,7 @@ A SIP core that runs already may stand in the lab core's place.
     base port + 0   the proxy's access side, where phones go        (SIP over UDP and TCP)
               + 2   the proxy's core side
               + 4   the lab core
+              + 6   the access side for browsers, and + 8 the page with the web phone (imsalg lab)
               + 100 and up: media of the gateway, first its access side, then its core side
 
 Everything they need (configurations, sockets, logs) is in a directory that goes with them.

@@ -1,0 +1,93 @@
+"""The web phone's page with another one, before it proves anything: JsSIP over WebSocket through the proxy,
+and what the two browsers agree on end to end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from cli.page import Page
+from cli.stack import DOMAIN, HOST, Stack
+from tests.interop.browser import BrowserError
+from tests.interop.webphone import WebPhone
+
+BASE_PORT, LAB = 28000, 30000
+WEB, PAGE, DRIVERS = BASE_PORT + 6, BASE_PORT + 8, BASE_PORT + 10
+SERVER = f"ws://{HOST}:{WEB}/"
+TABLES = f'[[access]]\nname = "web"\nlisten = "{HOST}:{WEB}"\ntransports = ["WS"]\n'
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    with Stack(BASE_PORT, tables=TABLES, media_ports=100) as stack:
+        yield stack
+        stack.check()
+
+
+@pytest.fixture(scope="module")
+def page(stack: Stack) -> Iterator[Page]:
+    account = {"server": SERVER, "user": "carol", "domain": DOMAIN, "password": stack.password}
+    with Page(HOST, PAGE, account) as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
+def phones(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[WebPhone, WebPhone]]:
+    sounds = tmp_path_factory.mktemp("sounds")
+    with (
+        WebPhone(DRIVERS, sounds, user="alice", tone=1000, server=SERVER) as alice,
+        WebPhone(DRIVERS + 1, sounds, user="bob", tone=620, server=SERVER) as bob,
+    ):
+        yield alice, bob
+
+
+def test_two_pages_call_each_other(stack: Stack, page: Page, phones: tuple[WebPhone, WebPhone]) -> None:
+    alice, bob = phones
+    for phone in phones:
+        phone.register(page.url, stack.password)
+    alice.begin("dial", "bob")
+    bob.wait_for_call("ringing")
+    bob.do("answer")
+    alice.finish()
+    alice.wait_for_tone(bob.tone)
+    bob.wait_for_tone(alice.tone)
+    alice.do("hold")
+    bob.wait_for_call("held by the peer")
+    bob.wait_for_silence()
+    alice.do("resume")
+    bob.wait_for_tone(alice.tone)
+    bob.do("mute")
+    alice.wait_for_silence()
+    bob.do("unmute")
+    before = alice.stats()
+    alice.do("restartIce")
+    alice.wait_until("phone.stats().then((stats) => stats.ufrag !== args[0])", before["ufrag"])
+    alice.wait_for_tone(bob.tone)
+    assert alice.stats()["dtls"] == "connected"
+    bob.do("hangUp")
+    alice.wait_for_call("ended")
+    assert not [line for line in alice.console() + bob.console() if line.startswith("SEVERE")]
+
+
+def test_a_wrong_password_is_told(page: Page, phones: tuple[WebPhone, WebPhone]) -> None:
+    with pytest.raises(BrowserError, match="refused: Rejected"):
+        phones[0].register(page.url, "wrong")
+
+
+def test_the_lab_serves_the_page_and_its_form_needs_nothing_typed_in(
+    phones: tuple[WebPhone, WebPhone],
+) -> None:
+    phone, _ = phones
+    command = (sys.executable, "-m", "cli.main", "lab", "--json", "--base-port", str(LAB))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as lab:
+        assert lab.stdout is not None
+        phone.open(json.loads(lab.stdout.readline())["page"])
+        phone.wait_until("element('password').value")
+        phone.run("element('account').requestSubmit()")
+        phone.wait_until("element('registration').value === 'registered as carol@ims.test'")
+        lab.terminate()
+        assert lab.wait(10) == 0
