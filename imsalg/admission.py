@@ -14,12 +14,13 @@ from typing import Protocol
 from imsalg import mediasec, trust
 from imsalg.anchor import Side
 from imsalg.body import NEGOTIATING, drop_sdp
-from imsalg.call import Call, Limits
+from imsalg.call import Call
 from imsalg.config import AccessConfig, ProxyConfig
 from imsalg.crossing import Crossing
 from imsalg.errors import PeerError
 from imsalg.gatelink import GatewayLink
 from imsalg.negotiation import Terms
+from imsalg.passage import Limits
 from imsalg.policy.treatment import Mechanism
 from imsalg.records import BindingRecord, CallRecord
 from imsalg.regevent import RegEvent
@@ -85,7 +86,7 @@ class Admission:
         self._rng = rng
         self._access = {access.listen: access for access in config.access}
         self._routes = routes
-        self._limits = Limits(config.call.ringing_limit, config.gateway.timeout)
+        self._limits = Limits(config.call.ringing_limit, config.gateway.timeout, config.call.session_expires)
 
     def crossing(
         self, request: Request, flow: Flow, transaction: ServerTransaction | None = None

@@ -29,12 +29,14 @@ MAX_BRANCHES = 7  # at a time; the gateway has a limit of terminations in a cont
 @dataclass(slots=True)
 class Branch:
     """One dialog and its media. offered: the offer in a response to an INVITE, which PRACK or ACK answers
-    (RFC 3261 section 13.2.1, RFC 3262 section 5)."""
+    (RFC 3261 section 13.2.1, RFC 3262 section 5). expires: when the session is over if nobody
+    refreshes it."""
 
     dialog: Dialog
     media: Negotiation
     _passed: dict[tuple[Side, int], dict[bytes, bytes]] = field(default_factory=dict)
     offered: Document | None = None
+    expires: float | None = None
 
     def passed(self, side: Side, invite: int) -> dict[bytes, bytes]:
         """What has come from a side in responses or the ACK to the INVITE of this number: description
@@ -53,7 +55,7 @@ class Branch:
         """Confirmed, and no first answer is missing."""
         return self.dialog.confirmed and (self.media.latest is not None or self.media.pending is None)
 
-    def record(self) -> BranchRecord:
+    def record(self, epoch: float) -> BranchRecord:
         media, agreed = self.media, self.media.agreed
         return BranchRecord(
             self.dialog,
@@ -64,6 +66,7 @@ class Branch:
             agreed.streams,
             {side: edge.ip6 for side, edge in media.edges.items()},
             media.watched,
+            None if self.expires is None else self.expires + epoch,
         )
 
 
@@ -93,6 +96,20 @@ class Branches:
     @property
     def established(self) -> bool:
         return any(branch.dialog.confirmed for branch in self)
+
+    @property
+    def expires(self) -> float | None:
+        """When the first session is over unless it is refreshed."""
+        times = [branch.expires for branch in self._by_tag.values() if branch.expires is not None]
+        return min(times, default=None)
+
+    def expired(self, now: float) -> list[tuple[str, Dialog]]:
+        """The dialogs whose sessions were not refreshed, by tag."""
+        return [
+            (tag, branch.dialog)
+            for tag, branch in self._by_tag.items()
+            if branch.expires is not None and branch.expires <= now
+        ]
 
     def tag_of(self, message: Request | Response, side: Side) -> str:
         """The callee's tag in a request from one side or a response to it."""
@@ -176,7 +193,7 @@ class Branches:
         """Those that go on after a restart, the one that is heard last."""
         return sorted((branch for branch in self if branch.agreed), key=lambda b: b.media in self._heard[-1:])
 
-    def resume(self, records: Iterable[BranchRecord]) -> None:
+    def resume(self, records: Iterable[BranchRecord], epoch: float) -> None:
         """Go on with the dialogs of these records."""
         for record in records:
             edges = {
@@ -191,7 +208,8 @@ class Branches:
             agreed = Agreed(record.decisions, record.keys, record.streams)
             media = replace(self._start(), edges=edges, agreed=agreed, watched=record.watched)
             tag = NameAddr.parse(record.dialog.callee.address).param("tag") or ""
-            self._by_tag[tag] = Branch(record.dialog, media)
+            expires = None if record.expires is None else record.expires - epoch
+            self._by_tag[tag] = Branch(record.dialog, media, expires=expires)
             self._heard.append(media)
 
     def _take(self, tag: str) -> Branch:

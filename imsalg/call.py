@@ -11,7 +11,6 @@ responses cross is in `passage`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from agw.iq.messages import ErrorReply, Notice, Reply
 from imsalg.anchor import Anchor, Side
@@ -19,7 +18,7 @@ from imsalg.branches import Branches
 from imsalg.crossing import Crossing, Effect, Hops, SendAck
 from imsalg.descriptions import Descriptions
 from imsalg.negotiation import Terms
-from imsalg.passage import Passage
+from imsalg.passage import Limits, Passage
 from imsalg.records import CallRecord
 from imsalg.sip.dialog import Party
 from imsalg.sip.endpoint import Flow, Random
@@ -28,14 +27,6 @@ from imsalg.steps import Steps
 from imsalg.supervision import Supervision
 
 _KEPT = ("From", "To", "Call-ID", "CSeq", "Contact", "Record-Route")  # of an INVITE that is answered
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Seconds: an INVITE without a final response; one command of the gateway."""
-
-    ringing: float
-    gateway: float
 
 
 class Call:
@@ -76,7 +67,7 @@ class Call:
             effects,
             self.flows,
             route,
-            limits.ringing,
+            limits,
         )
         self._supervision = Supervision(
             token, self._branches, self._steps, effects, terms.inactivity, self._lost
@@ -120,20 +111,21 @@ class Call:
             self.flows,
             self.started + epoch,
             self._branches.root.terms.registered,
-            tuple(branch.record() for branch in branches),
+            tuple(branch.record(epoch) for branch in branches),
         )
 
     def resume(self, record: CallRecord, epoch: float) -> None:
         """Go on where a record says that the call stood. Its media wait for `reclaim`."""
         self.flows.update(record.flows)
         self.started = record.started - epoch
-        self._branches.resume(record.branches)
+        self._branches.resume(record.branches, epoch)
         if any(branch.media.agreed.streams for branch in self._branches):
             self._steps.pause()
 
     def timeout(self) -> float | None:
         """When `expire` wants to be called."""
-        deadlines = (self._passage.underway.deadline, self._steps.deadline, self._passage.again)
+        passage = self._passage
+        deadlines = passage.underway.deadline, self._steps.deadline, passage.again, self._branches.expires
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def status(self, now: float) -> dict[str, object]:

@@ -9,7 +9,7 @@ After every input, drain `to_send`, `to_ask`, `iq_to_send` and `next_note`, and 
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
 
 from agw.iq.messages import ErrorReply, Hello, Notice, Reply
@@ -20,7 +20,7 @@ from imsalg.anchor import Side
 from imsalg.body import NEGOTIATING, drop_sdp
 from imsalg.call import Call
 from imsalg.config import ProxyConfig
-from imsalg.crossing import Ask, Cancel, Crossing, Note, Respond, Send, SendAck
+from imsalg.crossing import Ask, Cancel, Crossing, Ended, Note, Respond, Send, SendAck
 from imsalg.errors import BadMessage, PeerError
 from imsalg.finding import Finding
 from imsalg.flowtoken import KEY, FlowTokens
@@ -80,6 +80,7 @@ class Core:
         )
         self.calls: dict[str, Call] = {}
         self._by_call_id: dict[str, dict[str, Call]] = {}
+        self._ended: Counter[int] = Counter()  # calls that the proxy has ended, by the status that says why
         self._config = config
         self._rng = rng
         self._timers: Timers[Call] = Timers()
@@ -220,6 +221,7 @@ class Core:
             "timers": counts["timers"] + len(self._timers) + len(self._finding) + len(self._forwarding),
             "asked": self._gateway.outstanding,
             "quarantined": [f"{flow.transport} {flow.remote}" for flow in self._finding.quarantined(now)],
+            "ended": {str(status): count for status, count in self._ended.items()},
             "drops": dict(self.endpoint.drops),
         }
 
@@ -303,6 +305,8 @@ class Core:
                         self._forwarding.acknowledge(request, flow, hops, now)
                     case Ask():
                         self._gateway.ask(call, effect, now)
+                    case Ended(status):
+                        self._ended[status] += 1
                     case Note():
                         self._of_calls.tell(call.token, effect, now)
         self._keep(call)

@@ -98,6 +98,13 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
+class Ended:
+    """The proxy has ended a call that was answered or being set up. status: what says why."""
+
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """A line for the log; level as in `logging`."""
 
@@ -105,4 +112,4 @@ class Note:
     text: str
 
 
-Effect = Send | Respond | Cancel | SendAck | Ask | Note
+Effect = Send | Respond | Cancel | SendAck | Ask | Ended | Note

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
+from imsalg import sessiontimer
 from imsalg.acks import Acks
 from imsalg.anchor import Side
 from imsalg.body import drop_sdp
 from imsalg.branches import MAX_BRANCHES, Branch, Branches
-from imsalg.crossing import Cancel, Crossing, Effect, Hops, Note, Respond, Send
+from imsalg.crossing import Cancel, Crossing, Effect, Ended, Hops, Note, Respond, Send
 from imsalg.descriptions import Descriptions
 from imsalg.release import Release
 from imsalg.sip.endpoint import Flow
@@ -25,13 +27,21 @@ from imsalg.underway import Underway
 
 AGAIN = 10.0  # seconds an INVITE that was refused with one of these may take to come again
 _COMES_AGAIN = frozenset((401, 407, 422))
+_REFRESHES = frozenset(("INVITE", "UPDATE"))  # of targets (RFC 3311 section 5.1) and sessions
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds: an INVITE without a final response; one command of the gateway; the session interval that is
+    asked for, 0: none."""
+
+    ringing: float
+    gateway: float
+    session: int
 
 
 class Passage:
-    """flows, route: see `Release`. ringing: seconds an INVITE may go without a final response.
-
-    again: until when the INVITE of the call may come again.
-    """
+    """flows, route: see `Release`. again: until when the INVITE of the call may come again."""
 
     def __init__(
         self,
@@ -42,7 +52,7 @@ class Passage:
         effects: list[Effect],
         flows: dict[Side, Flow],
         route: Callable[[Request], Hops],
-        ringing: float,
+        limits: Limits,
     ) -> None:
         self._token = token
         self._branches = branches
@@ -50,7 +60,7 @@ class Passage:
         self._steps = steps
         self._effects = effects
         self._flows = flows
-        self._ringing = ringing
+        self._limits = limits
         self.underway = Underway(token, effects, self._refused)
         self.release = Release(branches, self.underway, effects, flows, route)
         self.acks = Acks(token, branches, descriptions, steps, effects, self._acked, self.end)
@@ -63,7 +73,7 @@ class Passage:
         invite, method = crossing is self._branches.invite, crossing.request.method
         self.underway.add(crossing)
         if method == "INVITE":
-            crossing.deadline = self._steps.now + self._ringing
+            crossing.deadline = self._steps.now + self._limits.ringing
         if not invite and self._branches.of(crossing.request, crossing.side) is None:
             # what crosses a BYE of ours is answered as by a peer that has hung up already
             self.underway.refuse(crossing, 200 if self._branches.closed and method == "BYE" else 481)
@@ -105,8 +115,10 @@ class Passage:
         if branch is not None:
             toward_callee = crossing.side is self._branches.caller
             branch.dialog.number(crossing.outgoing, toward_callee)
-            if crossing.request.method in ("INVITE", "UPDATE"):
+            if crossing.request.method in _REFRESHES:
                 branch.dialog.toward(not toward_callee).refresh(crossing.request.headers)
+        if self._limits.session and crossing.request.method in _REFRESHES:
+            sessiontimer.ask(crossing.outgoing.headers, self._limits.session)
         crossing.sent = True
         self._effects.append(Send(crossing))
 
@@ -166,13 +178,16 @@ class Passage:
         branch = self._dialog_of(crossing, response)
         if branch is None:
             return
-        if invite or crossing.request.method == "UPDATE":
+        if crossing.request.method in _REFRESHES:
             branch.dialog.toward(crossing.side is self._branches.caller).refresh(response.headers)
         if response.status == 199 and not branch.dialog.confirmed:
             self._drop(response.to.tag or "")
             drop_sdp(outgoing)
             self._pass_on(crossing, outgoing)
             return
+        if crossing.request.method in _REFRESHES and response.status >= 200:
+            lasts = sessiontimer.agree(crossing.outgoing.headers, outgoing.headers)
+            branch.expires = None if lasts is None else self._steps.now + lasts
         proceed = partial(self._pass_on, crossing, outgoing)
         if invite and response.status >= 200:
             branch.media.accepted()
@@ -271,9 +286,10 @@ class Passage:
         if self._branches.closed:
             return
         self._warn(f"ended: {reason}")
+        self._effects.append(Ended(status))
         for branch in self._branches:
             if branch.dialog.confirmed:
-                self.release.end(branch.dialog)
+                self.release.end(branch.dialog, status)
         if not self._branches.invite.answered:
             self.underway.refuse(self._branches.invite, status, reason)
         self._close()
@@ -283,6 +299,11 @@ class Passage:
         if self.again is not None and self.again <= self._steps.now:
             self._close()
         self.underway.expire(self._steps.now)
+        for tag, dialog in self._branches.expired(self._steps.now):
+            self._warn("ended: its session was not refreshed")
+            self._effects.append(Ended(408))
+            self.release.end(dialog, 408)
+            self._drop(tag)
 
     def _close(self) -> None:
         """The last dialog is over: whatever still waits is answered, and the gateway gets everything back."""

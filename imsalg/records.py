@@ -55,6 +55,7 @@ class BranchRecord(Struct, frozen=True):
     streams: Mapping[Side, Mapping[int, Stream]]
     families: Mapping[Side, bool]
     watched: bool
+    expires: float | None = None
 
 
 class CallRecord(Struct, frozen=True, tag="call"):

@@ -11,7 +11,7 @@ from imsalg.crossing import Crossing, Effect, Hops, Send, SendAck
 from imsalg.sip.dialog import Dialog
 from imsalg.sip.endpoint import Flow
 from imsalg.sip.message import Request, Response
-from imsalg.underway import Underway
+from imsalg.underway import Underway, because
 
 
 class Release:
@@ -36,10 +36,10 @@ class Release:
     def has_hung_up(self, tag: str) -> bool:
         return tag in self._hung_up
 
-    def end(self, dialog: Dialog) -> None:
-        """BYE to both ends."""
-        self._bye(dialog, callee=False)
-        self._bye(dialog, callee=True)
+    def end(self, dialog: Dialog, status: int) -> None:
+        """BYE to both ends. status: what says why."""
+        self._bye(dialog, False, status)
+        self._bye(dialog, True, status)
 
     def hang_up(self, crossing: Crossing, response: Response) -> None:
         """Acknowledge a 2xx that nobody waits for any more, and say BYE (RFC 3261 section 9.1)."""
@@ -54,11 +54,12 @@ class Release:
         self._effects.append(SendAck(ack, *self._way(crossing.side.other, ack)))
         if new:
             self._hung_up.add(tag)
-            self._bye(dialog, callee)
+            self._bye(dialog, callee, crossing.answered or 408)  # or else a server was silent for too long
 
-    def _bye(self, dialog: Dialog, callee: bool) -> None:
+    def _bye(self, dialog: Dialog, callee: bool, status: int) -> None:
         side = self._branches.caller.other if callee else self._branches.caller
         request, call = dialog.request("BYE", callee), self._branches.invite.call
+        request.headers.append("Reason", because(status))
         crossing = Crossing(side.other, request, request, *self._way(side, request), call=call, sent=True)
         self._underway.add(crossing)
         self._effects.append(Send(crossing))

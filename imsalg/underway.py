@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from imsalg.anchor import Side
 from imsalg.crossing import Cancel, Crossing, Effect, Note, Respond
 from imsalg.sip.grammar import quote
-from imsalg.sip.message import make_response
+from imsalg.sip.message import REASONS, make_response
 
 RETRY_AFTER = "2"  # seconds, in a 500 or 503
 
@@ -38,10 +38,10 @@ class Underway:
         self._crossings.append(crossing)
 
     def refuse(
-        self, crossing: Crossing, status: int, reason: str = "", reasons: tuple[str, ...] = ()
+        self, crossing: Crossing, status: int, reason: str = "", reasons: tuple[str, ...] | None = None
     ) -> None:
         """A final response of our own; what went on to the other side is cancelled if it can be, with these
-        Reason values."""
+        Reason values; None: ours."""
         response = make_response(crossing.request, status, to_tag=self._token)
         if reason:
             if crossing.side is Side.ACCESS:  # the core is not told what the UE and we have agreed on
@@ -55,7 +55,7 @@ class Underway:
         if not crossing.sent:
             self.settle(crossing)
         elif crossing in self._crossings and crossing.request.method == "INVITE":
-            self._effects.append(Cancel(crossing, reasons))
+            self._effects.append(Cancel(crossing, (because(status),) if reasons is None else reasons))
         self._refused(crossing)
 
     def finish(self, crossing: Crossing, status: int) -> None:
@@ -73,3 +73,8 @@ class Underway:
         for crossing in self:
             if crossing.deadline is not None and crossing.deadline <= now:
                 self.refuse(crossing, 408, "the ringing limit")
+
+
+def because(status: int) -> str:
+    """A Reason value (RFC 3326 section 2): why we cancel or release (TS 24.229 clause 5.2.8.1)."""
+    return f"SIP;cause={status};text={quote(REASONS.get(status, ''))}"

@@ -184,6 +184,7 @@ def test_a_second_2xx_whose_early_dialog_is_over_is_hung_up_and_the_first_goes_o
     assert world.network.expect("ACK").to.tag == "fork2"
     bye = world.network.expect("BYE")
     assert bye.to.tag == "fork2"
+    assert bye.headers.get("Reason") == 'SIP;cause=200;text="OK"'
     world.network.reply(bye, 200)
     world.network.send(second)  # the ACK was lost
     assert world.network.expect("ACK").to.tag == "fork2"

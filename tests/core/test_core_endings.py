@@ -101,6 +101,7 @@ def test_cancel_that_crosses_the_200_is_acknowledged_and_hung_up(world, alice):
     assert bye.headers.get("To") == ok.headers.get("To")
     assert bye.headers.get("From") == there.headers.get("From")
     assert bye.call_id == there.call_id
+    assert bye.headers.get("Reason") == 'SIP;cause=487;text="Request Terminated"'
     world.network.send(ok)  # again: the ACK was lost
     assert world.network.expect("ACK").to.tag == "there"
     world.network.reply(bye, 200)
@@ -203,7 +204,9 @@ def test_the_ringing_limit_ends_a_call(worlds):
     assert alice.quiet()
     world.advance(2)
     alice.expect(408)
-    world.network.reply(world.network.expect("CANCEL"), 200)
+    cancel = world.network.expect("CANCEL")
+    assert cancel.headers.get("Reason") == 'SIP;cause=408;text="Request Timeout"'
+    world.network.reply(cancel, 200)
     world.network.reply(there, 487)
     assert clean(world)
 
@@ -360,11 +363,13 @@ def test_a_call_ended_from_the_middle_says_bye_to_both_in_each_others_name(world
     assert bye.cseq.number == far.cseq + 1
     assert bye.call_id == here.invite.call_id
     other = world.network.expect("BYE")
-    assert (other.uri == far.peer.dialog(far.invite, far.response) and False) or other.uri
+    assert other.uri == f"sip:there@{NETWORK}"
     assert (other.headers.get("From"), other.headers.get("To")) == (far.there, far.here)
     assert other.cseq.number == here.cseq + 1
     assert not world.plane.legs
+    assert world.status()["ended"] == {"503": 1}
     for peer, request in ((alice, bye), (world.network, other)):
+        assert request.headers.get("Reason") == 'SIP;cause=503;text="Service Unavailable"'
         peer.reply(request, 200)
     assert clean(world)
 

@@ -79,7 +79,8 @@ def test_replies_to_nothing_that_was_asked_are_ignored_and_nothing_waits_for_oth
 def test_an_offer_the_gateway_refuses_is_refused(world, alice, code, status):
     world.fail.append(code)
     alice.invite("sip:bob@home.example", sdp=OFFER)
-    alice.expect(status)
+    refusal = alice.expect(status)
+    assert ("Retry-After" in refusal.headers) is (status in (500, 503))
     assert world.network.quiet()
     assert clean(world)
 

@@ -17,7 +17,7 @@ NAMES = {
     *("Via", "From", "To", "Call-ID", "CSeq", "Contact", "Route", "Record-Route", "Path", "Max-Forwards"),
     *("Content-Type", "Content-Length", "Expires", "Require", "Reason", "Warning", "Security-Server"),
     *("P-Asserted-Identity", "P-Charging-Vector", "P-Visited-Network-ID", "P-Associated-URI"),
-    *("Service-Route", "P-Preferred-Identity", "Security-Client", "Retry-After"),
+    *("Service-Route", "P-Preferred-Identity", "Security-Client", "Retry-After", "Session-Expires"),
 }  # fmt: skip
 FOLDED = "\r\n Evil: 1\r\n\tEvil: 2"  # one value of several lines (RFC 3261 section 7.3.1)
 COPIED = ("From", "To", "Call-ID", "Contact", "Record-Route", "Route", "Reason", "P-Preferred-Identity")

@@ -1,0 +1,43 @@
+"""Session timers, as a proxy takes part in them (RFC 4028 section 8; TS 24.229 clauses 5.2.7.2 and 5.2.7.3).
+
+The proxy asks for one in each INVITE and UPDATE that does not yet. One of the two ends has to know what that
+is, and refreshes the session then. A session that is not refreshed is over, so that nothing is kept for ends
+that have died on hold.
+"""
+
+from __future__ import annotations
+
+from imsalg.sip.grammar import number
+from imsalg.sip.headers import Headers
+
+_FOREVER = 2**32 - 1  # seconds; the longest interval that can be written (RFC 4028 section 4)
+
+
+def ask(request: Headers, interval: int) -> None:
+    """Ask for a session interval, in seconds, where nobody has (section 8.1)."""
+    if "Session-Expires" not in request:
+        request.append("Session-Expires", str(max(interval, _seconds(request, "Min-SE") or 0)))
+
+
+def agree(request: Headers, response: Headers) -> float | None:
+    """In how many seconds a session is over unless it is refreshed, by a request as it left and the 2xx that
+    it got; None: never. Where the one who answered knows of no session timers but the other end does, that
+    end is made the one that refreshes (section 8.2)."""
+    asked = _seconds(request, "Session-Expires")
+    if asked is not None and "Session-Expires" not in response and _knows(request, "Supported"):
+        response.append("Session-Expires", f"{asked};refresher=uac")
+        if not _knows(response, "Require"):
+            response.append("Require", "timer")
+    interval = _seconds(response, "Session-Expires")
+    if not interval:
+        return None
+    return interval + min(32.0, interval / 3)  # an end hangs up as long before (section 10), and comes first
+
+
+def _seconds(headers: Headers, name: str) -> int | None:
+    """The delta-seconds of Session-Expires or Min-SE; None where it says none."""
+    return number((headers.get(name) or "").partition(";")[0].strip(), _FOREVER)
+
+
+def _knows(headers: Headers, name: str) -> bool:
+    return "timer" in (tag.lower() for tag in headers.values(name))

@@ -1,0 +1,43 @@
+"""A session between two SIPps that is refreshed once and then no more (RFC 4028)."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from tests.system.calls import audio, originate, registered, terminate
+from tests.system.sipp import requests, responses
+from tests.system.world import World
+
+HELD = audio("a=inactive")
+KEY = "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:" + "AQEB" * 10
+SECURED = audio(KEY, "a=inactive", proto="RTP/SAVP")  # what a UE answers to e2ae
+WAIT = 1.0  # seconds until the refresh
+EXPIRES = 2
+
+
+def test_a_call_on_hold_that_is_refreshed_no_more_is_ended_towards_both(world: World, tmp_path: Path) -> None:
+    ended = world.status()["ended"].get("408", 0)
+    with registered(world, tmp_path) as ue:
+        for calls, answer in ((originate, HELD), (terminate, SECURED)):
+            began = time.monotonic()
+            call = calls(
+                world,
+                tmp_path,
+                "timed_uac",
+                "timed_uas",
+                ue=ue,
+                offer=HELD,
+                answer=answer,
+                wait=round(WAIT * 1000),
+                expires=EXPIRES,
+            )
+            assert time.monotonic() - began > WAIT + EXPIRES
+            (invite,) = requests(call.callee, "INVITE", sent=False)
+            assert invite.headers.get("Session-Expires") == "1800"
+            (ok,) = responses(call.caller, 200, "INVITE", sent=False)
+            assert ok.headers.lines("Session-Expires") == [f"{EXPIRES};refresher=uac"]
+            for end in (call.caller, call.callee):
+                (bye,) = requests(end, "BYE", sent=False)
+                assert bye.headers.get("Reason") == 'SIP;cause=408;text="Request Timeout"'
+    assert world.status()["ended"]["408"] == ended + 2
