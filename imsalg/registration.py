@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from imsalg import mediasec, trust
 from imsalg.config import AccessConfig
@@ -18,6 +18,7 @@ from imsalg.errors import BadMessage, PeerError
 from imsalg.flowtoken import FlowTokens
 from imsalg.policy.treatment import Mechanism
 from imsalg.records import BindingRecord
+from imsalg.sip.grammar import number
 from imsalg.sip.hop import Flow
 from imsalg.sip.message import Request, Response
 from imsalg.sip.shares import Shares, source_of
@@ -25,9 +26,11 @@ from imsalg.sip.timers import Running, Timers
 from imsalg.sip.values import Address, NameAddr, Uri
 
 DEFAULT_EXPIRES = 3600  # seconds, where nobody says
+MAX_EXPIRES = 2**32 - 1  # RFC 3261 section 20.19
 MAX_CONTACTS = 8  # in one REGISTER
 
 Contact = tuple[str, str, str, int | None]  # scheme, user, host, port
+T = TypeVar("T")
 
 
 class Random(Protocol):
@@ -90,8 +93,8 @@ class Registering:
 
 @dataclass(slots=True)
 class Registrations:
-    """All bindings, by token, by the UE's flow, and by what a refresh is recognised by. shares: how many each
-    host may have. followers: called with the token of each that came, changed or went."""
+    """All bindings, by token, by user, by the UE's flow, and by what a refresh is recognised by. shares: how
+    many each host may have. followers: called with the token of each that came, changed or went."""
 
     limit: int
     min_expires: int
@@ -100,8 +103,9 @@ class Registrations:
     tokens: FlowTokens
     followers: list[Callable[[str], None]] = field(default_factory=list)
     _by_token: dict[str, Binding] = field(default_factory=dict)
-    _by_flow: dict[Flow, dict[str, Binding]] = field(default_factory=dict)
     _by_key: dict[tuple[str, str], Binding] = field(default_factory=dict)
+    _by_aor: dict[str, dict[str, Binding]] = field(default_factory=dict)
+    _by_flow: dict[Flow, dict[str, Binding]] = field(default_factory=dict)
     _by_contact: dict[str, dict[str, Binding]] = field(default_factory=dict)
     _timers: Timers[Binding] = field(default_factory=Timers)
 
@@ -155,11 +159,15 @@ class Registrations:
 
     def begin(self, request: Request, flow: Flow, access: AccessConfig, rng: Random) -> Registering:
         """A REGISTER has come. Raises PeerError with the status to refuse it with."""
+        if request.to.parsed_uri.scheme not in ("sip", "sips"):  # RFC 3261 section 10.2
+            raise PeerError("only who has a SIP URI can be registered", 400)
         aor = trust.same_user(request.to.uri)
         values = request.headers.values("Contact")
         if len(values) > MAX_CONTACTS:
             raise PeerError("too many contacts", 400)
         wildcard = values == ["*"]
+        if wildcard and number(request.headers.get("Expires") or "", MAX_EXPIRES) != 0:
+            raise PeerError("Contact: * without Expires: 0", 400)  # RFC 3261 section 10.2.2
         contacts = [] if wildcard else [NameAddr.parse(value) for value in values]
         for contact in contacts:
             _same_contact(contact.uri)  # a broken one is refused now
@@ -186,7 +194,7 @@ class Registrations:
         """The registrar's 200 says what holds now; None where nothing is left of the binding. Raises
         PeerError where there is no room for it."""
         if registering.wildcard:
-            for binding in [binding for binding in self if binding.aor == registering.aor]:
+            for binding in list(self._by_aor.get(registering.aor, {}).values()):
                 self.remove(binding)
             return None
         given: dict[Contact, int] = {}
@@ -258,11 +266,12 @@ class Registrations:
 
     def _add(self, binding: Binding) -> None:
         self._by_token[binding.token] = self._by_key[binding.key] = binding
+        _file(self._by_aor, binding.aor, binding)
         if not binding.lost:
-            self._by_flow.setdefault(binding.flow, {})[binding.token] = binding
+            _file(self._by_flow, binding.flow, binding)
         self.shares.take(source_of(binding.flow.remote.host))
         for uri in binding.contacts:
-            self._by_contact.setdefault(uri, {})[binding.token] = binding
+            _file(self._by_contact, uri, binding)
         binding.timer = self._timers.start(binding.expires, binding)
 
     def lose(self, flow: Flow) -> None:
@@ -300,16 +309,11 @@ class Registrations:
         self.changed(binding.token)
         self._by_key.pop(binding.key, None)
         self.shares.give_back(source_of(binding.flow.remote.host))
+        _unfile(self._by_aor, binding.aor, binding)
         for uri in binding.contacts:
-            claims = self._by_contact[uri]
-            del claims[binding.token]
-            if not claims:
-                del self._by_contact[uri]
+            _unfile(self._by_contact, uri, binding)
         if not binding.lost:
-            sharing = self._by_flow[binding.flow]
-            del sharing[binding.token]
-            if not sharing:
-                del self._by_flow[binding.flow]
+            _unfile(self._by_flow, binding.flow, binding)
         if binding.timer is not None:
             self._timers.cancel(binding.timer)
 
@@ -325,6 +329,17 @@ class Registrations:
         return gone
 
 
+def _file(index: dict[T, dict[str, Binding]], key: T, binding: Binding) -> None:
+    index.setdefault(key, {})[binding.token] = binding
+
+
+def _unfile(index: dict[T, dict[str, Binding]], key: T, binding: Binding) -> None:
+    others = index[key]
+    del others[binding.token]
+    if not others:
+        del index[key]
+
+
 def _is_at(flow: Flow, uri: Uri) -> bool:
     """Whether a UE is seen where its Contact URI says that it is."""
     return flow.remote == Address(uri.host, uri.port or flow.transport.default_port)
@@ -333,8 +348,8 @@ def _is_at(flow: Flow, uri: Uri) -> bool:
 def _expires(contact: NameAddr, message: Request | Response) -> int:
     """Seconds: the contact's own, else the message's (RFC 3261 section 10.2.1.1)."""
     for text in (contact.param("expires"), message.headers.get("Expires")):
-        if text is not None and text.isascii() and text.isdigit() and len(text) <= 10:
-            return int(text)
+        if text is not None and (seconds := number(text, MAX_EXPIRES)) is not None:
+            return seconds
     return DEFAULT_EXPIRES
 
 

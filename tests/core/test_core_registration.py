@@ -5,6 +5,7 @@ from msgspec.structs import replace
 
 from imsalg.config import LimitsConfig, Networks
 from imsalg.policy.treatment import Mechanism
+from imsalg.registration import Registrations
 from imsalg.sip.endpoint import Address, Flow, Transport
 from tests.sim.peer import Peer
 from tests.sim.sdp import session
@@ -163,11 +164,35 @@ def test_contact_star_takes_all_bindings_of_the_user_away(world):
     assert [each["aor"] for each in registrations(world)] == ["sip:bob@home.example"]
 
 
-def test_contact_star_with_an_expiry_takes_nothing_away(world):
+def test_contact_star_takes_nothing_away_without_an_expiry_of_zero(world):
+    """Nor is a registrar asked, who might see it otherwise."""
     alice = world.register(world.ue(10), "alice")
-    alice.register("alice", expires=600, contact="*")
-    world.network.reply(world.network.expect("REGISTER"), 400)
+    for expires in (600, None):
+        alice.register("alice", expires=expires, contact="*")
+        alice.expect(400)
+    assert world.network.quiet()
     assert len(registrations(world)) == 1
+
+
+def test_contact_star_costs_no_more_where_many_others_are_registered(world, monkeypatch):
+    alice = world.register(world.ue(10), "alice")
+    for number in range(5):
+        world.register(world.ue(20 + number), f"user{number}")
+    with monkeypatch.context() as patched:
+        patched.delattr(Registrations, "__iter__")  # nobody looks at all of them
+        alice.register("alice", expires=0, contact="*")
+        world.network.reply(world.network.expect("REGISTER"), 200)
+        assert alice.expect(200)
+    assert world.core.registrations.by_contact(alice.contact, ()) is None
+
+
+@pytest.mark.parametrize("to", ["<tel:+4930123456>", "<urn:service:sos>", "<mailto:alice@home.example>"])
+def test_only_a_sip_uri_is_registered(world, to):
+    """RFC 3261 section 10.2."""
+    alice = world.ue(10)
+    alice.request("REGISTER", "sip:home.example", ("To", to), ("Expires", "600"))
+    alice.expect(400)
+    assert world.network.quiet()
 
 
 def test_a_query_changes_nothing(world):

@@ -91,7 +91,7 @@ VECTORS = (
     Vector("insuf", "3.3.1", Dropped.MALFORMED, 400),  # an answer would say nothing of whose it is
     Vector("unkscm", "3.3.2", 416),
     Vector("novelsc", "3.3.3", 416),
-    Vector("unksm2", "3.3.4", PASSES),  # the registrar's business
+    Vector("unksm2", "3.3.4", 400),  # what a registrar would say, and we keep registrations as well
     Vector("bext01", "3.3.5", 420),
     Vector("invut", "3.3.6", PASSES),
     Vector("regaut01", "3.3.7", PASSES),
