@@ -20,5 +20,9 @@ class BadFrame(Exception):
     """Bytes on Iq that are no frame, too large a frame, or no message."""
 
 
+class StaleBuild(OSError):
+    """The packet loop that is there is not what its sources say; the text says what to do."""
+
+
 class UsageError(Exception):
     """Our own caller broke a precondition; nothing from the network can cause it."""

@@ -25,8 +25,11 @@ from agw.errors import UsageError
 from agw.flows import Difference, Leg, LegId, OpenError
 from agw.iq.messages import Address, Event, Key, StreamStatistics, Suite, Transport
 from agw.latch import Sockaddr
+from agw.native import check
 from agw.native._relay import ffi, lib
 from agw.sockets import Sockets, close_all, log_latched, open_all, send, sockaddr
+
+check(ffi.string(lib.relay_built_from()).decode() if hasattr(lib, "relay_built_from") else "")
 
 _NOTICES_AT_ONCE = 64  # then the event loop has its turn
 

@@ -26,7 +26,8 @@ log = logging.getLogger("agw")
 async def serve(config: GatewayConfig, ready: Callable[[], None] = lambda: None) -> None:
     """Runs until SIGTERM or SIGINT; ready() is called when controllers can connect.
 
-    Raises OSError or ssl.SSLError if it cannot listen.
+    Raises OSError or ssl.SSLError if it cannot listen, and StaleBuild, an OSError, if the native Plane is not
+    what its sources say.
     """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -50,7 +51,7 @@ async def serve(config: GatewayConfig, ready: Callable[[], None] = lambda: None)
 
 
 def _plane(config: GatewayConfig) -> Plane:
-    """The one that is configured; the native one is there only where a compiler was."""
+    """The one that is configured; the native one is there only where a compiler was. Raises StaleBuild."""
     if config.plane == "native":
         try:
             from agw.relay import NativePlane

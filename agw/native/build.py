@@ -6,14 +6,14 @@ Built with the project (setup.py); by hand, or after a change of the sources: `p
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 from cffi import FFI
 
-HERE = Path(__file__).resolve().parent
-SOURCES = ("relay.c", "queue.c", "srtp.c")
-FACE = ("srtp.h", "relay.h")
-HEADERS = (*FACE, "address.h", "queue.h")
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))  # setuptools runs this file by itself
+from agw.native import FACE, HEADERS, HERE, SOURCES, digest
+
 FLAGS = (
     *("-std=c11", "-O3", "-fvisibility=hidden", "-pthread"),
     *("-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Wno-sign-conversion", "-Wstrict-prototypes"),
@@ -21,12 +21,15 @@ FLAGS = (
 )
 
 # What cffi itself writes has unused parameters and the like.
-_PREAMBLE = """
+_PREAMBLE = f"""
 #pragma GCC diagnostic ignored "-Wunused-parameter"
 #pragma GCC diagnostic ignored "-Wshadow"
 #pragma GCC diagnostic ignored "-Wconversion"
 #pragma GCC diagnostic ignored "-Wmissing-field-initializers"
 #include "relay.h"
+
+/* For `agw.native.check`. */
+static const char *relay_built_from(void) {{ return "{digest()}"; }}
 """
 
 
@@ -37,7 +40,7 @@ def face() -> str:
 
 
 ffi = FFI()
-ffi.cdef(face())
+ffi.cdef(face() + "const char *relay_built_from(void);")
 ffi.set_source(
     "agw.native._relay",
     _PREAMBLE,

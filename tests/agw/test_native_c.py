@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from agw.native.build import FLAGS, HERE, SOURCES, ffi
+from agw.native import HERE, SOURCES
+from agw.native.build import FLAGS, ffi
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = Path(__file__).resolve().parent / "native"

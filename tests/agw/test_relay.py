@@ -5,23 +5,26 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import shutil
 import sys
 import time
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import uvloop
 from agw.native._relay import ffi, lib
 
+import agw.native
 import agw.relay
 from agw.config import GatewayConfig, Iq, Realm
-from agw.errors import UsageError
+from agw.errors import StaleBuild, UsageError
 from agw.flows import Difference, Leg, LegId
 from agw.pyrelay import PythonPlane
 from agw.relay import NativePlane
-from agw.server import _plane
+from agw.server import _plane, serve
 from tests.agw.plane_rig import SRTP, Peer, Rig, rtp
 
 CALLS = 12
@@ -189,3 +192,25 @@ def test_the_python_plane_stands_in_where_the_loop_is_not_built_and_the_log_says
     said = caplog.records[0].getMessage().split()
     assert said[:2] == ["plane", "native" if built else "python"]
     assert ("not built" in caplog.text) is not built
+
+
+@pytest.mark.parametrize("name", ["relay.c", "relay.h", "build.py"])
+def test_a_loop_that_is_not_what_its_sources_say_is_noticed_at_the_start_and_what_to_do_is_said(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each call would fail, with a 503."""
+    shutil.copytree(agw.native.HERE, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setattr(agw.native, "HERE", tmp_path)
+    monkeypatch.delitem(sys.modules, "agw.relay")
+    config = GatewayConfig(iq=Iq(listen=f"unix:{tmp_path}/iq.sock"), realms=(Realm(name="access"),))
+    with (tmp_path / name).open("a") as source:
+        source.write("\n")
+    with pytest.raises(StaleBuild, match=r"run python -m agw\.native\.build"):
+        asyncio.run(serve(config))
+
+
+def test_where_only_the_loop_is_installed_there_is_nothing_to_compare_it_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agw.native, "HERE", tmp_path)
+    agw.native.check("anything")
