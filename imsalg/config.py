@@ -36,6 +36,8 @@ Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-
 Count = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
 
+MAX_CALLS = 32_000  # and a tenth for emergencies; a greeting on Iq, one frame, names all of them
+
 
 class Networks:
     """A set of IP networks, asked with the numeric host of a peer: `"192.0.2.1" in networks`."""
@@ -252,12 +254,12 @@ class CallConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is refused beyond. connections: TCP, both directions together; connections_per_source: accepted
-    from one address; connection_idle: seconds of silence after which one is closed; handshake: seconds until
-    a new one must have brought something whole, and a message that was begun its end; write_buffer: octets a
-    slow peer may leave unread before its connection is closed."""
+    """What is refused beyond. calls: at most MAX_CALLS. connections: TCP, both directions together;
+    connections_per_source: accepted from one address; connection_idle: seconds of silence after which one is
+    closed; handshake: seconds until a new one must have brought something whole, and a message that was begun
+    its end; write_buffer: octets a slow peer may leave unread before its connection is closed."""
 
-    calls: Count = 1000
+    calls: Annotated[int, Meta(ge=1, le=MAX_CALLS)] = 1000
     registrations: Count = 10_000
     transactions: Count = 100_000
     connections: Count = 1000

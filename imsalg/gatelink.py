@@ -1,5 +1,9 @@
 """The core's end of Iq: which call asked what, and what holds when the gateway goes and comes back (trap
-P43)."""
+P43).
+
+The greeting is the audit: our Hello claims the contexts that calls still need, the gateway drops all others
+of ours, and tells of each that it does not have. So it does not matter how many there are.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from agw.iq.messages import Audited, AuditValue, ErrorCode, ErrorReply, Hello, Notice, Reply, Request
+from agw.iq.messages import ErrorCode, ErrorReply, Hello, Notice, Reply, Request
 from imsalg.call import Call
 from imsalg.crossing import Ask, Note
 
@@ -17,11 +21,11 @@ GIVEN_UP = 5.0  # seconds, at least, after which it will not come any more
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A request without a reply. call: None: our own audit. number: the call's, of the command."""
+    """A request without a reply. number: the call's, of the command."""
 
     since: float
-    call: Call | None = None
-    number: int = 0
+    call: Call
+    number: int
 
 
 class GatewayLink:
@@ -53,7 +57,6 @@ class GatewayLink:
         self._id = 0
         self._out: list[Request] = []
         self._asked: dict[int, _Asked] = {}  # by request id, the oldest first
-        self._under_audit: tuple[str, ...] = ()  # the contexts that our own audit has to show
 
     @property
     def outstanding(self) -> int:
@@ -85,7 +88,7 @@ class GatewayLink:
         self._out.append(Request(self._id, ask.context, ask.commands))
 
     def up(self, hello: Hello, now: float) -> None:
-        """Connected. A restarted gateway has nothing of ours; one that only was out of reach is audited."""
+        """Connected. A restarted gateway has nothing of ours; one that only was out of reach goes on."""
         self.hello, self._deadline = hello, None
         if missing := sorted(self._realms - set(hello.realms)):
             self._note(Note(logging.ERROR, f"the gateway has no realm {', '.join(missing)}"))
@@ -93,10 +96,6 @@ class GatewayLink:
             self.incarnation = hello.incarnation
             self._lost(self.claims(), "the gateway has restarted", now)
         else:
-            self._id += 1
-            self._asked[self._id] = _Asked(now)
-            self._under_audit = self.claims()
-            self._out.append(Request(self._id, "", (AuditValue(),)))
             for call in list(self._calls.values()):
                 call.reclaim(now)
                 self._carry_out(call)
@@ -113,9 +112,8 @@ class GatewayLink:
         self._out.clear()
         asked, self._asked = self._asked, {}
         for each in asked.values():
-            if each.call is not None:
-                each.call.gateway_lost("the gateway went away in the middle of a command", now)
-                self._carry_out(each.call)
+            each.call.gateway_lost("the gateway went away in the middle of a command", now)
+            self._carry_out(each.call)
 
     def message(self, message: Reply | ErrorReply | Notice, now: float) -> None:
         if isinstance(message, Notice):
@@ -124,36 +122,19 @@ class GatewayLink:
                 self._carry_out(call)
         elif message.id in self._asked:
             asked = self._asked.pop(message.id)
-            if asked.call is None:
-                self._audited(message, now)
-            else:
-                asked.call.replied(asked.number, message, now)
-                self._carry_out(asked.call)
+            asked.call.replied(asked.number, message, now)
+            self._carry_out(asked.call)
 
     def expire(self, now: float) -> None:
         if self._deadline is not None and self._deadline <= now:
             self._deadline = None
             self._lost(self.claims(), "the gateway is gone", now)
         while self._asked and self._oldest.since + self._patience <= now:
-            asked = self._asked.pop(next(iter(self._asked)))
-            if asked.call is None:
-                self._note(Note(logging.WARNING, "the gateway did not answer the audit"))
+            del self._asked[next(iter(self._asked))]
 
     def timeout(self) -> float | None:
         late = self._oldest.since + self._patience if self._asked else None
         return min((time for time in (self._deadline, late) if time is not None), default=None)
-
-    def _audited(self, message: Reply | ErrorReply, now: float) -> None:
-        if isinstance(message, ErrorReply):
-            for token in self._under_audit:
-                if (call := self._calls.get(token)) is not None:
-                    call.end("the gateway cannot be audited", 503, now)
-                    self._carry_out(call)
-            return
-        audits = (result for result in message.results if isinstance(result, Audited))
-        there = {context.context for audited in audits for context in audited.contexts}
-        missing = [token for token in self._under_audit if token not in there]
-        self._lost(missing, "the gateway has lost the context", now)
 
     def _lost(self, tokens: Iterable[str], reason: str, now: float) -> None:
         for token in tokens:

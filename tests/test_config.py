@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from imsalg.config import ConfigError, Networks, load_proxy, parse_proxy
+from agw.iq.messages import VERSION, Hello
+from agw.iq.wire import encode
+from imsalg.config import MAX_CALLS, ConfigError, Networks, load_proxy, parse_proxy
 from imsalg.policy.decide import Access, Rules
 from imsalg.policy.treatment import Mechanism
 from imsalg.sip.endpoint import Transport
@@ -148,3 +150,8 @@ def test_transports_that_cannot_be_served_are_refused(right: str, wrong: str, er
     with pytest.raises(ConfigError) as refused:
         parse_proxy(TLS.replace(right, wrong))
     assert error in str(refused.value)
+
+
+def test_the_greeting_on_iq_can_name_all_the_calls_there_may_be():
+    claims = (bytes(12).hex(),) * (MAX_CALLS + MAX_CALLS // 10)
+    encode(Hello(VERSION, "p" * 64, "1" * 16, claims=claims))
