@@ -203,7 +203,7 @@ class Core:
         return self._sources.is_ignored(flow, now)
 
     def is_full(self, now: float) -> bool:
-        return len(self.calls) >= self._config.limits.calls or self._gateway.is_behind(now)
+        return len(self.calls) >= self._config.limits.calls or self._gateway.is_full(now)
 
     def is_open(self, key: Key) -> bool:
         return self.endpoint.is_open(key)

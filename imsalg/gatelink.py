@@ -17,6 +17,7 @@ from imsalg.crossing import Ask, Note
 
 LATE = 0.25  # seconds after which an answer is overdue
 GIVEN_UP = 5.0  # seconds, at least, after which it will not come any more
+FULL = 1.0  # seconds in which a gateway that had no ports is asked for no further call
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +58,17 @@ class GatewayLink:
         self._id = 0
         self._out: list[Request] = []
         self._asked: dict[int, _Asked] = {}  # by request id, the oldest first
+        self._full_until = 0.0
 
     @property
     def outstanding(self) -> int:
         """Requests without a reply."""
         return len(self._asked)
 
-    def is_behind(self, now: float) -> bool:
-        """Whether it has more to do than it can: an answer is overdue, and not given up yet."""
-        return bool(self._asked) and now - self._oldest.since > LATE
+    def is_full(self, now: float) -> bool:
+        """Whether a further call is too much for it: an answer is overdue and not given up yet, or it has
+        just had no ports."""
+        return now < self._full_until or (bool(self._asked) and now - self._oldest.since > LATE)
 
     @property
     def _oldest(self) -> _Asked:
@@ -121,6 +124,8 @@ class GatewayLink:
                 call.notice(message, now)
                 self._carry_out(call)
         elif message.id in self._asked:
+            if isinstance(message, ErrorReply) and message.code is ErrorCode.NO_PORTS:
+                self._full_until = now + FULL
             asked = self._asked.pop(message.id)
             asked.call.replied(asked.number, message, now)
             self._carry_out(asked.call)

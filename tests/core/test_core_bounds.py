@@ -3,7 +3,10 @@
 import pytest
 from msgspec.structs import replace
 
+from agw.config import GatewayConfig as AgwConfig
+from agw.config import Realm
 from imsalg.config import AccessConfig, CoreConfig, LimitsConfig, Networks, SourcesConfig
+from imsalg.gatelink import FULL
 from imsalg.intake import Standing
 from imsalg.sip.endpoint import Flow, Transport
 from imsalg.sip.glance import Kind
@@ -92,6 +95,27 @@ def test_there_is_no_room_for_a_call_at_the_limit_or_while_the_gateway_is_behind
     assert world.core.is_full(world.now)
     world.answer_gateway()
     assert not world.core.is_full(world.now)
+
+
+def test_a_gateway_without_ports_is_an_overload_for_a_moment(worlds):
+    agw = AgwConfig(
+        realms=(
+            Realm(name="access", addresses=("192.0.2.2",), ports=(30000, 30001), rest=0.0),
+            Realm(name="core", addresses=("198.51.100.2",), ports=(40000, 40001), rest=0.0),
+        )
+    )
+    world = worlds(agw=agw)
+    alice = world.register(world.ue(10), "alice")
+    here, far = world.originate(alice)
+    assert not world.core.is_full(world.now)
+    alice.invite("sip:bob@home.example", sdp=OFFER)
+    assert alice.expect(503).headers.get("Retry-After")
+    assert world.core.is_full(world.now)
+    here.hang_up(far)
+    world.advance(FULL)
+    assert not world.core.is_full(world.now)
+    here, far = world.originate(alice)
+    here.hang_up(far)
 
 
 # -- what one may hold
