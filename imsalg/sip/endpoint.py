@@ -48,7 +48,7 @@ from imsalg.sip.hop import (
     stamp_source,
 )
 from imsalg.sip.message import BadRequest, Request, Response, make_response, parse_message
-from imsalg.sip.shares import Shares, Source
+from imsalg.sip.shares import Shares, Source, is_stranger
 from imsalg.sip.timers import Timers
 from imsalg.sip.transaction import (
     CLIENT_INVITE,
@@ -86,6 +86,7 @@ MAX_UDP_REQUEST = 1300  # bytes; a longer request goes over TCP (RFC 3261 sectio
 UDP_INSTEAD = 60.0  # seconds in which a peer whose TCP failed is sent long requests over UDP at once
 MAX_MOVED = 1024  # peers remembered for that
 RETRY_AFTER = 5  # seconds, in the 503 over the limit of transactions
+STRANGERS = 4  # one server transaction in so many may be of strangers, however many these are
 
 
 class Random(Protocol):
@@ -120,6 +121,8 @@ class Endpoint:
         self._source_of = source_of
         self._is_peer = is_peer
         self._shares = Shares(max_of_source)
+        self._strangers = 0
+        self._for_strangers = max(1, max_transactions // STRANGERS)
         self._secret = rng.randbytes(16)
         self._clients: dict[tuple[str, str], ClientTransaction] = {}
         self._servers: dict[Key, ServerTransaction] = {}
@@ -283,7 +286,10 @@ class Endpoint:
         elif len(self._servers) + len(self._clients) >= self._max_transactions:
             self.drops["too-many-transactions"] += 1
             self._answer(request, flow, 503, ("Retry-After", str(RETRY_AFTER)))
-        elif (source := self._source_of(flow)) is not None and self._shares.full(source):
+        elif is_stranger(source := self._source_of(flow)) and self._strangers >= self._for_strangers:
+            self.drops["too-many-transactions-of-strangers"] += 1
+            self._answer(request, flow, 503, ("Retry-After", str(RETRY_AFTER)))
+        elif source is not None and self._shares.full(source):
             self.drops["too-many-transactions-of-source"] += 1
             self._answer(request, flow, 503, ("Retry-After", str(RETRY_AFTER)))
         else:
@@ -292,6 +298,7 @@ class Endpoint:
             self._servers[key] = tx
             if source is not None:
                 self._shares.take(source)
+            self._strangers += is_stranger(source)
             self._open(tx)
             self._events.append(RequestReceived(tx, request, flow))
             self._keep_timers(tx, now)
@@ -409,6 +416,7 @@ class Endpoint:
             del self._servers[tx.key]
             if tx.source is not None:
                 self._shares.give_back(tx.source)
+            self._strangers -= is_stranger(tx.source)
         self._forget_flow(tx)
         self._counts[tx.machine.name] -= 1
 

@@ -8,12 +8,18 @@ from functools import lru_cache
 from ipaddress import IPv6Network
 
 Source = Hashable
+"""A registered UE's flow; of everybody else the host, as text."""
 
 
 @lru_cache(maxsize=4096)
 def source_of(host: str) -> str:
     """The source that a numeric host belongs to: itself, or its /64, which is what a subscriber is given."""
     return str(IPv6Network((host.partition("%")[0], 64), strict=False)) if ":" in host else host
+
+
+def is_stranger(source: Source | None) -> bool:
+    """Whether it is known by its host alone. None: nobody's share."""
+    return isinstance(source, str)
 
 
 class Shares:

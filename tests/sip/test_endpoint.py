@@ -578,6 +578,26 @@ def test_tcp_responses_go_back_on_their_connection_and_to_sent_by_when_it_is_gon
 # Hostile and broken input.
 
 
+def test_strangers_together_leave_most_transactions_to_others() -> None:
+    """A network of them has more than one host, and an IPv6 one has a /64 for each request."""
+    ours = endpoint(max_transactions=8, source_of=lambda flow: flow if flow == TCP else flow.remote.host)
+    hosts = (f"203.0.113.{number}" for number in range(10))
+    for number, host in enumerate(hosts):
+        flow = Flow(Transport.UDP, US, Address(host, 5060))
+        ours.receive(incoming("OPTIONS", via=f"SIP/2.0/UDP {host};branch=z9hG4bK{number}"), flow, 0.0)
+    assert len(events(ours)) == 2
+    assert statuses(ours) == [503] * 8
+    assert ours.drops["too-many-transactions-of-strangers"] == 8
+    for number in range(6):
+        via = f"SIP/2.0/TCP 198.51.100.7:5070;branch=z9hG4bKk{number}"
+        ours.receive(incoming("OPTIONS", via=via), TCP, 1.0)
+    assert len(events(ours)) == 6
+    ours.expire(100.0)
+    assert ours.counts() == IDLE
+    ours.receive(incoming("OPTIONS"), UDP, 101.0)
+    assert len(events(ours)) == 1
+
+
 def test_over_the_limit_new_requests_get_503_without_state() -> None:
     ours = endpoint(max_transactions=1)
     tx = served(ours, incoming())
