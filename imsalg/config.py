@@ -254,7 +254,8 @@ class CallConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is refused beyond. calls: at most MAX_CALLS. connections: TCP, both directions together;
+    """What is refused beyond. calls: at most MAX_CALLS. transactions: a quarter of them for strangers.
+    connections: TCP, both directions together, a tenth of them for the core side only;
     connections_per_source: accepted from one address; connection_idle: seconds of silence after which one is
     closed; handshake: seconds until a new one must have brought something whole, and a message that was begun
     its end; write_buffer: octets a slow peer may leave unread before its connection is closed."""

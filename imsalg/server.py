@@ -209,7 +209,7 @@ def _listeners(config: ProxyConfig) -> list[Listener]:
         Listener(access.listen, access.transports, files(access), access.path) for access in config.access
     ]
     core = config.core
-    return [*listeners, Listener(core.listen, core.transports, files(core), opens_tls=True)]
+    return [*listeners, Listener(core.listen, core.transports, files(core), opens_tls=True, reserve=True)]
 
 
 async def serve(config: ProxyConfig) -> None:

@@ -24,10 +24,10 @@ LINGER = 5.0  # seconds in which what was sent last may still leave
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """connections: accepted and opened together. per_source: accepted from one address. idle: seconds of
-    silence in both directions after which one is closed. first: seconds in which one that was accepted brings
-    something whole, and a message that was begun its end. write_buffer: octets that may wait for a slow peer,
-    or for a connection that is being opened."""
+    """connections: accepted and opened together, a tenth of them kept for listeners with a `reserve`.
+    per_source: accepted from one address. idle: seconds of silence in both directions after which one is
+    closed. first: seconds in which one that was accepted brings something whole, and a message that was begun
+    its end. write_buffer: octets that may wait for a slow peer, or for a connection that is being opened."""
 
     connections: int = 1000
     per_source: int = 1000

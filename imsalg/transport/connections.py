@@ -92,7 +92,7 @@ class Connections:
                 self._on_failed(flow, f"no {flow.transport} connection is there, and none is opened")
                 self._on_closed(flow)
                 return
-            if len(self) >= self.limits.connections:
+            if self._is_full(flow.local):
                 self._drops["tcp_connections_full"] += 1
                 self._on_failed(flow, "too many connections")
                 return
@@ -120,6 +120,11 @@ class Connections:
             await asyncio.sleep(0.01)
         for connection in list(self._connections):
             connection.abort()
+
+    def _is_full(self, local: Address) -> bool:
+        """Who floods one address with connections, or has us open them, shall not cut off the others."""
+        kept = 0 if self._listeners[local].reserve else self.limits.connections // 10
+        return len(self) >= self.limits.connections - kept
 
     async def _open(self, flow: Flow, opening: _Opening) -> None:
         error = ""
@@ -181,7 +186,7 @@ class Connections:
     def made(self, connection: Connection) -> bool:
         """One that we opened is counted among the openings already, and is in the table when it is ready."""
         if connection.accepted:
-            if len(self) >= self.limits.connections:
+            if self._is_full(connection.flow.local):
                 self._drops["tcp_connections_full"] += 1
                 return False
             source = source_of(connection.flow.remote.host)

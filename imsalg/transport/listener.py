@@ -14,6 +14,7 @@ class Listener:
     """transports: UDP, and one of those on TCP, at most. tls: for TLS and WSS. path: of WS and WSS.
 
     opens_tls: TLS connections may be opened from here; elsewhere peers are reached over their own only.
+    reserve: a tenth of all connections is for addresses with one only.
     """
 
     address: Address
@@ -21,6 +22,7 @@ class Listener:
     tls: TlsFiles | None = None
     path: str = "/"
     opens_tls: bool = False
+    reserve: bool = False
 
     @property
     def stream(self) -> Transport | None:

@@ -9,7 +9,7 @@ import logging
 import random
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any
 
 import pytest
@@ -84,12 +84,13 @@ class Site:
         host: str = "127.0.0.1",
         limits: ConnectionLimits | None = None,
         judge: Judge | None = None,
+        also: Sequence[Listener] = (),
         **served: Any,
     ) -> None:
         self.machine = Echo()
         self.address = Address(host, next(ports))
-        listener = Listener(self.address, **served)
-        self.shell = Shell(self.machine, [listener], limits=limits, judge=judge)
+        listeners = [Listener(self.address, **served), *also]
+        self.shell = Shell(self.machine, listeners, limits=limits, judge=judge)
 
     async def __aenter__(self) -> Site:
         await self.shell.start()
@@ -457,6 +458,24 @@ async def test_who_is_not_heard_is_not_read_and_does_not_come_again() -> None:
         assert site.shell.drops["tcp_source_ignored"] == 1
         assert site.shell.drops["tcp_connections_too_fast"] == 1
         assert not site.machine.requests
+
+
+@looped
+async def test_who_floods_one_address_with_connections_does_not_cut_off_another() -> None:
+    core = Address("127.0.0.1", next(ports))
+    limits = ConnectionLimits(connections=10)
+    async with (
+        Site(limits=limits, also=[Listener(core, reserve=True)]) as site,
+        Site() as other,
+        contextlib.AsyncExitStack() as phones,
+    ):
+        for _ in range(12):
+            await phones.enter_async_context(connected(site.address))
+        await until(lambda: site.shell.drops["tcp_connections_full"] == 3)
+        assert site.shell.connections == 9
+        site.request(Flow(Transport.TCP, core, other.address))
+        await until(lambda: site.machine.responses)
+        assert site.shell.connections == 10
 
 
 @looped
