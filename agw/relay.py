@@ -75,18 +75,21 @@ class NativePlane:
         prepared = [(leg, _prepare(leg, self._legs.get(leg.id))) for leg in difference.wanted]
         opened = open_all(difference.wanted, self._has_sockets)
         new = {leg.id: self._new(leg.id) for leg in difference.wanted if leg.id not in self._legs}
-        after = {**self._legs, **new}
-        for id in difference.removed:
-            after.pop(id, None)
-        legs = {id: standing.leg for id, standing in self._legs.items() if id in after}
-        legs |= {leg.id: leg for leg in difference.wanted}
+        wanted = {leg.id: leg for leg in difference.wanted}
+
+        def peer_of(leg: Leg) -> Any:
+            """Its handle, if the two are each other's."""
+            if leg.peer is None or leg.peer in difference.removed:
+                return ffi.NULL
+            standing = new.get(leg.peer) or self._legs.get(leg.peer)
+            if standing is None or (wanted.get(leg.peer) or standing.leg).peer != leg.id:
+                return ffi.NULL
+            return standing.handle
 
         changes = [{"leg": self._legs[id].handle, "removed": True} for id in difference.removed]
         for leg, means in prepared:
-            peer = legs.get(leg.peer) if leg.peer else None
-            connected = peer is not None and peer.peer == leg.id
-            handle = after[peer.id].handle if connected and peer else ffi.NULL
-            changes.append(_change(leg, means, after[leg.id].handle, handle, opened.get(leg.id)))
+            handle = (new.get(leg.id) or self._legs[leg.id]).handle
+            changes.append(_change(leg, means, handle, peer_of(leg), opened.get(leg.id)))
         failed = lib.relay_apply(self._relay, ffi.new("struct relay_change[]", changes), len(changes))
         if failed >= 0:
             text = os.strerror(ffi.errno)

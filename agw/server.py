@@ -7,6 +7,7 @@ what, who, on which context, and what of it; never a key.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import random
 import secrets
@@ -19,6 +20,8 @@ from agw.gateway import Gateway
 from agw.iq.messages import AuditValue, Command, ErrorReply, Event, Hello, ReleaseTermination, Reply, Request
 from agw.iq.server import Server
 from agw.pyrelay import PythonPlane
+
+OBJECTS = 50_000  # that came and stayed until young garbage is looked for, of which there is next to none
 
 log = logging.getLogger("agw")
 
@@ -40,6 +43,8 @@ async def serve(config: GatewayConfig, ready: Callable[[], None] = lambda: None)
     try:
         await process.server.start(config.iq.listen, config.iq.certificates)
         _line("listen", config.name, config.iq.listen, "realms " + ", ".join(r.name for r in config.realms))
+        gc.freeze()
+        gc.set_threshold(OBJECTS)
         ready()
         await stop.wait()
         _line("end", config.name)
@@ -93,6 +98,8 @@ class _Process:
     def _request(self, controller: str, request: Request) -> Reply | ErrorReply:
         answer = self._gateway.execute(controller, request, self._loop.time())
         self._drain()
+        if not log.isEnabledFor(logging.INFO):
+            return answer
         said = ", ".join(_brief(command) for command in request.commands)
         if isinstance(answer, ErrorReply):
             _line("refused", controller, request.context, f"{said}: {answer.code.value}: {answer.text}")
