@@ -83,19 +83,27 @@ class Connection(asyncio.Protocol, Generic[Received]):
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._ended = False
+        self._unsent = False  # something waits for the end of this round of the loop
         self._link: Link[Received]  # from connection_made on
         self.peer: Hello | None = None  # once it has greeted
 
     def send(self, message: FromController | FromGateway) -> None:
-        """Sends, or does nothing when the connection has ended. Raises UsageError as `encode`."""
+        """Sends, or does nothing when the connection has ended. Raises UsageError as `encode`.
+
+        What is sent in one round of the loop leaves together, so that it wakes the other side once.
+        """
         if not self._ended:
             self._link.send(message, self._loop.time())
-            self._flush()
+            if not self._unsent:
+                self._unsent = True
+                self._loop.call_soon(self._flush)
 
     def end(self, reason: str) -> None:
         """Close when what was sent has left; at once if that takes too long."""
         if self._ended:
             return
+        if self._unsent and self._transport is not None:
+            self._transport.write(self._link.to_send())
         self._ended = True
         if self._timer is not None:
             self._timer.cancel()
@@ -143,6 +151,9 @@ class Connection(asyncio.Protocol, Generic[Received]):
     # -- inside --
 
     def _flush(self) -> None:
+        self._unsent = False
+        if self._ended:
+            return
         assert self._transport is not None
         self._transport.write(self._link.to_send())
         if self._transport.get_write_buffer_size() > MAX_UNSENT:
