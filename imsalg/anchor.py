@@ -33,6 +33,8 @@ from agw.iq.messages import (
 class Side(Enum):
     """The two sides of the proxy: the UE's (Gm) and the home network's (Mw)."""
 
+    __hash__ = object.__hash__  # a key wherever there are two of something; Enum's own is a Python function
+
     ACCESS = "access"
     CORE = "core"
 

@@ -124,7 +124,7 @@ class Section:
         self._set("a", _attribute(name, value), lambda line: line.name == name.lower())
 
     def remove_attributes(self, *names: str) -> None:
-        gone = {name.lower() for name in names}
+        gone = _lower(names)
         self.lines[:] = [line for line in self.lines if not line.name or line.name not in gone]
 
     def remove_attributes_where(self, gone: Callable[[str, str], bool]) -> None:
@@ -337,6 +337,11 @@ def _media(value: str) -> re.Match[str]:
     if not match["formats"].strip(" \t") and int(match["port"]):
         raise BadSdp("an m= line without a format", 400)
     return match
+
+
+@lru_cache(maxsize=64)
+def _lower(names: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(name.lower() for name in names)
 
 
 def _lines(data: bytes) -> list[Line]:

@@ -91,8 +91,9 @@ def format_params(params: Params) -> str:
 def find_param(params: Params, name: str) -> str | None:
     """The value of the first parameter of that name (any case), "" for a flag, None if there is none."""
     name = name.lower()
+    length = len(name)
     for key, value in params:
-        if key.lower() == name:
+        if len(key) == length and key.lower() == name:
             return value or ""
     return None
 

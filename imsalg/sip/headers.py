@@ -7,7 +7,6 @@ What is changed is written anew; every other line keeps its bytes: case, compact
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
@@ -122,10 +121,13 @@ class Headers:
         keys = _keys(names)
         self._lines = [line for line in self._lines if line[0] not in keys]
 
-    def repeated(self, names: Iterable[str]) -> str | None:
+    def repeated(self, *names: str) -> str | None:
         """The first of `names` that has more than one line."""
-        counts = Counter([key for key, _ in self._lines])
-        return next((name for name in names if counts[_key(name)] > 1), None)
+        keys = _keys(names)
+        found = [key for key, _ in self._lines if key in keys]
+        if len(found) == len(set(found)):
+            return None
+        return next(name for name in names if found.count(_key(name)) > 1)
 
     def keep_first(self, names: Iterable[str]) -> None:
         """Takes away every line of these names but the first of each."""

@@ -180,5 +180,5 @@ def _plain(host: str) -> str:
     return host.lower().rstrip(".")
 
 
-def _shuffled(records: Sequence[T], rng: Random) -> list[T]:
-    return sorted(records, key=lambda _: rng.getrandbits(32))
+def _shuffled(records: Sequence[T], rng: Random) -> Sequence[T]:
+    return records if len(records) < 2 else sorted(records, key=lambda _: rng.getrandbits(32))

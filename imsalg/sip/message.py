@@ -218,7 +218,7 @@ def check(message: Request | Response) -> None:
         _ = message.from_, message.to, message.call_id
     except BadMessage as error:
         raise refusal(message, error.reason) from None
-    if (name := message.headers.repeated(_SINGLE)) is not None:
+    if (name := message.headers.repeated(*_SINGLE)) is not None:
         raise refusal(message, f"more than one {name}")
     if via.version != "2.0":
         raise refusal(message, "a Via of another SIP version")
