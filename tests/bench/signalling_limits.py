@@ -1,9 +1,9 @@
 """How far signalling goes: CPU by transport, the knee, and memory.
 
 Run as `python tests/bench/signalling_limits.py [--what costs,knee,memory] [--load call,registration]
-[--transports UDP,TCP,TLS,WSS] [--json]`. The rig is that of `signalling.py`, which says what a number means.
-imsalg and Kamailio with rtpengine do the same, except that imsalg remembers registrations and Kamailio only
-passes them on.
+[--transports UDP,TCP,TLS,WSS] [--systems imsalg,kamailio] [--json]`. The rig is that of `signalling.py`,
+which says what a number means. imsalg and Kamailio with rtpengine do the same, except that imsalg remembers
+registrations and Kamailio only passes them on.
 
 transports: the caller's; the core side is UDP. SIPp of Debian has neither TLS nor WebSocket: a bridge
     (peers/bridge.py) is between it and the system. Its CPU is not counted, but it runs on the same cores.
@@ -41,7 +41,7 @@ SLACK = 1.5  # seconds that a load of any rate takes besides
 
 
 def costs(options: argparse.Namespace, what: str, transport: str) -> Iterator[Row]:
-    for system in SYSTEMS:
+    for system in options.systems:
         say(f"{system}, {what}s over {transport}, {options.rate}/s")
         with place_at(options, transport) as place:
             trial = measure(
@@ -61,11 +61,11 @@ def costs(options: argparse.Namespace, what: str, transport: str) -> Iterator[Ro
 
 
 def knee(options: argparse.Namespace, what: str, transport: str) -> Iterator[Row]:
-    for system, start in SYSTEMS.items():
+    for system in options.systems:
         rate, holds = options.first, 0
         while rate <= options.last:
             say(f"{system}, {what}s over {transport}, {rate}/s")
-            with place_at(options, transport) as place, start(place):
+            with place_at(options, transport) as place, SYSTEMS[system](place):
                 count = round(rate * options.seconds)
                 begin = time.monotonic()
                 failed, again = load(place, rate, count, LOADS[what])
@@ -152,6 +152,7 @@ def main() -> None:
     parser.add_argument("--what", default="costs,knee,memory", help="several with commas")
     parser.add_argument("--load", default="call,registration", help="several with commas")
     parser.add_argument("--transports", default="UDP,TCP,TLS,WSS", help="the caller's, several with commas")
+    parser.add_argument("--systems", default=",".join(SYSTEMS), help="several with commas")
     parser.add_argument("--rate", type=int, default=200, help="per second, where it does not rise")
     parser.add_argument("--seconds", type=float, default=8.0, help="how long calls are begun")
     parser.add_argument("--first", type=int, default=200, help="per second, for the knee")
@@ -168,10 +169,12 @@ def main() -> None:
         ("what", ("costs", "knee", "memory")),
         ("load", tuple(LOADS)),
         ("transports", ("UDP", "TCP", "TLS", "WSS")),
+        ("systems", tuple(SYSTEMS)),
     ):
         chosen[name] = getattr(options, name).split(",")
         if unknown := set(chosen[name]) - set(known):
             parser.error(f"--{name}: {', '.join(sorted(unknown))} is none of {', '.join(known)}")
+    options.systems = chosen["systems"]
     try:
         described = head()
         results: dict[str, list[Row]] = {}
