@@ -65,6 +65,16 @@ class Realm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ValueError("rest: 0 to 3600 seconds")
 
 
+class Dtls(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """certificate_life: seconds after which another certificate is made for the terminations to come."""
+
+    certificate_life: float = 86400.0
+
+    def __post_init__(self) -> None:
+        if not 60.0 <= self.certificate_life <= 31536000.0:
+            raise ValueError("certificate_life: 60 to 31536000 seconds")
+
+
 class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """contexts: all controllers' together. srtp_failures: packets of one stream that may fail authentication
     in a minute before the controller is told."""
@@ -95,6 +105,7 @@ class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         name="realm",
         default=(Realm(name="access", ports=(30000, 34999)), Realm(name="core", ports=(35000, 39999))),
     )
+    dtls: Dtls = Dtls()
     limits: Limits = Limits()
 
     def __post_init__(self) -> None:

@@ -53,7 +53,7 @@ class Draft:
         self._realms = realms
         self._certificate = certificate
         self._owner = owner
-        self._name = name
+        self.name = name
         self._now = now
         self._drawn: set[PortPair] = set()
         self._spoilt: set[PortPair] = set()  # drawn, but somebody else's
@@ -63,7 +63,7 @@ class Draft:
         if len(commands) > MAX_COMMANDS:
             raise CommandError(ErrorCode.INVALID, f"more than {MAX_COMMANDS} commands")
         auditing = all(isinstance(command, AuditValue) for command in commands)
-        if not valid_name(self._name) and not (auditing and not self._name):
+        if not valid_name(self.name) and not (auditing and not self.name):
             raise CommandError(ErrorCode.INVALID, "no name for a context")
         for self.command, command in enumerate(commands):
             match command:
@@ -158,13 +158,15 @@ class Draft:
 
     def _set_streams(self, old: Termination, kept: Mapping[int, Stream], new: Sequence[Stream]) -> None:
         check_streams(new, ip6=old.ip6)
+        for stream in new:
+            _check_association(old.streams.get(stream.id), stream)
         streams = {**kept, **{stream.id: stream for stream in new}}
         ports = {id: old.ports[id] if id in old.ports else self._draw(old.realm, old.host) for id in streams}
         self._put(replace(old, streams=streams, ports=ports))
 
     def _put(self, termination: Termination) -> None:
         terminations = {**self._terminations(), termination.name: termination}
-        self.context = Context(self._name, self._owner, terminations)
+        self.context = Context(self.name, self._owner, terminations)
 
     def _draw(self, realm: str, host: str) -> int:
         port = self._realms[realm].reserve(host, self._now)
@@ -176,3 +178,13 @@ class Draft:
             self._realms[realm].unreserve(host, port)
         for realm, host, port in used:
             self._realms[realm].release(host, port, self._now)
+
+
+def _check_association(old: Stream | None, new: Stream) -> None:
+    """A role, once known, is an association's for life, and so are the fingerprints (RFC 8842, trap P01)."""
+    before, after = old.dtls if old else None, new.dtls
+    if before is None or after is None or before.role is None or before.association != after.association:
+        return
+    if (before.role, before.fingerprints) != (after.role, after.fingerprints):
+        text = f"stream {new.id}: another role or other fingerprints need another association"
+        raise CommandError(ErrorCode.INVALID, text)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from enum import Enum, auto
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
@@ -27,6 +28,31 @@ class LegId(NamedTuple):
     stream: int
 
 
+class SlowPath(Enum):
+    """Which packets of a leg are given to the gateway itself, by `Plane.packets`."""
+
+    NONE = auto()
+    CONTROL = auto()  # STUN and DTLS (RFC 7983 section 7); on a transparent leg they pass as all else does
+    ALL = auto()
+
+
+class Keys(NamedTuple):
+    """Of one direction each."""
+
+    local: Key | None = None
+    remote: tuple[Key, ...] = ()
+
+
+class Learnt(NamedTuple):
+    """What the peer of a leg has told by ICE and DTLS; pairs are for the RTP and the RTCP port.
+
+    remotes: where it is, in place of what was signalled. keys: those agreed by DTLS.
+    """
+
+    remotes: tuple[Address | None, Address | None] = (None, None)
+    keys: tuple[Keys, Keys] = (Keys(), Keys())
+
+
 @dataclass(frozen=True, slots=True)
 class Leg:
     """What one stream of one termination shall be on the wire: the fields of `messages.Stream`, resolved.
@@ -35,9 +61,10 @@ class Leg:
     taken on either port.
     remote, remote_rtcp: where RTP and RTCP are sent, None: nowhere yet. With rtcp_mux both are the same.
     peer: the leg that this one is connected with, and which names this one as its peer.
-    Two connected legs are both transparent (`Transport.UDP`) or neither is.
-    slow_path: STUN and DTLS packets (RFC 7983 section 7) are given to `Plane.packets`, else they are dropped;
-    on a transparent leg they pass as all else does. The streams there are, RTP and SDES, need neither.
+    transport: RTP, SRTP, UDP, or DTLS, which is UDP whose media are records of application data. Two
+    connected legs are both transparent (UDP, DTLS) or neither is.
+    rtcp_keys: where RTCP has others than RTP; None: they are the same.
+    slow_path: what is not given to the gateway and is not media or RTCP is dropped.
     """
 
     id: LegId
@@ -55,7 +82,8 @@ class Leg:
     source_filter: bool = False
     inactivity: float = 0.0
     peer: LegId | None = None
-    slow_path: bool = False
+    rtcp_keys: Keys | None = None
+    slow_path: SlowPath = SlowPath.NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +126,7 @@ class Plane(Protocol):
     leg's sockets broke.
     packets: called likewise, with (leg, channel, source, data), for each packet of the slow path that passes
     the leg's source filter. channel: 0 for the port of RTP, 1 for that of RTCP. What comes faster than it is
-    taken is dropped, and counted. Such packets move no address and are no media.
+    taken is dropped, and counted. Such packets move no address, and STUN and DTLS are no media.
     """
 
     events: Callable[[LegId, Event, str], None]
@@ -134,57 +162,78 @@ class Plane(Protocol):
         ...
 
 
-def legs(context: Context) -> list[Leg]:
-    """The legs that realise a context."""
+def legs(context: Context, learnt: Mapping[LegId, Learnt]) -> list[Leg]:
+    """The legs that realise a context. learnt: of those whose peers have told something."""
     return [
-        _leg(context, termination, stream)
+        _leg(
+            context,
+            termination,
+            stream,
+            learnt.get(LegId(context.name, termination.name, stream.id), Learnt()),
+        )
         for termination in context.terminations.values()
         for stream in termination.streams.values()
     ]
 
 
-def _leg(context: Context, termination: Termination, stream: Stream) -> Leg:
+def _leg(context: Context, termination: Termination, stream: Stream, learnt: Learnt) -> Leg:
     local = termination.local(stream.id)
-    peer = None
+    peer = other = None
     if (pair := context.connected(stream.id)) and termination.name in pair:
         peer = LegId(context.name, pair[pair[0] == termination.name], stream.id)
+        other = context.terminations[peer.termination].streams[stream.id]
+    srtp = stream.transport is Transport.DTLS_SRTP
+    keys, rtcp_keys = learnt.keys if srtp else (Keys(stream.local_key, stream.remote_keys), None)
+    remote, remote_rtcp = (found or told for found, told in zip(learnt.remotes, remotes(stream), strict=True))
     return Leg(
         id=LegId(context.name, termination.name, stream.id),
         local_rtp=local.rtp,
         local_rtcp=local.rtcp,
-        transport=stream.transport,
-        remote=stream.remote and _canonical(stream.remote),
-        remote_rtcp=_remote_rtcp(stream),
+        transport=Transport.SRTP if srtp else stream.transport,
+        remote=remote,
+        remote_rtcp=remote if stream.rtcp_mux else remote_rtcp,
         rtcp_mux=stream.rtcp_mux,
-        local_key=stream.local_key,
-        remote_keys=stream.remote_keys,
+        local_key=keys.local,
+        remote_keys=keys.remote,
         mode=stream.mode,
         latch=stream.latch,
-        latch_from=stream.latch_from and _canonical_host(stream.latch_from),
-        source_filter=stream.source_filter,
+        latch_from=stream.latch_from and canonical_host(stream.latch_from),
+        source_filter=stream.source_filter and stream.ice is None,
         inactivity=stream.inactivity,
         peer=peer,
+        rtcp_keys=None if stream.rtcp_mux else rtcp_keys,
+        slow_path=_slow_path(stream, other),
     )
 
 
-def _remote_rtcp(stream: Stream) -> Address | None:
-    """RFC 5761 section 5.1.1 with rtcp_mux, else RFC 3605, else the next port (RFC 3550 section 11)."""
+def _slow_path(stream: Stream, other: Stream | None) -> SlowPath:
+    """other: the stream that it is connected with. What DTLS carries goes through the gateway."""
+    if Transport.DTLS in (stream.transport, other and other.transport):
+        return SlowPath.ALL
+    return SlowPath.CONTROL if stream.dtls or stream.ice else SlowPath.NONE
+
+
+def remotes(stream: Stream) -> tuple[Address | None, Address | None]:
+    """Where RTP and RTCP are to be sent, as signalled: RFC 5761 section 5.1.1 with rtcp_mux, else RFC 3605,
+    else the next port (RFC 3550 section 11)."""
     if stream.remote is None:
-        return None
+        return None, None
+    remote = _canonical(stream.remote)
     if stream.rtcp_mux:
-        return _canonical(stream.remote)
+        return remote, remote
     if stream.remote_rtcp is not None:
-        return _canonical(stream.remote_rtcp)
-    if stream.remote.port == 65535:
-        return None  # there is no next port: this peer gets no RTCP
-    return _canonical(Address(stream.remote.host, stream.remote.port + 1))
+        return remote, _canonical(stream.remote_rtcp)
+    if remote.port == 65535:
+        return remote, None  # there is no next port: this peer gets no RTCP
+    return remote, Address(remote.host, remote.port + 1)
 
 
 def _canonical(address: Address) -> Address:
     """With the host as sockets print it, so that sources can be compared."""
-    return Address(_canonical_host(address.host), address.port)
+    return Address(canonical_host(address.host), address.port)
 
 
 @lru_cache(maxsize=1024)
-def _canonical_host(host: str) -> str:
+def canonical_host(host: str) -> str:
+    """As sockets print it."""
     return str(ipaddress.ip_address(host))

@@ -7,11 +7,16 @@ nothing but the drawing of ports has happened, so an error leaves nothing behind
 
 Commands say what shall be, so a repeated request changes nothing. A context belongs to the controller, by
 name, that first reserved in it; for others it does not exist, but for audit.
+
+A stream with ICE or DTLS has a `Peer`, which hears the slow path. What it learns (addresses, keys) changes
+the legs that the context wants, and the difference goes to the Plane as it does after a command.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from random import Random
 
 from agw.config import GatewayConfig
@@ -19,8 +24,9 @@ from agw.context import Context
 from agw.draft import Draft
 from agw.dtls import Certificate
 from agw.errors import CommandError
-from agw.flows import Difference, LegId, OpenError, Plane, difference, legs
+from agw.flows import Learnt, Leg, LegId, OpenError, Plane, difference, legs
 from agw.iq.messages import (
+    Address,
     Audited,
     AuditedContext,
     AuditValue,
@@ -39,7 +45,9 @@ from agw.iq.messages import (
     Result,
     StreamStatistics,
 )
+from agw.peer import Data, Packet, Peer, Told
 from agw.ports import Realm
+from agw.timers import Timers
 
 MAX_OPEN_ATTEMPTS = 8  # draws of ports for one request before it is refused
 
@@ -49,8 +57,9 @@ Counts = dict[LegId, StreamStatistics]
 class Gateway:
     """execute(owner, request, now) gives the answer; owner: the controller's name.
 
-    greeted(owner, claims, now), gone(owner, now): a controller came, went. event(...): what the Plane tells.
-    expire(now) at timeout(); next_notice() -> (controller, notice), to be drained after each of all these.
+    greeted(owner, claims, now), gone(owner, now): a controller came, went. event(...), packet(...): what the
+    Plane tells and hands up. expire(now) at timeout(); next_notice() -> (controller, notice), to be drained
+    after each of all these.
     """
 
     def __init__(self, config: GatewayConfig, plane: Plane, rng: Random) -> None:
@@ -61,12 +70,20 @@ class Gateway:
             realm.name: Realm(realm.name, realm.addresses, realm.ports, realm.rest, rng)
             for realm in config.realms
         }
+        self._secret = rng.randbytes(32)
         self._certificate = Certificate()
+        self._certificate_life = config.dtls.certificate_life
+        self._renew_at: float | None = None
         self._contexts: dict[str, Context] = {}
+        self._legs: dict[str, dict[LegId, Leg]] = {}  # of each context, as the Plane has them
+        self._peers: dict[LegId, Peer] = {}
+        self._learnt: dict[LegId, Learnt] = {}  # from them, as the legs have it
+        self._timers: Timers[LegId] = Timers()
         self._vanished: dict[str, float] = {}  # controller -> when its contexts are dropped
         self._notices: deque[tuple[str, Notice]] = deque()
 
     def execute(self, owner: str, request: Request, now: float) -> Reply | ErrorReply:
+        self._rotate(now)
         standing = self._contexts.get(request.context)
         draft = Draft(self._realms, self._certificate, standing, owner, request.context, now)
         try:
@@ -83,8 +100,9 @@ class Gateway:
         draft.commit()
         if draft.context is not None:
             self._contexts[request.context] = draft.context
+            self._signal(draft.context, now)
         elif draft.before is not None:
-            del self._contexts[request.context]
+            del self._contexts[request.context], self._legs[request.context]
         results = [self._result(command, request.context, counts, now) for command in request.commands]
         return Reply(request.id, tuple(results))
 
@@ -108,19 +126,34 @@ class Gateway:
             return
         if event is Event.CONTEXT_LOST:
             self._drop(context, now)
-            notice = Notice(context.name, event, detail=detail)
+            self._notices.append((context.owner, Notice(context.name, event, detail=detail)))
         else:
-            notice = Notice(context.name, event, leg.termination, leg.stream, detail)
-        self._notices.append((context.owner, notice))
+            self._tell(leg, event, detail)
 
-    def expire(self, now: float) -> None:
-        for owner in [owner for owner, at in self._vanished.items() if at <= now]:
+    def packet(self, leg: LegId, channel: int, source: Address, data: bytes, now: float) -> None:
+        """What the Plane hands up: for the leg's own peer, or a datagram for DTLS on the other side."""
+        if (peer := self._peers.get(leg)) is not None:
+            peer.receive(channel, source, data, now)
+            self._settle([leg])
+        elif channel == 0:  # no datagram protocol here has RTCP
+            self._pass_on(leg, data)
+
+    def expire(self, now: float) -> list[str]:
+        """Gives the controllers that have been away for too long; their contexts are dropped."""
+        due = [leg for leg in self._timers.due(now) if leg in self._peers]
+        for leg in due:
+            self._peers[leg].expire(now)
+        self._settle(due)
+        gone = [owner for owner, at in self._vanished.items() if at <= now]
+        for owner in gone:
             del self._vanished[owner]
             for context in [each for each in self._contexts.values() if each.owner == owner]:
                 self._drop(context, now)
+        return gone
 
     def timeout(self) -> float | None:
-        return min(self._vanished.values(), default=None)
+        times = [self._timers.timeout(), *self._vanished.values()]
+        return min((at for at in times if at is not None), default=None)
 
     def next_notice(self) -> tuple[str, Notice] | None:
         return self._notices.popleft() if self._notices else None
@@ -128,23 +161,99 @@ class Gateway:
     # -- inside --
 
     def _make_so(self, draft: Draft) -> Counts:
-        standing = {leg.id: leg for leg in legs(draft.before)} if draft.before else {}
+        standing = self._legs.get(draft.name, {}) if draft.before else {}
         for _ in range(MAX_OPEN_ATTEMPTS):
-            wanted = legs(draft.context) if draft.context else []
-            if not (change := difference(standing, wanted)):
-                return {}
             try:
-                return self._plane.apply(change)
+                return self._apply(draft.name, standing, draft.context)
             except OpenError as error:
                 why = error.text
                 draft.draw_again(error.legs)
         raise CommandError(ErrorCode.NO_PORTS, f"no port could be opened: {why}")
 
+    def _apply(self, name: str, standing: Mapping[LegId, Leg], context: Context | None) -> Counts:
+        """Raises OpenError; the Plane, and what is remembered of it, are then as they were."""
+        wanted = {leg.id: leg for leg in (legs(context, self._learnt) if context else ())}
+        if not (change := difference(standing, wanted.values())):
+            return {}
+        counts = self._plane.apply(change)
+        self._legs[name] = wanted
+        for leg in change.removed:
+            self._forget(leg)
+        return counts
+
     def _drop(self, context: Context, now: float) -> None:
-        self._plane.apply(Difference(removed=tuple(leg.id for leg in legs(context))))
+        self._apply(context.name, self._legs[context.name], None)
         for realm, host, port in context.ports():
             self._realms[realm].release(host, port, now)
-        del self._contexts[context.name]
+        del self._contexts[context.name], self._legs[context.name]
+
+    def _rotate(self, now: float) -> None:
+        """Make a new certificate when the last one is old; terminations keep theirs."""
+        if self._renew_at is not None and now >= self._renew_at:
+            self._certificate = Certificate()
+            self._renew_at = None
+        if self._renew_at is None:
+            self._renew_at = now + self._certificate_life
+
+    def _tell(self, leg: LegId, event: Event, detail: str) -> None:
+        notice = Notice(leg.context, event, leg.termination, leg.stream, detail)
+        self._notices.append((self._contexts[leg.context].owner, notice))
+
+    # -- peers --
+
+    def _signal(self, context: Context, now: float) -> None:
+        """Tell the peers of a context what it has become."""
+        signalled = []
+        for termination in context.terminations.values():
+            for stream in termination.streams.values():
+                leg = LegId(context.name, termination.name, stream.id)
+                if stream.dtls is None and stream.ice is None:
+                    self._forget(leg)
+                    continue
+                if leg not in self._peers:
+                    self._peers[leg] = Peer(termination.certificate, self._secret)
+                self._peers[leg].signal(stream, now)
+                signalled.append(leg)
+        self._settle(signalled)
+
+    def _forget(self, leg: LegId) -> None:
+        self._peers.pop(leg, None)
+        self._learnt.pop(leg, None)
+        self._timers.set(leg, None)
+
+    def _settle(self, peers: Iterable[LegId]) -> None:
+        """Bring what these peers have to say to where it belongs."""
+        changed: set[str] = set()
+        for leg in peers:
+            peer = self._peers[leg]
+            while (said := peer.next()) is not None:
+                match said:
+                    case Packet(channel, target, data):
+                        self._plane.send(leg, channel, target, data)
+                    case Told(event, detail):
+                        self._tell(leg, event, detail)
+                    case Data(data):
+                        self._pass_on(leg, data)
+            self._timers.set(leg, peer.timeout())
+            if peer.learnt != self._learnt.get(leg):
+                self._learnt[leg] = peer.learnt
+                changed.add(leg.context)
+        for name in changed:
+            with suppress(OpenError):  # its sockets broke, which the Plane is about to tell
+                self._apply(name, self._legs[name], self._contexts[name])
+
+    def _pass_on(self, leg: LegId, data: bytes) -> None:
+        """A datagram to the leg that this one is connected with, as their modes allow."""
+        standing = self._legs.get(leg.context, {})
+        here = standing.get(leg)
+        there = standing.get(here.peer) if here and here.peer else None
+        if here is None or there is None or not (here.mode.receives and there.mode.sends):
+            return
+        if there.id in self._peers:
+            self._peers[there.id].send(data)
+            self._settle([there.id])
+        elif there.remote is not None:
+            self._plane.send(there.id, 0, there.remote, data)
 
     def _result(self, command: Command, name: str, counts: Counts, now: float) -> Result:
         """All results tell of the state after the whole request. name: the context's."""
@@ -176,5 +285,5 @@ class Gateway:
             context.name,
             context.owner,
             {name: termination.locals() for name, termination in context.terminations.items()},
-            min(self._plane.idle(leg.id) for leg in legs(context)),
+            min(map(self._plane.idle, self._legs[context.name])),
         )

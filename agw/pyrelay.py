@@ -3,8 +3,8 @@
 The twin of the native Plane: slower, needs no compiler, and says what is right.
 
 Every packet that is read has one outcome. It is *forwarded*: counted as received on its leg and as sent on
-the peer leg; or it takes the *slow path*: it is STUN or DTLS, given to the gateway itself; or it is *dropped*
-on its leg, for a named cause. So over all legs sent equals received.
+the peer leg; or it takes the *slow path*: it is STUN or DTLS, or what DTLS carries, given to the gateway
+itself; or it is *dropped* on its leg, for a named cause. So over all legs sent equals received.
 
 The way of a packet, in `_Standing._relay`: what it is (first bytes and port), who sent it (source filter),
 [the slow path leaves here,] whether it is authentic (SRTP), what is learnt from it (address, media seen),
@@ -24,8 +24,8 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import NamedTuple
 
-from agw.flows import Difference, Leg, LegId
-from agw.iq.messages import Address, Event, StreamStatistics, Transport
+from agw.flows import Difference, Keys, Leg, LegId, SlowPath
+from agw.iq.messages import Address, Event, Key, StreamStatistics, Transport
 from agw.latch import Sockaddr, Whereabouts
 from agw.sockets import Sockets, log_latched, open_all, send, sockaddr
 from agw.srtp import MAX_PACKET, Failure, Protector, SrtpError, Unprotector
@@ -113,37 +113,50 @@ class _Means(NamedTuple):
     """What a leg needs and what can be wrong with it, made before anything is changed."""
 
     remotes: tuple[Sockaddr | None, Sockaddr | None]  # for RTP, for RTCP
-    protector: Protector | None
-    unprotector: Unprotector | None
+    protectors: tuple[Protector | None, Protector | None]  # one and the same where the keys are
+    unprotectors: tuple[Unprotector | None, Unprotector | None]
 
 
 def _prepare(leg: Leg, standing: _Standing | None) -> _Means:
-    protector = standing.protector if standing else None
-    unprotector = standing.unprotector if standing else None
-    if leg.transport is not Transport.SRTP or leg.local_key is None:
-        protector = None
-    elif protector is None or protector.key != leg.local_key:
-        protector = Protector(leg.local_key)
-    if leg.transport is not Transport.SRTP or not leg.remote_keys:
-        unprotector = None
-    elif unprotector is None:
-        unprotector = Unprotector(leg.remote_keys)
-    elif unprotector.keys != leg.remote_keys:
-        unprotector = unprotector.rekeyed(leg.remote_keys)
-    return _Means((sockaddr(leg.remote, leg), sockaddr(leg.remote_rtcp, leg)), protector, unprotector)
+    protectors = standing.protectors if standing else (None, None)
+    unprotectors = standing.unprotectors if standing else (None, None)
+    secured = leg.transport is Transport.SRTP
+    keys = Keys(leg.local_key, leg.remote_keys) if secured else Keys()
+    protector = _protector(keys.local, protectors[0])
+    unprotector = _unprotector(keys.remote, unprotectors[0])
+    rtcp_protector, rtcp_unprotector = protector, unprotector
+    if secured and leg.rtcp_keys is not None:
+        rtcp_protector = _protector(leg.rtcp_keys.local, protectors[1])
+        rtcp_unprotector = _unprotector(leg.rtcp_keys.remote, unprotectors[1])
+    remotes = sockaddr(leg.remote, leg), sockaddr(leg.remote_rtcp, leg)
+    return _Means(remotes, (protector, rtcp_protector), (unprotector, rtcp_unprotector))
+
+
+def _protector(key: Key | None, standing: Protector | None) -> Protector | None:
+    if key is None:
+        return None
+    return standing if standing is not None and standing.key == key else Protector(key)
+
+
+def _unprotector(keys: tuple[Key, ...], standing: Unprotector | None) -> Unprotector | None:
+    if not keys:
+        return None
+    if standing is None:
+        return Unprotector(keys)
+    return standing if standing.keys == keys else standing.rekeyed(keys)
 
 
 class _Standing:
     """A leg as it stands: its sockets, its contexts, what it has learnt and counted.
 
     sockets and whereabouts are pairs, indexed by *channel*: 0 is the RTP port, with rtcp_mux for RTCP as
-    well, 1 is the RTCP port.
+    well, 1 is the RTCP port. protectors and unprotectors are pairs, for RTP and for RTCP.
     """
 
     __slots__ = (
         "_failed_since", "_failures", "_flowing", "_plane", "_rtp", "_timed", "_timed_since", "_timer",
-        "dropped", "heard", "leg", "muxed", "peer", "protector", "received", "received_octets", "receives",
-        "secured", "seen", "sends", "sent", "sent_octets", "slow_path", "sockets", "unprotector",
+        "dropped", "heard", "leg", "muxed", "peer", "protectors", "received", "received_octets", "receives",
+        "secured", "seen", "sends", "sent", "sent_octets", "slow_path", "sockets", "unprotectors",
         "whereabouts",
     )  # fmt: skip
 
@@ -167,13 +180,13 @@ class _Standing:
     def change(self, leg: Leg, means: _Means, sockets: Sockets | None) -> None:
         """Become what `leg` says. sockets: None where the old ones stay."""
         self.leg = leg
-        self._rtp = leg.transport is not Transport.UDP
+        self._rtp = leg.transport in (Transport.RTP, Transport.SRTP)
         self.secured = leg.transport is Transport.SRTP
         self.muxed = leg.rtcp_mux and self._rtp
         self.receives = leg.mode.receives
         self.sends = leg.mode.sends
-        self.protector = means.protector
-        self.unprotector = means.unprotector
+        self.protectors = means.protectors
+        self.unprotectors = means.unprotectors
         if sockets is not None:
             self._close_sockets()
             self.sockets = sockets
@@ -229,7 +242,10 @@ class _Standing:
         if length > MAX_PACKET:
             return Drop.TOO_LONG
         rtcp = _is_rtcp(packet, channel, self.muxed) if self._rtp else channel == 1
-        if rtcp is None and not (self.leg.slow_path and _is_slow(packet)):
+        slow = self.leg.slow_path is SlowPath.ALL
+        if rtcp is None and self.leg.slow_path is SlowPath.CONTROL:
+            slow = _is_slow(packet)
+        if rtcp is None and not slow:
             return Drop.NOT_RTP
         whereabouts = self.whereabouts[channel]
         if whereabouts.allowed is not None and source[0] not in whereabouts.allowed:
@@ -239,17 +255,20 @@ class _Standing:
         own = self._plane.own.get(source[:2])
         if own is not None and (self.leg.latch or own.leg.latch):
             return Drop.LOOP
-        if rtcp is None:
+        if rtcp is None or slow:
+            if self._carries_media(packet, channel):
+                self._hear()
             self.slow_path += 1
             host, port = source[:2]
             self._plane.packets(self.leg.id, channel, Address(host.partition("%")[0], port), packet)
             return None
 
         if self.secured:
-            if self.unprotector is None:
+            unprotector = self.unprotectors[rtcp]
+            if unprotector is None:
                 return Drop.NO_KEY
             try:
-                packet = self.unprotector.unprotect(packet, rtcp)
+                packet = unprotector.unprotect(packet, rtcp)
             except SrtpError as error:
                 self._failed(error.failure)
                 return error.failure
@@ -257,9 +276,7 @@ class _Standing:
         if whereabouts.latching and whereabouts.learn(source):
             log_latched(self.leg.id, channel == 1, *source[:2])
         if not rtcp:
-            self.heard = self._plane.loop.time()
-            if not self._flowing:
-                self._media()
+            self._hear()
 
         peer = self.peer
         if peer is None:
@@ -272,10 +289,11 @@ class _Standing:
         if target is None or peer.sockets is None:
             return Drop.NO_REMOTE
         if peer.secured:
-            if peer.protector is None:
+            protector = peer.protectors[rtcp]
+            if protector is None:
                 return Drop.NO_KEY
             try:
-                packet = peer.protector.protect(packet, rtcp)
+                packet = protector.protect(packet, rtcp)
             except SrtpError as error:
                 return error.failure
         try:
@@ -289,6 +307,17 @@ class _Standing:
         return None
 
     # -- what is learnt ---------------------------------------------------------------
+
+    def _carries_media(self, packet: bytes, channel: int) -> bool:
+        """A packet of the slow path: on a transparent leg it may be media, in DTLS a record that has data."""
+        if self.leg.transport is Transport.DTLS:
+            return packet[:1] == _APPLICATION_DATA
+        return self.leg.transport is Transport.UDP and channel == 0
+
+    def _hear(self) -> None:
+        self.heard = self._plane.loop.time()
+        if not self._flowing:
+            self._media()
 
     def _media(self) -> None:
         """Media have come, for the first time or after they had been missed."""
@@ -343,6 +372,9 @@ class _Standing:
             self._plane.own.pop(sock.getsockname()[:2], None)
             sock.close()
         self.sockets = None
+
+
+_APPLICATION_DATA = b"\x17"  # RFC 6347 section 4.1, RFC 5246 section 6.2.1
 
 
 def _is_slow(packet: bytes) -> bool:

@@ -22,7 +22,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from agw.errors import UsageError
-from agw.flows import Difference, Leg, LegId, OpenError
+from agw.flows import Difference, Keys, Leg, LegId, OpenError, SlowPath
 from agw.iq.messages import Address, Event, Key, StreamStatistics, Suite, Transport
 from agw.latch import Sockaddr
 from agw.native import check
@@ -193,14 +193,20 @@ class _KeySet(NamedTuple):
     shown: Any
 
 
-class _Means(NamedTuple):
-    """What a leg needs and what can be wrong with it, made before anything is changed."""
+class _Keying(NamedTuple):
+    """What protects RTP or RTCP, or both."""
 
-    remotes: tuple[Sockaddr | None, Sockaddr | None]  # for RTP, for RTCP
-    local_key: Key | None
-    protector: Any  # handle of local_key, NULL if there is none
-    current: _KeySet | None
-    previous: _KeySet | None
+    local: Key | None = None
+    protector: Any = ffi.NULL  # handle of `local`, NULL if there is none
+    current: _KeySet | None = None
+    previous: _KeySet | None = None
+
+
+class _Means(NamedTuple):
+    """What a leg needs and what can be wrong with it, made before anything is changed. Pairs: RTP, RTCP."""
+
+    remotes: tuple[Sockaddr | None, Sockaddr | None] = (None, None)
+    keyings: tuple[_Keying, _Keying] = (_Keying(), _Keying())
 
 
 @dataclass(slots=True)
@@ -211,7 +217,7 @@ class _Standing:
     handle: Any
     leg: Leg = field(init=False)
     sockets: Sockets | None = None
-    means: _Means = field(default=_Means((None, None), None, ffi.NULL, None, None), repr=False)
+    means: _Means = field(default=_Means(), repr=False)
 
     def become(self, leg: Leg, means: _Means, sockets: Sockets | None) -> None:
         self.leg, self.means = leg, means
@@ -246,12 +252,16 @@ class _Standing:
             slow_path=counts.outcomes[lib.RELAY_SLOW_PATH],
         )
 
-    def rekeying(self) -> bool:
-        return self.means.previous is not None and bool(self.count().rekeying)
+    def rekeying(self) -> list[bool]:
+        """Of RTP, of RTCP: whether the previous keys are still taken."""
+        return list(map(bool, self.count().rekeying))
 
     def forget_old_keys(self) -> None:
-        if not self.rekeying():
-            self.means = self.means._replace(previous=None)
+        rtp, rtcp = (
+            keying if rekeying else keying._replace(previous=None)
+            for keying, rekeying in zip(self.means.keyings, self.rekeying(), strict=True)
+        )
+        self.means = self.means._replace(keyings=(rtp, rtcp))
 
     def lose_sockets(self) -> bool:
         """False: it has others by now."""
@@ -267,27 +277,34 @@ class _Standing:
 
 
 def _prepare(leg: Leg, standing: _Standing | None) -> _Means:
-    before = standing.means if standing else _Means((None, None), None, ffi.NULL, None, None)
+    before = standing.means.keyings if standing else (_Keying(), _Keying())
+    rekeying = standing.rekeying() if standing else [False, False]
     secured = leg.transport is Transport.SRTP
-    local_key, protector = (leg.local_key, before.protector) if secured else (None, ffi.NULL)
-    if local_key is None:
-        protector = ffi.NULL
-    elif local_key != before.local_key:
-        protector = _key(local_key, sends=True)
-    current, previous = before.current, before.previous
-    if not secured or not leg.remote_keys:
-        current = previous = None
-    elif current is None:
-        current, previous = _key_set(leg.remote_keys, {}), None
-    elif current.keys != leg.remote_keys:
-        if standing is None or not standing.rekeying():
-            previous = None
-        kept = {**(previous.handles if previous else {}), **current.handles}
-        current, previous = _key_set(leg.remote_keys, kept), previous or current
+    keying = _keying(Keys(leg.local_key, leg.remote_keys) if secured else Keys(), before[0], rekeying[0])
+    rtcp_keying = keying
+    if secured and leg.rtcp_keys is not None:
+        rtcp_keying = _keying(leg.rtcp_keys, before[1], rekeying[1])
     remotes = (sockaddr(leg.remote, leg), sockaddr(leg.remote_rtcp, leg))
     if leg.peer is not None and leg.peer.context != leg.id.context:
         raise UsageError("the peer leg is in another context")
-    return _Means(remotes, local_key, protector, current, previous)
+    return _Means(remotes, (keying, rtcp_keying))
+
+
+def _keying(keys: Keys, before: _Keying, rekeying: bool) -> _Keying:
+    protector = ffi.NULL
+    if keys.local is not None:
+        protector = before.protector if keys.local == before.local else _key(keys.local, sends=True)
+    current, previous = before.current, before.previous
+    if not keys.remote:
+        current = previous = None
+    elif current is None:
+        current, previous = _key_set(keys.remote, {}), None
+    elif current.keys != keys.remote:
+        if not rekeying:
+            previous = None
+        kept = {**(previous.handles if previous else {}), **current.handles}
+        current, previous = _key_set(keys.remote, kept), previous or current
+    return _Keying(keys.local, protector, current, previous)
 
 
 def _key_set(keys: tuple[Key, ...], kept: dict[Key, Any]) -> _KeySet:
@@ -324,13 +341,17 @@ def _change(leg: Leg, means: _Means, handle: Any, peer: Any, sockets: Sockets | 
         "latch": leg.latch,
         "latch_from": _address((leg.latch_from, 0) if leg.latch_from else None),
         "source_filter": leg.source_filter,
-        "slow_path": leg.slow_path,
+        "slow_path": _SLOW_PATHS[leg.slow_path],
         "remotes": [_address(remote) for remote in means.remotes],
         "inactivity": _ns(leg.inactivity) if leg.mode.receives else 0,
-        "sends_with": means.protector,
-        "receives_with": means.current.shown if means.current else ffi.NULL,
-        "received_with": means.previous.shown if means.previous else ffi.NULL,
+        "sends_with": [keying.protector for keying in means.keyings],
+        "receives_with": [_shown(keying.current) for keying in means.keyings],
+        "received_with": [_shown(keying.previous) for keying in means.keyings],
     }
+
+
+def _shown(keys: _KeySet | None) -> Any:
+    return keys.shown if keys else ffi.NULL
 
 
 def _address(remote: Sockaddr | None) -> dict[str, Any]:
@@ -361,6 +382,12 @@ _TRANSPORTS = {
     Transport.RTP: lib.RELAY_RTP,
     Transport.SRTP: lib.RELAY_SRTP,
     Transport.UDP: lib.RELAY_UDP,
+    Transport.DTLS: lib.RELAY_DTLS,
+}
+_SLOW_PATHS = {
+    SlowPath.NONE: lib.RELAY_NO_SLOW_PATH,
+    SlowPath.CONTROL: lib.RELAY_SLOW_CONTROL,
+    SlowPath.ALL: lib.RELAY_SLOW_ALL,
 }
 _OUTCOMES = [ffi.string(lib.relay_outcome_name(n)).decode() for n in range(lib.RELAY_OUTCOMES)]
 assert all(hasattr(lib, f"SRTP_{suite.name}") for suite in Suite)

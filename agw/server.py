@@ -17,7 +17,17 @@ from collections.abc import Callable
 from agw.config import GatewayConfig
 from agw.flows import LegId, Plane
 from agw.gateway import Gateway
-from agw.iq.messages import AuditValue, Command, ErrorReply, Event, Hello, ReleaseTermination, Reply, Request
+from agw.iq.messages import (
+    Address,
+    AuditValue,
+    Command,
+    ErrorReply,
+    Event,
+    Hello,
+    ReleaseTermination,
+    Reply,
+    Request,
+)
 from agw.iq.server import Server
 from agw.pyrelay import PythonPlane
 
@@ -38,6 +48,7 @@ async def serve(config: GatewayConfig, ready: Callable[[], None] = lambda: None)
     plane = _plane(config)
     process = _Process(config, Gateway(config, plane, random.SystemRandom()))
     plane.events = process.event
+    plane.packets = process.packet
     for each in signals:
         loop.add_signal_handler(each, stop.set)
     try:
@@ -89,6 +100,10 @@ class _Process:
         self._gateway.event(leg, event, detail, self._loop.time())
         self._drain()
 
+    def packet(self, leg: LegId, channel: int, source: Address, data: bytes) -> None:
+        self._gateway.packet(leg, channel, source, data, self._loop.time())
+        self._drain()
+
     def _up(self, hello: Hello) -> None:
         text = f"incarnation {hello.incarnation[:16]}, claims {len(hello.claims)}"
         _line("up", hello.name, "", text)
@@ -124,8 +139,8 @@ class _Process:
             self._timer = self._loop.call_at(at, self._expire)
 
     def _expire(self) -> None:
-        self._gateway.expire(self._loop.time())
-        _line("expired", "", "", "contexts of vanished controllers are dropped")
+        for owner in self._gateway.expire(self._loop.time()):
+            _line("expired", owner, "", "it has not come back: its contexts are dropped")
         self._drain()
 
 

@@ -72,12 +72,13 @@ struct relay_leg {
     struct worker *worker;
     struct relay_leg *peer;
     enum relay_transport transport;
-    bool rtcp_mux, receives, sends, slow_path;
+    enum relay_slow_path slow_path;
+    bool rtcp_mux, receives, sends;
     bool seen, flowing; /* media: ever; and none was missed since */
     bool watched;       /* for silence, now */
-    struct srtp_key *sends_with;
-    const struct srtp_keys *receives_with;
-    _Atomic(const struct srtp_keys *) received_with;
+    struct srtp_key *sends_with[2]; /* RTP, RTCP */
+    const struct srtp_keys *receives_with[2];
+    _Atomic(const struct srtp_keys *) received_with[2];
     struct port ports[2];
     place *places[2]; /* the caller's: where it stands among the ports */
     counter received_octets, sent, sent_octets, outcomes[RELAY_OUTCOMES];
@@ -266,19 +267,19 @@ static const enum relay_outcome OUTCOME_OF[] = {
     [SRTP_KEY_EXHAUSTED] = RELAY_KEY_EXHAUSTED,
 };
 
-enum kind { MEDIA, CONTROL, SLOW, NEITHER };
+enum kind { MEDIA, CONTROL, SLOW, SLOW_MEDIA, NEITHER };
+
+enum { APPLICATION_DATA = 23 }; /* RFC 6347 section 4.1, RFC 5246 section 6.2.1 */
 
 /* STUN or DTLS, by RFC 7983 section 7. */
 static bool is_slow(const uint8_t *data, size_t length) {
     return length > 0 && (data[0] <= 3 || (data[0] >= 20 && data[0] <= 63));
 }
 
-static enum kind kind_of(const uint8_t *data, size_t length, const struct port *port) {
+static enum kind kind_of_rtp(const uint8_t *data, size_t length, const struct port *port) {
     const bool rtcp_port = port->channel == 1;
-    if (port->leg->transport == RELAY_UDP)
-        return rtcp_port ? CONTROL : MEDIA;
     if (length < 8 || data[0] < 128 || data[0] > 191) /* RFC 7983 section 7 */
-        return port->leg->slow_path && is_slow(data, length) ? SLOW : NEITHER;
+        return port->leg->slow_path == RELAY_SLOW_CONTROL && is_slow(data, length) ? SLOW : NEITHER;
     /* RFC 5761 section 4: RTCP has types from 192 to 223. Where the ports are apart, such an octet on the RTP
      * port is a payload type with the marker bit. */
     if (data[1] >= 192 && data[1] <= 223 && (port->leg->rtcp_mux || rtcp_port))
@@ -286,19 +287,39 @@ static enum kind kind_of(const uint8_t *data, size_t length, const struct port *
     return length >= 12 && !rtcp_port ? MEDIA : NEITHER;
 }
 
+static enum kind kind_of(const uint8_t *data, size_t length, const struct port *port) {
+    const enum kind whole = port->channel == 1 ? CONTROL : MEDIA;
+    const bool all_slow = port->leg->slow_path == RELAY_SLOW_ALL;
+    switch (port->leg->transport) {
+    case RELAY_DTLS:
+        return !all_slow ? whole : length > 0 && data[0] == APPLICATION_DATA ? SLOW_MEDIA : SLOW;
+    case RELAY_UDP:
+        return !all_slow ? whole : whole == MEDIA ? SLOW_MEDIA : SLOW;
+    default:
+        return all_slow ? SLOW : kind_of_rtp(data, length, port);
+    }
+}
+
+/* The keys of RTP and RTCP may be the same: then one packet has shown the new ones at work for both. */
+static void forget_received_with(struct relay_leg *leg, bool rtcp) {
+    for (int n = 0; n < 2; n++)
+        if (leg->receives_with[n] == leg->receives_with[rtcp])
+            atomic_store_explicit(&leg->received_with[n], NULL, memory_order_release);
+    tell(leg, (struct relay_notice){.kind = RELAY_REKEYED});
+}
+
 static enum srtp_result unprotect(struct relay_leg *leg, bool rtcp, struct packet *packet, size_t *length) {
     struct worker *worker = leg->worker;
-    const struct srtp_keys *before = atomic_load_explicit(&leg->received_with, memory_order_relaxed);
+    const struct srtp_keys *keys = leg->receives_with[rtcp];
+    const struct srtp_keys *before = atomic_load_explicit(&leg->received_with[rtcp], memory_order_relaxed);
     if (!before)
-        return srtp_unprotect_packet(worker->engine, leg->receives_with, rtcp, packet->data, length);
+        return srtp_unprotect_packet(worker->engine, keys, rtcp, packet->data, length);
     const size_t kept = *length;
     memcpy(worker->kept.data, packet->data, kept);
-    enum srtp_result result =
-        srtp_unprotect_packet(worker->engine, leg->receives_with, rtcp, packet->data, length);
+    enum srtp_result result = srtp_unprotect_packet(worker->engine, keys, rtcp, packet->data, length);
     switch (result) {
     case SRTP_OK:
-        atomic_store_explicit(&leg->received_with, NULL, memory_order_release);
-        tell(leg, (struct relay_notice){.kind = RELAY_REKEYED});
+        forget_received_with(leg, rtcp);
         return result;
     case SRTP_REPLAYED:
     case SRTP_TOO_MANY_SSRCS:
@@ -335,11 +356,13 @@ static enum relay_outcome take(struct port *port, struct packet *packet, size_t 
     const enum owner owner = owner_of(leg->worker->relay, source);
     if (owner == LATCHING || (owner == FIXED && port->latch))
         return RELAY_LOOP;
-    if (kind == SLOW)
+    if (kind == SLOW_MEDIA)
+        heard_media(leg);
+    if (kind == SLOW || kind == SLOW_MEDIA)
         return hand_up(leg, port->channel, packet, *length, source);
 
     if (leg->transport == RELAY_SRTP) {
-        if (!leg->receives_with)
+        if (!leg->receives_with[rtcp])
             return RELAY_NO_KEY;
         const enum srtp_result result = unprotect(leg, rtcp, packet, length);
         if (result != SRTP_OK) {
@@ -362,9 +385,10 @@ static enum relay_outcome take(struct port *port, struct packet *packet, size_t 
     if (!(*way)->target.any.sa_family || (*way)->fd < 0)
         return RELAY_NO_REMOTE;
     if (peer->transport == RELAY_SRTP) {
-        if (!peer->sends_with)
+        struct srtp_key *key = peer->sends_with[rtcp];
+        if (!key)
             return RELAY_NO_KEY;
-        return OUTCOME_OF[srtp_protect_packet(leg->worker->engine, peer->sends_with, rtcp, packet->data, length)];
+        return OUTCOME_OF[srtp_protect_packet(leg->worker->engine, key, rtcp, packet->data, length)];
     }
     return RELAY_FORWARDED;
 }
@@ -522,16 +546,16 @@ static void change_leg(const struct relay_change *change) {
         worker->legs = leg;
     }
     leg->transport = change->transport;
-    leg->rtcp_mux = change->rtcp_mux && change->transport != RELAY_UDP;
+    leg->rtcp_mux = change->rtcp_mux && (change->transport == RELAY_RTP || change->transport == RELAY_SRTP);
     leg->receives = change->receives;
     leg->sends = change->sends;
     leg->slow_path = change->slow_path;
-    leg->sends_with = change->sends_with;
-    if (leg->receives_with != change->receives_with) {
-        leg->receives_with = change->receives_with;
-        atomic_store_explicit(&leg->received_with, change->received_with, memory_order_release);
-    }
     for (int n = 0; n < 2; n++) {
+        leg->sends_with[n] = change->sends_with[n];
+        if (leg->receives_with[n] != change->receives_with[n]) {
+            leg->receives_with[n] = change->receives_with[n];
+            atomic_store_explicit(&leg->received_with[n], change->received_with[n], memory_order_release);
+        }
         if (change->sockets[n] >= 0)
             use_socket(&leg->ports[n], change->sockets[n]);
         signal_remote(&leg->ports[n], change);
@@ -828,7 +852,8 @@ void relay_count(const struct relay_leg *leg, struct relay_counts *counts) {
     const uint64_t now = clock_now(), heard = atomic_load_explicit(&leg->heard, memory_order_relaxed);
     counts->idle = now > heard ? now - heard : 0;
     counts->broken = atomic_load_explicit(&leg->broken, memory_order_acquire);
-    counts->rekeying = atomic_load_explicit(&leg->received_with, memory_order_acquire) != NULL;
+    for (int n = 0; n < 2; n++)
+        counts->rekeying[n] = atomic_load_explicit(&leg->received_with[n], memory_order_acquire) != NULL;
 }
 
 const char *relay_outcome_name(enum relay_outcome outcome) {

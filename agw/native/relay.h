@@ -5,8 +5,8 @@
  *
  * The caller owns legs, keys and sockets, and hands workers changes of them in `relay_apply`, which returns when
  * they are in force. Until then, and from then on for what was taken away, the worker does not touch them.
- * Notices come back through a bounded queue, and so do the packets of the slow path, STUN and DTLS: a worker has room
- * for RELAY_PACKETS of them, 131 KiB, and what finds none is dropped and counted.
+ * Notices come back through a bounded queue, and so do the packets of the slow path, STUN and DTLS and what goes
+ * through DTLS: a worker has room for RELAY_PACKETS of them, 131 KiB, and what finds none is dropped and counted.
  */
 #ifndef RELAY_H
 #define RELAY_H
@@ -44,7 +44,9 @@ enum relay_outcome {
     RELAY_OUTCOMES,
 };
 
-enum relay_transport { RELAY_RTP, RELAY_SRTP, RELAY_UDP };
+enum relay_transport { RELAY_RTP, RELAY_SRTP, RELAY_UDP, RELAY_DTLS };
+/* Which packets are handed to the caller: none; STUN and DTLS; all. */
+enum relay_slow_path { RELAY_NO_SLOW_PATH, RELAY_SLOW_CONTROL, RELAY_SLOW_ALL };
 
 struct relay;
 struct relay_leg;
@@ -69,13 +71,14 @@ struct relay_change {
     int32_t sockets[2];          /* bound and not blocking; -1, -1: those that the leg has */
     struct relay_leg *peer;      /* of the same worker, and names this one; NULL: none */
     enum relay_transport transport;
-    bool rtcp_mux, receives, sends, latch, source_filter, slow_path;
+    bool rtcp_mux, receives, sends, latch, source_filter;
+    enum relay_slow_path slow_path;
     struct relay_address remotes[2];
     struct relay_address latch_from; /* port: 0 */
     uint64_t inactivity;         /* ns; 0: not watched, for now or ever */
-    struct srtp_key *sends_with;
-    const struct srtp_keys *receives_with;
-    const struct srtp_keys *received_with; /* taken too until a packet under receives_with has come */
+    struct srtp_key *sends_with[2]; /* these may be one and the same for RTP and RTCP */
+    const struct srtp_keys *receives_with[2];
+    const struct srtp_keys *received_with[2]; /* taken too until a packet under receives_with has come */
 };
 
 struct relay_counts {
@@ -84,14 +87,14 @@ struct relay_counts {
     uint64_t outcomes[RELAY_OUTCOMES];
     uint64_t idle;               /* ns since the last media packet, or since the leg was made */
     bool broken;                 /* it has lost its sockets */
-    bool rekeying;               /* received_with is still taken */
+    bool rekeying[2];            /* received_with is still taken */
 };
 
 enum relay_kind {
     RELAY_MEDIA_FIRST,
     RELAY_MEDIA_INACTIVE,
     RELAY_SRTP_FAILURES,         /* value: how many; outcome: the last */
-    RELAY_REKEYED,               /* received_with is not used any more */
+    RELAY_REKEYED,               /* received_with, of RTP or of RTCP, is not used any more */
     RELAY_LATCHED,               /* channel; address: where the peer is now */
     RELAY_PACKET,                /* STUN or DTLS. channel; address: its source; value: its length */
     RELAY_BROKEN,                /* value: errno */

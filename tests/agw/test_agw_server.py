@@ -2,15 +2,11 @@
 
 import asyncio
 import logging
-import os
-import signal
 import socket
-from contextlib import asynccontextmanager
 
 import pytest
 
 from agw.config import GatewayConfig, Iq, Realm
-from agw.iq.client import Client
 from agw.iq.messages import (
     Address,
     AuditValue,
@@ -21,7 +17,6 @@ from agw.iq.messages import (
     Mode,
     Notice,
     ReleaseTermination,
-    Request,
     ReserveAndConfigureConnectionPoint,
     ReserveConnectionPoint,
     Stream,
@@ -29,8 +24,8 @@ from agw.iq.messages import (
     Transport,
 )
 from agw.server import serve
+from tests.agw.gateway_rig import PATIENCE, controlling, serving, udp
 
-PATIENCE = 10.0
 PACKET = bytes([0x80, 0, 0, 1, 0, 0, 0, 160, 1, 2, 3, 4]) + bytes(160)
 SECRET = bytes(range(65, 95))
 
@@ -45,62 +40,6 @@ def config(tmp_path):
         ),
         grace=0.2,
     )
-
-
-@asynccontextmanager
-async def serving(config):
-    ready = asyncio.Event()
-    task = asyncio.create_task(serve(config, ready.set))
-    waiting = asyncio.create_task(ready.wait())
-    await asyncio.wait({task, waiting}, return_when="FIRST_COMPLETED", timeout=PATIENCE)
-    waiting.cancel()
-    try:
-        if task.done():
-            await task
-        yield
-    finally:
-        if not task.done():
-            os.kill(os.getpid(), signal.SIGTERM)
-            await asyncio.wait_for(task, PATIENCE)
-
-
-@asynccontextmanager
-async def controlling(config, name="pcscf", claims=()):
-    """ask(context, *commands) -> the answer; notices: those that came."""
-    inbox, notices, up = asyncio.Queue(), asyncio.Queue(), asyncio.Event()
-
-    def message(said):
-        (notices if isinstance(said, Notice) else inbox).put_nowait(said)
-
-    client = Client(
-        config.iq.listen,
-        name=name,
-        incarnation="1",
-        claims=lambda: claims,
-        on_up=lambda hello: up.set(),
-        on_down=lambda reason: None,
-        on_message=message,
-    )
-
-    async def ask(context, *commands):
-        assert client.send(Request(1, context, commands))
-        return await asyncio.wait_for(inbox.get(), PATIENCE)
-
-    ask.notice = lambda: asyncio.wait_for(notices.get(), PATIENCE)
-    task = asyncio.create_task(client.run())
-    await asyncio.wait_for(up.wait(), PATIENCE)
-    try:
-        yield ask
-    finally:
-        await client.close()
-        await asyncio.wait_for(task, PATIENCE)
-
-
-def udp(host="127.0.0.1"):
-    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
-    sock.setblocking(False)
-    sock.bind((host, 0))
-    return sock, Address(host, sock.getsockname()[1])
 
 
 def reserve(name, realm, remote, **fields):

@@ -6,8 +6,8 @@ import pytest
 
 from agw.context import Context, Termination
 from agw.dtls import Certificate
-from agw.flows import Difference, LegId, difference, legs
-from agw.iq.messages import Address, Mode, Stream, Transport
+from agw.flows import Difference, Keys, Learnt, LegId, SlowPath, difference, legs
+from agw.iq.messages import Address, Dtls, Ice, Key, Mode, Stream, Suite, Transport
 
 CERTIFICATE = Certificate()
 
@@ -21,12 +21,16 @@ def context(*terminations):
     return Context("c", "pcscf", {each.name: each for each in terminations})
 
 
+def legs_of(context, learnt=None):
+    return legs(context, learnt or {})
+
+
 def rtp(id=1, **fields):
     return Stream(id, Transport.RTP, **fields)
 
 
 def test_a_leg_has_its_ports_and_names_its_peer():
-    a, b = legs(context(termination("a", rtp()), termination("b", rtp(), base=32000)))
+    a, b = legs_of(context(termination("a", rtp()), termination("b", rtp(), base=32000)))
     assert (a.id, b.id) == (LegId("c", "a", 1), LegId("c", "b", 1))
     assert (a.peer, b.peer) == (b.id, a.id)
     assert (a.local_rtp, a.local_rtcp) == (Address("192.0.2.1", 31002), Address("192.0.2.1", 31003))
@@ -34,7 +38,7 @@ def test_a_leg_has_its_ports_and_names_its_peer():
 
 def test_streams_that_only_one_side_has_and_late_branches_are_without_peer_p26():
     stream = rtp(mode=Mode.SENDRECV)
-    found = legs(
+    found = legs_of(
         context(
             termination("a", stream, rtp(2), base=31000),
             termination("b", rtp(), base=31100),
@@ -65,18 +69,20 @@ REMOTE = Address("192.0.2.9", 5000)
     ],
 )
 def test_where_rtcp_goes_p34(stream, rtcp):
-    (leg,) = legs(context(termination("a", stream)))
+    (leg,) = legs_of(context(termination("a", stream)))
     assert leg.remote_rtcp == rtcp
 
 
 def test_hosts_are_as_sockets_print_them():
-    (leg,) = legs(context(termination("a", rtp(remote=Address("2001:DB8:0:0::1", 5000)), host="2001:db8::2")))
+    (leg,) = legs_of(
+        context(termination("a", rtp(remote=Address("2001:DB8:0:0::1", 5000)), host="2001:db8::2"))
+    )
     assert leg.remote == Address("2001:db8::1", 5000)
     assert leg.remote_rtcp == Address("2001:db8::1", 5001)
 
 
 def test_the_difference_leads_from_one_set_to_the_other_and_touches_nothing_else():
-    one, two = legs(context(termination("a", rtp(1), rtp(2))))
+    one, two = legs_of(context(termination("a", rtp(1), rtp(2))))
     three = replace(two, id=LegId("c", "a", 3))
     changed = replace(two, latch=True)
     standing = {leg.id: leg for leg in (one, two)}
@@ -85,3 +91,52 @@ def test_the_difference_leads_from_one_set_to_the_other_and_touches_nothing_else
     assert difference(standing, [one, changed, three]) == Difference(wanted=(changed, three))
     assert difference(standing, [three]) == Difference(removed=(one.id, two.id), wanted=(three,))
     assert not difference(standing, [one, two])
+
+
+THERE, THERE_TOO = Address("198.51.100.7", 7000), Address("198.51.100.7", 7005)
+KEYS, RTCP_KEYS = (
+    Keys(Key(Suite.AEAD_AES_128_GCM, bytes([n] * 28)), (Key(Suite.AEAD_AES_128_GCM, bytes([n + 1] * 28)),))
+    for n in (1, 3)
+)
+ICE = Ice("abcd", "0123456789012345678901")
+
+
+def secured(**fields):
+    return Stream(1, Transport.DTLS_SRTP, REMOTE, dtls=Dtls("1"), **fields)
+
+
+def leg_of(stream, learnt):
+    (leg,) = legs_of(context(termination("a", stream)), {LegId("c", "a", 1): learnt})
+    return leg
+
+
+def test_dtls_srtp_is_srtp_whose_keys_are_learnt_and_not_there_before():
+    leg = leg_of(secured(), Learnt())
+    assert (leg.transport, leg.local_key, leg.remote_keys) == (Transport.SRTP, None, ())
+    assert leg.slow_path is SlowPath.CONTROL
+    leg = leg_of(secured(), Learnt(keys=(KEYS, RTCP_KEYS)))
+    assert (leg.local_key, leg.remote_keys, leg.rtcp_keys) == (*KEYS, RTCP_KEYS)
+    leg = leg_of(secured(rtcp_mux=True), Learnt(keys=(KEYS, Keys())))
+    assert (leg.local_key, leg.remote_keys, leg.rtcp_keys) == (*KEYS, None)
+
+
+def test_where_the_peer_was_found_is_before_where_it_was_signalled():
+    leg = leg_of(secured(), Learnt((THERE, None)))
+    assert (leg.remote, leg.remote_rtcp) == (THERE, Address(REMOTE.host, 5001))
+    assert leg_of(secured(), Learnt((None, THERE_TOO))).remote_rtcp == THERE_TOO
+    assert leg_of(secured(rtcp_mux=True), Learnt((THERE, THERE_TOO))).remote_rtcp == THERE
+    assert leg_of(secured(), Learnt()).remote == REMOTE
+
+
+def test_checks_come_from_anywhere_so_there_is_no_source_filter_with_ice():
+    leg = leg_of(rtp(ice=ICE, source_filter=True), Learnt())
+    assert (leg.slow_path, leg.source_filter) == (SlowPath.CONTROL, False)
+
+
+def test_what_dtls_carries_goes_through_the_gateway_on_both_sides():
+    fax = Stream(1, Transport.DTLS, REMOTE, dtls=Dtls("1"))
+    a, b = legs_of(context(termination("a", fax), termination("b", Stream(1, Transport.UDP))))
+    assert (a.transport, b.transport) == (Transport.DTLS, Transport.UDP)
+    assert a.slow_path is b.slow_path is SlowPath.ALL
+    a, b = legs_of(context(termination("a", rtp()), termination("b", rtp())))
+    assert a.slow_path is b.slow_path is SlowPath.NONE

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from agw.flows import Leg
+from agw.flows import Keys, Leg, SlowPath
 from agw.iq.messages import Key, Mode, Suite, Transport
 from agw.pyrelay import PythonPlane
 from agw.relay import NativePlane
@@ -54,17 +54,19 @@ class Cook:
 
     def __init__(self, rng: random.Random, legs: tuple[Leg, ...]) -> None:
         self.rng = rng
-        self.protectors: list[Protector | None] = [None, None]
-        self.keys: list[Key | None] = [None, None]
+        self.protectors: dict[tuple[int, bool], Protector | None] = {}  # leg, whether for RTCP
+        self.keys: dict[tuple[int, bool], Key | None] = {}
         self.sequence = [rng.choice((0, 5, 0xFFF0, 0x7FF0)) for _ in legs]
         self.kept: list[list[tuple[bytes, int]]] = [[], []]
         for n, leg in enumerate(legs):
             self.key_to(n, leg)
 
     def key_to(self, n: int, leg: Leg) -> None:
-        key = leg.remote_keys[-1] if leg.remote_keys else None
-        if key != self.keys[n]:
-            self.keys[n], self.protectors[n] = key, Protector(key) if key else None
+        for is_rtcp in (False, True):
+            keys = leg.rtcp_keys.remote if is_rtcp and leg.rtcp_keys else leg.remote_keys
+            key = keys[-1] if keys else None
+            if key != self.keys.get((n, is_rtcp)):
+                self.keys[n, is_rtcp], self.protectors[n, is_rtcp] = key, Protector(key) if key else None
 
     def packet(self, n: int, leg: Leg) -> tuple[bytes, int]:
         """A packet for leg n, and the channel it is for."""
@@ -82,7 +84,7 @@ class Cook:
                 first = 0x80 | rng.choice((0x01, 0x0F, 0x10, 0x1F, 0x20))
                 plain = bytes([first]) + plain[1:12] + bytes([0, 0, 0, rng.choice((0, 1, 40))]) + plain[12:]
         packet = plain
-        key, protector = self.keys[n], self.protectors[n]
+        key, protector = self.keys.get((n, is_rtcp)), self.protectors.get((n, is_rtcp))
         if key and protector:
             try:
                 packet = protector.protect(plain, is_rtcp)
@@ -127,7 +129,9 @@ def a_change(rng: random.Random, cook: Cook, sides: list[Side]) -> None:
     n = rng.randrange(2)
     leg = sides[0].peers[n].leg
     fields: dict[str, Any]
-    match rng.randrange(10):
+    match rng.randrange(11):
+        case 10 if leg.transport is SRTP:
+            fields = {"rtcp_keys": rng.choice((None, Keys(), own_rtcp_keys(rng), own_rtcp_keys(rng)))}
         case 0:
             fields = {"mode": rng.choice(list(Mode))}
         case 1 | 2 if leg.transport is SRTP:
@@ -144,10 +148,10 @@ def a_change(rng: random.Random, cook: Cook, sides: list[Side]) -> None:
         case 5:
             fields = {"source_filter": not leg.source_filter}
         case 6:
-            fields = {"slow_path": not leg.slow_path}
+            fields = {"slow_path": rng.choice(list(SlowPath))}
         case 7:
             fields = {"latch_from": rng.choice((None, "127.0.0.1", ELSEWHERE, "127.0.0.3"))}
-        case 8 if leg.transport is not UDP:
+        case 8 if leg.transport in (RTP, SRTP):
             fields = {"rtcp_mux": not leg.rtcp_mux}
         case _:
             fields = {"mode": Mode.SENDRECV}
@@ -156,6 +160,12 @@ def a_change(rng: random.Random, cook: Cook, sides: list[Side]) -> None:
     # What the peer is told it learns a little later, or never.
     if rng.random() < 0.8:
         cook.key_to(n, sides[0].peers[n].leg)
+
+
+def own_rtcp_keys(rng: random.Random) -> Keys:
+    suite = rng.choice(list(Suite))
+    local, remote = (Key(suite, rng.randbytes(suite.material_length)) for _ in range(2))
+    return Keys(local, (remote,))
 
 
 def replace_key(key: Key, suite: Suite, rng: random.Random) -> Key:
@@ -178,6 +188,11 @@ CASES: dict[str, Callable[[random.Random], tuple[dict[str, Any], dict[str, Any]]
     "mki": lambda rng: (keyed(rng, Suite.AES_CM_128_HMAC_SHA1_32, (b"\1\1", b"\2\2")), plain()),
     "mki aead": lambda rng: (keyed(rng, Suite.AEAD_AES_256_GCM, (b"\1", b"\2", b"\3")), plain()),
     "both": lambda rng: (keyed(rng, Suite.AEAD_AES_128_GCM), keyed(rng, Suite.AES_256_CM_HMAC_SHA1_80)),
+    "rtcp": lambda rng: (
+        {**keyed(rng, Suite.AEAD_AES_128_GCM), "rtcp_keys": own_rtcp_keys(rng)},
+        {**keyed(rng, Suite.AES_CM_128_HMAC_SHA1_80), "rtcp_keys": own_rtcp_keys(rng)},
+    ),
+    "dtls": lambda rng: (plain(Transport.DTLS), plain(UDP)),
     "plain": lambda rng: (plain(), plain()),
     "transparent": lambda rng: (plain(UDP), plain(UDP)),
 }
@@ -189,10 +204,11 @@ def test_both_planes_do_the_same_with_the_same_soup(case: str, seed: int) -> Non
     rng = random.Random(f"{case} {seed}")
     a, b = CASES[case](rng)
     for fields in (a, b):
-        for name in ("latch", "source_filter", "slow_path"):
+        for name in ("latch", "source_filter"):
             fields[name] = rng.random() < 0.5
+        fields["slow_path"] = rng.choice((SlowPath.NONE, SlowPath.CONTROL, SlowPath.CONTROL, SlowPath.ALL))
         fields["latch_from"] = rng.choice((None, ELSEWHERE))
-        if fields["transport"] is not UDP:
+        if fields["transport"] in (RTP, SRTP):
             fields["rtcp_mux"] = rng.random() < 0.5
     uvloop.run(feed(rng, a, b))
 

@@ -19,7 +19,7 @@ from aioice import stun
 from aioice.ice import StunProtocol
 
 from agw.errors import UsageError
-from agw.flows import LegId
+from agw.flows import LegId, SlowPath
 from agw.iq.messages import Address, Event, Mode, Transport
 from agw.relay import NativePlane
 from agw.srtp import MAX_PACKET
@@ -40,7 +40,7 @@ SLOW = [*range(4), *range(20, 64)]  # RFC 7983 section 7
 async def test_the_first_octet_says_what_goes_to_the_gateway(
     rig: Rig, transport: Transport, mux: bool
 ) -> None:
-    a, b = rig.connect(rig.leg("a", transport, rtcp_mux=mux, slow_path=True), rig.leg("b"))
+    a, b = rig.connect(rig.leg("a", transport, rtcp_mux=mux, slow_path=SlowPath.CONTROL), rig.leg("b"))
     for channel in (0, 1):
         for first in range(256):
             a.send_raw(bytes([first]) * 20, channel)
@@ -54,7 +54,7 @@ async def test_the_first_octet_says_what_goes_to_the_gateway(
 
 @played
 async def test_a_packet_of_any_length_is_handed_up_whole(rig: Rig) -> None:
-    a, _ = rig.connect(rig.leg("a", slow_path=True), rig.leg("b"))
+    a, _ = rig.connect(rig.leg("a", slow_path=SlowPath.CONTROL), rig.leg("b"))
     packets = [b"\x00", DTLS, STUN, b"\x16" * (MAX_PACKET - 1), bytes(range(256)) * (MAX_PACKET // 256)]
     for packet in (b"", *packets, bytes(MAX_PACKET + 1)):
         a.send_raw(packet)
@@ -65,8 +65,8 @@ async def test_a_packet_of_any_length_is_handed_up_whole(rig: Rig) -> None:
 
 @played
 async def test_only_a_leg_that_is_asked_to_hands_up(rig: Rig) -> None:
-    a, b = rig.connect(rig.leg("a"), rig.leg("b", slow_path=True))
-    for slow_path in (False, True, False):
+    a, b = rig.connect(rig.leg("a"), rig.leg("b", slow_path=SlowPath.CONTROL))
+    for slow_path in (SlowPath.NONE, SlowPath.CONTROL, SlowPath.NONE):
         rig.change(a, slow_path=slow_path)
         for peer in (a, b):
             peer.send_raw(STUN)
@@ -78,7 +78,9 @@ async def test_only_a_leg_that_is_asked_to_hands_up(rig: Rig) -> None:
 
 @played
 async def test_a_transparent_leg_passes_all(rig: Rig) -> None:
-    a, b = rig.connect(rig.leg("a", UDP, slow_path=True), rig.leg("b", UDP, slow_path=True))
+    a, b = rig.connect(
+        rig.leg("a", UDP, slow_path=SlowPath.CONTROL), rig.leg("b", UDP, slow_path=SlowPath.CONTROL)
+    )
     for packet in (STUN, DTLS):
         a.send_raw(packet)
     await rig.settle()
@@ -89,7 +91,7 @@ async def test_a_transparent_leg_passes_all(rig: Rig) -> None:
 @pytest.mark.parametrize("mode", Mode)
 @played
 async def test_a_leg_that_is_not_ready_for_media_hands_up_all_the_same(rig: Rig, mode: Mode) -> None:
-    leg = rig.leg("a", SRTP, local_key=None, remote_keys=(), slow_path=True)
+    leg = rig.leg("a", SRTP, local_key=None, remote_keys=(), slow_path=SlowPath.CONTROL)
     a = Peer(rig, replace(leg, mode=mode))
     rig.want(a.leg)
     a.send_raw(DTLS)
@@ -99,7 +101,7 @@ async def test_a_leg_that_is_not_ready_for_media_hands_up_all_the_same(rig: Rig,
 
 @played
 async def test_nothing_is_learnt_from_it_and_it_is_no_media(rig: Rig) -> None:
-    a, b = rig.connect(rig.leg("a", latch=True, inactivity=0.05, slow_path=True), rig.leg("b"))
+    a, b = rig.connect(rig.leg("a", latch=True, inactivity=0.05, slow_path=SlowPath.CONTROL), rig.leg("b"))
     stranger = Peer(rig, a.leg, ELSEWHERE)
     stranger.send_raw(STUN)
     await rig.settle()
@@ -116,8 +118,8 @@ async def test_nothing_is_learnt_from_it_and_it_is_no_media(rig: Rig) -> None:
 
 @played
 async def test_a_wrong_source_and_a_loop_are_not_handed_up(rig: Rig) -> None:
-    leg = rig.leg("a", source_filter=True, slow_path=True)
-    a, b = rig.connect(leg, rig.leg("b", latch=True, slow_path=True))
+    leg = rig.leg("a", source_filter=True, slow_path=SlowPath.CONTROL)
+    a, b = rig.connect(leg, rig.leg("b", latch=True, slow_path=SlowPath.CONTROL))
     Peer(rig, a.leg, ELSEWHERE).send_raw(STUN)
     assert rig.plane.send(a.leg.id, 0, b.leg.local_rtp, STUN)
     rig.sent += 1
@@ -128,7 +130,7 @@ async def test_a_wrong_source_and_a_loop_are_not_handed_up(rig: Rig) -> None:
 
 @played
 async def test_what_a_leg_that_is_gone_left_is_not_handed_up(rig: Rig) -> None:
-    a, b = rig.connect(rig.leg("a", slow_path=True), rig.leg("b"))
+    a, b = rig.connect(rig.leg("a", slow_path=SlowPath.CONTROL), rig.leg("b"))
     a.send_raw(STUN)
     if isinstance(rig.plane, NativePlane):
         wait_for_outcomes(rig)
@@ -144,7 +146,7 @@ async def test_what_a_leg_that_is_gone_left_is_not_handed_up(rig: Rig) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 @played
 async def test_an_answer_leaves_from_the_port_that_was_asked(rig: Rig, host: str) -> None:
-    a = Peer(rig, rig.leg("a", SRTP, host=host, slow_path=True), host)
+    a = Peer(rig, rig.leg("a", SRTP, host=host, slow_path=SlowPath.CONTROL), host)
     rig.want(a.leg)
     rig.plane.packets = lambda id, channel, source, data: rig.plane.send(id, channel, source, data[::-1])
     for channel, sock in enumerate(a.sockets):
@@ -158,7 +160,7 @@ async def test_an_answer_leaves_from_the_port_that_was_asked(rig: Rig, host: str
 
 @played
 async def test_what_cannot_be_sent(rig: Rig) -> None:
-    a, _ = rig.connect(rig.leg("a", slow_path=True), rig.leg("b"))
+    a, _ = rig.connect(rig.leg("a", slow_path=SlowPath.CONTROL), rig.leg("b"))
     assert not rig.plane.send(a.leg.id, 0, a.addresses[0], bytes(70000))
     assert not rig.plane.send(a.leg.id, 0, Address("255.255.255.255", 9), STUN)
     for host in ("::1", "peer.example"):
@@ -173,7 +175,7 @@ async def test_what_cannot_be_sent(rig: Rig) -> None:
 
 @played
 async def test_a_flood_has_one_outcome_each_and_media_pass_through_it(rig: Rig) -> None:
-    a, b = rig.connect(rig.leg("a", slow_path=True), rig.leg("b"))
+    a, b = rig.connect(rig.leg("a", slow_path=SlowPath.CONTROL), rig.leg("b"))
     for sequence in range(100):
         for _ in range(3):
             a.send_raw(STUN)
@@ -199,8 +201,8 @@ def test_what_waits_for_the_gateway_is_bounded_for_a_leg_and_for_a_thread() -> N
     async def scenario() -> None:
         rig = Rig(partial(NativePlane, cores=(0, 0)))
         try:
-            peers = [Peer(rig, rig.leg(name, slow_path=True)) for name in "abcdef"]
-            other = rig.leg("other", slow_path=True)  # will be on the other thread
+            peers = [Peer(rig, rig.leg(name, slow_path=SlowPath.CONTROL)) for name in "abcdef"]
+            other = rig.leg("other", slow_path=SlowPath.CONTROL)  # will be on the other thread
             peers.append(Peer(rig, replace(other, id=other.id._replace(context="other"))))
             rig.want(*(peer.leg for peer in peers))
             for number in range(3):
@@ -242,7 +244,7 @@ def test_what_waits_for_the_gateway_is_bounded_for_a_leg_and_for_a_thread() -> N
 
 @played
 async def test_aioice_is_told_its_address_by_an_answer_from_the_gateway(rig: Rig) -> None:
-    a, _ = rig.connect(rig.leg("a", SRTP, slow_path=True), rig.leg("b"))
+    a, _ = rig.connect(rig.leg("a", SRTP, slow_path=SlowPath.CONTROL), rig.leg("b"))
 
     def answer(id: LegId, channel: int, source: Address, data: bytes) -> None:
         asked = stun.parse_message(data)
@@ -268,7 +270,9 @@ async def test_aioice_is_told_its_address_by_an_answer_from_the_gateway(rig: Rig
 @played
 async def test_openssl_shakes_hands_with_openssl_through_the_gateway(rig: Rig, tmp_path: Path) -> None:
     """Both sides sign what they have sent and got: the packets of a handshake that succeeds are unchanged."""
-    a, _ = rig.connect(rig.leg("a", SRTP, local_key=None, remote_keys=(), slow_path=True), rig.leg("b"))
+    a, _ = rig.connect(
+        rig.leg("a", SRTP, local_key=None, remote_keys=(), slow_path=SlowPath.CONTROL), rig.leg("b")
+    )
     local, behind = a.leg.local_rtp, f"127.0.0.1:{PORTS + 98}"
     certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
     made = [*CERTIFICATE.split(), "-keyout", key, "-out", certificate]

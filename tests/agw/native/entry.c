@@ -88,10 +88,16 @@ static void rekey(struct side *side) {
         srtp_key_free(side->writes[n]);
         side->writes[n] = make_key(side->suite, side->generation, (int)n, true, 0);
     }
-    side->change.receives_with = side->receives;
-    side->change.received_with = side->received;
+    for (int n = 0; n < 2; n++) {
+        side->change.receives_with[n] = side->receives;
+        side->change.received_with[n] = side->received;
+    }
     change_all(worker, &side->change, 1);
     free_keys(oldest);
+}
+
+static enum relay_slow_path slow_path_of(bool some, bool all) {
+    return !some ? RELAY_NO_SLOW_PATH : all ? RELAY_SLOW_ALL : RELAY_SLOW_CONTROL;
 }
 
 static void open_side(struct side *side, uint64_t name, uint8_t octet) {
@@ -100,13 +106,15 @@ static void open_side(struct side *side, uint64_t name, uint8_t octet) {
     side->change = (struct relay_change){
         .leg = side->leg,
         .sockets = {-1, -1},
-        .transport = name < 6 ? octet & 0x80 || name < 4 ? RELAY_SRTP : RELAY_RTP : RELAY_UDP,
+        .transport = name < 6        ? octet & 0x80 || name < 4 ? RELAY_SRTP : RELAY_RTP
+                     : octet & 0x80 ? RELAY_DTLS
+                                    : RELAY_UDP,
         .rtcp_mux = octet & 0x08,
         .receives = true,
         .sends = true,
         .latch = octet & 0x10,
         .source_filter = octet & 0x20,
-        .slow_path = octet & 0x04,
+        .slow_path = slow_path_of(octet & 0x04, octet & 0x02),
         .remotes = {{4, {127, 0, 0, 1}, 5000}, {4, {127, 0, 0, 1}, 5001}},
         .inactivity = octet & 0x40 ? 1000 : 0,
     };
@@ -114,7 +122,7 @@ static void open_side(struct side *side, uint64_t name, uint8_t octet) {
         side->sends = make_key(side->suite, 255, 0, true, 0);
         side->reads = keys_of(1);
         side->reads->keys[side->reads->count++] = make_key(side->suite, 255, 0, false, 0);
-        side->change.sends_with = side->sends;
+        side->change.sends_with[0] = side->change.sends_with[1] = side->sends;
         rekey(side);
     }
     change_all(worker, &side->change, 1);
@@ -194,10 +202,11 @@ static void one_packet(struct side *sides, struct script *script, uint8_t what, 
     count(side->leg, outcome);
     assert(outcome < RELAY_OUTCOMES);
     if (outcome == RELAY_SLOW_PATH || outcome == RELAY_SLOW_PATH_FULL)
-        assert(is_slow(packet->data, length) && length == came && side->change.slow_path);
+        assert(length == came && (side->change.slow_path == RELAY_SLOW_ALL ||
+                                  (side->change.slow_path == RELAY_SLOW_CONTROL && is_slow(packet->data, length))));
     if (outcome == RELAY_SLOW_PATH) {
         assert(side->handed - side->taken < RELAY_LEG_PACKETS);
-        side->ends[side->handed++ % RELAY_LEG_PACKETS] = (struct end){length, packet->data[length - 1]};
+        side->ends[side->handed++ % RELAY_LEG_PACKETS] = (struct end){length, length ? packet->data[length - 1] : 0};
     }
     if (outcome != RELAY_FORWARDED)
         return;
@@ -225,7 +234,8 @@ static void read_queue(struct side *sides, unsigned times, uint8_t *data) {
         struct side *side = &sides[notice.leg];
         assert(side->taken != side->handed);
         const struct end *end = &side->ends[side->taken++ % RELAY_LEG_PACKETS];
-        assert(notice.value == end->length && data[end->length - 1] == end->last && notice.channel < 2);
+        assert(notice.value == end->length && notice.channel < 2);
+        assert(!end->length || data[end->length - 1] == end->last);
     }
 }
 
@@ -236,7 +246,7 @@ static void one_change(struct side *side, uint8_t how) {
     change->rtcp_mux = how & 4;
     change->latch = how & 8;
     change->source_filter = how & 16;
-    change->slow_path = how & 128;
+    change->slow_path = slow_path_of(how & 128, how & 32);
     change->remotes[0].family = how & 32 ? 0 : 4;
     change->inactivity = how & 64 ? 500 : 0;
     change_all(worker, change, 1);

@@ -1,0 +1,581 @@
+"""Through the whole gateway, on both Planes: DTLS with OpenSSL, the media after it, and what goes wrong."""
+
+import asyncio
+import socket
+import subprocess
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from agw.config import GatewayConfig, Iq, Realm
+from agw.dtls import Association, Certificate, Data, Established, Failed, State
+from agw.iq.messages import (
+    Address,
+    AuditValue,
+    ConfigureConnectionPoint,
+    Dtls,
+    DtlsRole,
+    Event,
+    Fingerprint,
+    Key,
+    Mode,
+    ReleaseTermination,
+    Reply,
+    ReserveAndConfigureConnectionPoint,
+    ReserveConnectionPoint,
+    Stream,
+    Suite,
+    Transport,
+)
+from agw.srtp import Protector, SrtpError, Unprotector
+from tests.agw.gateway_rig import PATIENCE, controlling, serving, udp
+
+CLIENT, SERVER = DtlsRole.CLIENT, DtlsRole.SERVER
+SUITES = {
+    "SRTP_AEAD_AES_256_GCM": Suite.AEAD_AES_256_GCM,
+    "SRTP_AEAD_AES_128_GCM": Suite.AEAD_AES_128_GCM,
+    "SRTP_AES128_CM_SHA1_80": Suite.AES_CM_128_HMAC_SHA1_80,
+}
+
+
+@pytest.fixture(params=["python", "native"])
+def config(request, tmp_path):
+    return GatewayConfig(
+        plane=request.param,
+        iq=Iq(listen=f"unix:{tmp_path}/iq.sock"),
+        realms=(
+            Realm(name="access", addresses=("127.0.0.1",), ports=(31100, 31199), rest=0.0),
+            Realm(name="core", addresses=("127.0.0.1",), ports=(32100, 32199), rest=0.0),
+        ),
+    )
+
+
+def rtp(sequence, payload=b"\xab" * 160):
+    return bytes([0x80, 0]) + sequence.to_bytes(2, "big") + bytes([0, 0, 0, 160, 1, 2, 3, 4]) + payload
+
+
+RTCP = bytes([0x80, 201, 0, 1, 1, 2, 3, 4])
+
+
+class Socket(asyncio.DatagramProtocol):
+    """One UDP port of a peer. heard: what comes and is no DTLS for `association`, in order."""
+
+    @classmethod
+    async def open(cls):
+        sock, address = udp()
+        _, self = await asyncio.get_running_loop().create_datagram_endpoint(cls, sock=sock)
+        self.address = address
+        return self
+
+    def __init__(self):
+        self.heard = asyncio.Queue()
+        self.association = None
+        self.there = None
+        self.said = []
+        self.timer = None
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def datagram_received(self, data, source):
+        if self.association is not None and 20 <= data[0] <= 63:
+            self.association.receive(data, None, asyncio.get_running_loop().time())
+            self.flush()
+        else:
+            self.heard.put_nowait(data)
+
+    def send(self, data, there):
+        self.transport.sendto(data, (there.host, there.port))
+
+    def associate(self, association, there, start):
+        self.association, self.there, self.said = association, there, []
+        if start:
+            association.start(asyncio.get_running_loop().time())
+        self.flush()
+
+    def flush(self):
+        loop = asyncio.get_running_loop()
+        for datagram in self.association.to_send():
+            self.send(datagram, self.there)
+        self.said += iter(self.association.next_event, None)
+        if self.timer:
+            self.timer.cancel()
+        if (at := self.association.timeout()) is not None:
+            self.timer = loop.call_at(at, self.expire)
+
+    def expire(self):
+        self.association.expire(asyncio.get_running_loop().time())
+        self.flush()
+
+    async def hear(self):
+        return await asyncio.wait_for(self.heard.get(), PATIENCE)
+
+    async def until(self, kind):
+        async with asyncio.timeout(PATIENCE):
+            while not any(isinstance(said, kind) for said in self.said):
+                await asyncio.sleep(0.005)
+        return next(said for said in self.said if isinstance(said, kind))
+
+
+def print_of(certificate):
+    return Fingerprint("sha-256", certificate.sha256)
+
+
+class Call:
+    """A context of a protected termination `a` and a plain one `b`, and their peers."""
+
+    def __init__(self, ask, ue, core):
+        self.ask, self.ue, self.core = ask, ue, core
+        self.certificate = Certificate()
+        self.protector = self.unprotector = None
+
+    def stream(self, name="1", role=SERVER, certificate=None, **fields):
+        prints = (print_of(certificate or self.certificate),) if role else ()
+        fields = {
+            "transport": Transport.DTLS_SRTP,
+            "mode": Mode.SENDRECV if role else Mode.INACTIVE,
+            **fields,
+        }
+        fields = {"remote": self.ue.address, "rtcp_mux": True, **fields}
+        return Stream(1, dtls=Dtls(name, role, prints), **fields)
+
+    async def begin(self, stream, plain=Transport.RTP):
+        core = Stream(1, plain, self.core.address, mode=Mode.SENDRECV)
+        reply = await self.ask(
+            "c",
+            ReserveConnectionPoint("a", "access", (stream,)),
+            ReserveAndConfigureConnectionPoint("b", "core", (core,)),
+        )
+        (self.a,), (self.b,) = (result.streams for result in reply.results)
+
+    async def configure(self, stream):
+        answer = await self.ask("c", ConfigureConnectionPoint("a", (stream,)))
+        assert isinstance(answer, Reply), answer
+        assert answer.results[0].streams == (self.a,)
+
+    def associate(self, client=True, certificate=None, port=None, there=None, srtp=True):
+        """Of the UE."""
+        prints = [(self.a.fingerprint.hash, self.a.fingerprint.digest)]
+        association = Association(certificate or self.certificate, client, prints, srtp, bytes(32))
+        (port or self.ue).associate(association, there or self.a.rtp, client)
+        return association
+
+    async def told(self, event, detail=""):
+        """The next notice but those that media have come."""
+        while (notice := await self.ask.notice()).event is Event.MEDIA_FIRST:
+            pass
+        assert notice.event is event, notice
+        assert detail in notice.detail
+        assert (notice.context, notice.termination, notice.stream) == ("c", "a", 1)
+        return notice
+
+    def key_by(self, event):
+        suite = SUITES[event.profile]
+        self.protector = Protector(Key(suite, event.local))
+        self.unprotector = Unprotector([Key(suite, event.remote)])
+
+    async def establish(self, **fields):
+        self.associate(**fields)
+        self.key_by(await self.ue.until(Established))
+        await self.told(
+            Event.DTLS_ESTABLISHED, "DTLSv1.2 ECDHE-ECDSA-AES256-GCM-SHA384 SRTP_AEAD_AES_256_GCM"
+        )
+
+    async def media_flow(self, first=1):
+        for n in range(first, first + 3):
+            self.ue.send(self.protector.protect(rtp(n), False), self.a.rtp)
+            assert await self.core.hear() == rtp(n)
+            self.core.send(rtp(n + 100), self.b.rtp)
+            assert self.unprotector.unprotect(await self.ue.hear(), False) == rtp(n + 100)
+        self.ue.send(self.protector.protect(RTCP, True), self.a.rtp)
+
+    async def dropped(self, name):
+        """What was dropped on a termination: its counts, on release."""
+        released = (await self.ask("c", ReleaseTermination())).results[0]
+        return released.terminations[name][0].dropped
+
+
+def scenario(play):
+    """Make a test of a coroutine function of a Call."""
+
+    def test(config):
+        async def run():
+            async with serving(config), controlling(config) as ask:
+                call = Call(ask, await Socket.open(), await Socket.open())
+                await asyncio.wait_for(play(call), 3 * PATIENCE)
+                audited = (await ask("", AuditValue())).results[0]
+                if audited.contexts:
+                    await ask("c", ReleaseTermination())
+
+        asyncio.run(run())
+
+    test.__name__ = play.__name__
+    return test
+
+
+# -- openssl ------------------------------------------------------------------------------------------------
+
+
+class Tool:
+    """s_client or s_server behind the socket of a UE: what it says leaves from there, and DTLS that comes
+    there goes to it."""
+
+    def __init__(self, near, where):
+        self.near, self.where = near, where  # towards the tool, and where that is
+        heard = near.datagram_received
+
+        def hear(data, source):
+            self.where = source
+            heard(data, source)
+
+        near.datagram_received = hear
+
+    async def speak(self, ue, there):
+        while True:
+            ue.send(await self.near.heard.get(), there)
+
+    def receive(self, data, source, now):
+        self.near.transport.sendto(data, self.where)
+
+    to_send = staticmethod(list)
+    timeout = next_event = staticmethod(lambda: None)
+
+
+@asynccontextmanager
+async def openssl(tool, pem):
+    """The process, and the Tool."""
+    near = await Socket.open()
+    port = near.address.port
+    where = ["-connect", f"127.0.0.1:{port}"]
+    if tool == "s_server":
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.bind(("127.0.0.1", 0))
+            port = sock.getsockname()[1]
+        where = ["-accept", f"127.0.0.1:{port}", "-4", "-Verify", "1", "-naccept", "1"]
+    exporting = ["-keymatexport", "EXTRACTOR-dtls_srtp", "-keymatexportlen", "60"]
+    using = ["-dtls1_2", "-use_srtp", "SRTP_AES128_CM_SHA1_80", "-cert", pem, "-key", pem]
+    process = await asyncio.create_subprocess_exec(
+        *("openssl", tool, *where, *using, *exporting),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        if tool == "s_server":
+            await line_of(process, b"ACCEPT")
+        yield process, Tool(near, ("127.0.0.1", port))
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+async def line_of(process, text):
+    async with asyncio.timeout(PATIENCE):
+        while line := await process.stdout.readline():
+            if text in line:
+                return line.decode()
+    raise AssertionError(f"it does not say {text}")
+
+
+@pytest.fixture(scope="module")
+def pem(tmp_path_factory):
+    file = tmp_path_factory.mktemp("pem") / "ue.pem"
+    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=ue"]
+    subprocess.run([*request, "-keyout", file, "-out", f"{file}.crt"], check=True, capture_output=True)
+    with file.open("ab") as whole:
+        whole.write(Path(f"{file}.crt").read_bytes())
+    shown = f"openssl x509 -in {file}.crt -noout -fingerprint -sha256".split()
+    out = subprocess.run(shown, check=True, capture_output=True, text=True).stdout
+    return str(file), Fingerprint("sha-256", bytes.fromhex(out.split("=")[1].strip().replace(":", "")))
+
+
+@pytest.mark.parametrize(("name", "role"), [("s_client", SERVER), ("s_server", CLIENT)])
+def test_openssl_shakes_hands_and_media_flow_under_the_keys_it_exports(config, pem, name, role):
+    file, fingerprint = pem
+
+    async def play(call):
+        async with openssl(name, file) as (process, tool):
+            call.ue.association = tool
+            stream = call.stream(role=role)
+            await call.begin(replace(stream, dtls=Dtls("1", role, (fingerprint,))))
+            speaking = asyncio.create_task(tool.speak(call.ue, call.a.rtp))
+            keys = bytes.fromhex((await line_of(process, b"Keying material:")).split(":")[1].strip())
+            await call.told(Event.DTLS_ESTABLISHED, "SRTP_AES128_CM_SHA1_80")
+            client, server = keys[:16] + keys[32:46], keys[16:32] + keys[46:60]
+            local, remote = (client, server) if name == "s_client" else (server, client)
+            call.key_by(Established("", "", "SRTP_AES128_CM_SHA1_80", local, remote))
+            await call.media_flow()
+            speaking.cancel()
+
+    scenario(play)(config)
+
+
+# -- ours on the other side ------------------------------------------------------------------------------
+
+
+@scenario
+async def test_media_flow_both_ways_once_the_keys_are_agreed(call):
+    await call.begin(call.stream())
+    call.core.send(rtp(1), call.b.rtp)  # before: there is no key to protect it with
+    await call.establish()
+    await call.media_flow()
+    released = (await call.ask("c", ReleaseTermination())).results[0]
+    (a,), (b,) = released.terminations["a"], released.terminations["b"]
+    assert (a.received, b.received, a.slow_path) == (4, 3, 3)
+    assert b.dropped == {"no_key": 1}
+
+
+@scenario
+async def test_the_gateway_is_client_as_soon_as_it_knows_where_the_peer_is(call):
+    await call.begin(call.stream(role=CLIENT, remote=None))
+    call.associate(client=False)
+    await call.configure(call.stream(role=CLIENT))
+    call.key_by(await call.ue.until(Established))
+    await call.told(Event.DTLS_ESTABLISHED)
+    await call.media_flow()
+
+
+@scenario
+async def test_a_command_that_is_repeated_changes_nothing_p03(call):
+    await call.begin(call.stream())
+    await call.establish()
+    await call.media_flow()
+    for _ in range(3):
+        await call.configure(call.stream())
+        await call.configure(call.stream(mode=Mode.SENDONLY))
+    await call.configure(call.stream())
+    await call.media_flow(first=10)
+
+
+@scenario
+async def test_a_hello_before_the_role_is_known_is_kept_and_heard_later_p06(call):
+    await call.begin(call.stream(role=None))
+    association = call.associate()
+    call.ue.timer.cancel()  # what it has said it does not repeat
+    await asyncio.sleep(0.2)
+    assert association.state is State.HANDSHAKE
+    assert call.ue.heard.empty()
+    await call.configure(call.stream())
+    call.key_by(await call.ue.until(Established))
+    await call.told(Event.DTLS_ESTABLISHED)
+    await call.media_flow()
+
+
+@scenario
+async def test_another_association_takes_over_when_its_handshake_is_done_and_not_before_p02(call):
+    await call.begin(call.stream())
+    await call.establish()
+    await call.media_flow()
+    await call.configure(call.stream("2"))
+    await call.media_flow(first=10)
+    old = call.protector
+    await call.establish()
+    await call.media_flow(first=20)
+    call.ue.send(old.protect(rtp(30), False), call.a.rtp)
+    await call.media_flow(first=40)
+    assert (await call.dropped("a"))["auth_failed"] == 1
+
+
+@scenario
+async def test_another_association_with_another_certificate_from_another_port_p02(call):
+    await call.begin(call.stream())
+    await call.establish()
+    await call.media_flow()
+    other, call.ue = call.ue, await Socket.open()
+    new = Certificate()
+    await call.configure(call.stream("2", certificate=new))
+    call.ue, fresh = other, call.ue
+    await call.configure(call.stream("2", certificate=new))
+    await call.media_flow(first=10)
+    call.ue = fresh
+    await call.configure(call.stream("2", certificate=new))
+    await call.establish(certificate=new)
+    await call.media_flow(first=20)
+
+
+@scenario
+async def test_a_restart_that_fails_leaves_the_old_association_as_it_was_p02(call):
+    await call.begin(call.stream())
+    await call.establish()
+    await call.media_flow()
+    standing = call.ue.association
+    await call.configure(call.stream("2", certificate=Certificate()))
+    call.associate()
+    assert "alert" in (await call.ue.until(Failed)).reason
+    await call.told(Event.DTLS_FAILED, "fingerprint")
+    await call.media_flow(first=10)
+    await call.configure(call.stream("1"))
+    call.ue.association = standing
+    await call.media_flow(first=20)
+
+
+@scenario
+async def test_the_role_of_an_association_does_not_change_p01(call):
+    await call.begin(call.stream())
+    for stream in (call.stream(role=CLIENT), call.stream(role=None), call.stream(certificate=Certificate())):
+        refused = await call.ask("c", ConfigureConnectionPoint("a", (stream,)))
+        assert "another association" in refused.text
+    await call.establish()
+
+
+@scenario
+async def test_an_unannounced_hello_gets_nothing_and_disturbs_nothing_p07(call):
+    await call.begin(call.stream())
+    await call.establish()
+    stranger = await Socket.open()
+    for port in (stranger, call.ue):
+        kept = port.association
+        association = call.associate(port=port)
+        await asyncio.sleep(0.1)
+        assert (association.state, port.said) == (State.HANDSHAKE, [])
+        port.timer.cancel()
+        port.association = kept
+    await call.media_flow()
+
+
+@pytest.mark.parametrize("client", [True, False])
+def test_a_wrong_certificate_means_no_media_and_a_notice_p09(config, client):
+    async def play(call):
+        await call.begin(
+            call.stream(role=SERVER if client else CLIENT, remote=call.ue.address if client else None)
+        )
+        call.associate(client, Certificate())
+        if not client:
+            await call.configure(call.stream(role=CLIENT))
+        await call.told(Event.DTLS_FAILED, "fingerprint")
+        assert "alert" in (await call.ue.until(Failed)).reason
+        call.core.send(rtp(1), call.b.rtp)
+        call.ue.send(rtp(1), call.a.rtp)
+        await asyncio.sleep(0.1)
+        assert call.ue.heard.empty()
+        assert call.core.heard.empty()
+        assert (await call.dropped("a")) == {"no_key": 1}
+
+    scenario(play)(config)
+
+
+@scenario
+async def test_a_stranger_who_is_quicker_makes_way_for_the_host_that_is_signalled(call):
+    """Without ICE whoever finds the port may begin a handshake: a wrong one, or one without an end."""
+    await call.begin(call.stream(remote=Address("127.0.0.1", call.ue.address.port)))
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setblocking(False)
+    sock.bind(("127.0.0.2", 0))
+    _, stranger = await asyncio.get_running_loop().create_datagram_endpoint(Socket, sock=sock)
+    call.associate(certificate=Certificate(), port=stranger)
+    assert "alert" in (await stranger.until(Failed)).reason
+    stranger.datagram_received = lambda data, source: (
+        data[13] == 3 and answer(data, source)
+    )  # never beyond it
+    answer = Socket.datagram_received.__get__(stranger)
+    stalling = call.associate(certificate=Certificate(), port=stranger)
+    await asyncio.sleep(0.1)
+    assert stalling.state is State.HANDSHAKE
+    await call.establish()
+    await call.media_flow()
+
+
+@scenario
+async def test_garbage_of_every_kind_changes_nothing(call):
+    await call.begin(call.stream())
+    for first in range(256):
+        call.ue.send(bytes([first]) * 40, call.a.rtp)
+        call.ue.send(bytes([first]), call.a.rtp)
+        if first % 8 == 7:
+            await asyncio.sleep(0.002)
+    await call.establish()
+    for first in range(256):
+        call.ue.send(bytes([first]) * 40, call.a.rtp)
+        if first % 8 == 7:
+            await asyncio.sleep(0.002)
+    await call.media_flow()
+
+
+@scenario
+async def test_a_peer_that_closes_ends_its_media(call):
+    await call.begin(call.stream())
+    await call.establish()
+    await call.media_flow()
+    call.ue.association.close()
+    call.ue.flush()
+    await asyncio.sleep(0.1)
+    call.ue.send(call.protector.protect(rtp(50), False), call.a.rtp)
+    await asyncio.sleep(0.05)
+    assert (await call.dropped("a")) == {"no_key": 1}
+
+
+# -- two ports -------------------------------------------------------------------------------------------
+
+
+@scenario
+async def test_without_mux_rtcp_has_an_association_and_keys_of_its_own(call):
+    rtcp, core_rtcp = await Socket.open(), await Socket.open()
+    await call.begin(call.stream(rtcp_mux=False, remote_rtcp=rtcp.address))
+    core = Stream(1, Transport.RTP, call.core.address, core_rtcp.address, mode=Mode.SENDRECV)
+    await call.ask("c", ConfigureConnectionPoint("b", (core,)))
+    call.associate()
+    call.key_by(await call.ue.until(Established))
+    await call.told(Event.DTLS_ESTABLISHED, "RTP:")
+    media, unmedia = call.protector, call.unprotector
+    core_rtcp.send(RTCP, call.b.rtcp)  # no key for it yet
+    call.associate(port=rtcp, there=call.a.rtcp)
+    call.key_by(await rtcp.until(Established))
+    await call.told(Event.DTLS_ESTABLISHED, "RTCP:")
+    rtcp.send(call.protector.protect(RTCP, True), call.a.rtcp)
+    assert await core_rtcp.hear() == RTCP
+    core_rtcp.send(RTCP, call.b.rtcp)
+    packet = await rtcp.hear()
+    with pytest.raises(SrtpError):
+        unmedia.unprotect(packet, True)
+    assert call.unprotector.unprotect(packet, True) == RTCP
+    rtcp.send([media.protect(RTCP, True) for _ in range(5)][-1], call.a.rtcp)
+    call.ue.send(media.protect(rtp(1), False), call.a.rtp)
+    assert await call.core.hear() == rtp(1)
+    released = (await call.ask("c", ReleaseTermination())).results[0]
+    assert released.terminations["a"][0].dropped == {"auth_failed": 1}
+    assert released.terminations["b"][0].dropped == {"no_key": 1}
+
+
+# -- UDPTL --------------------------------------------------------------------------------------------------
+
+
+@scenario
+async def test_datagrams_of_a_fax_pass_in_records_and_obey_the_modes_p33(call):
+    fax = {"transport": Transport.DTLS, "rtcp_mux": False}
+    await call.begin(call.stream(**fax), Transport.UDP)
+    call.core.send(b"too early", call.b.rtp)
+    call.associate(srtp=False)
+    await call.ue.until(Established)
+    await call.told(Event.DTLS_ESTABLISHED, "RTP: DTLSv1.2")
+    for n in (0, 1, 300):
+        datagram = n.to_bytes(2, "big") + bytes(n)
+        assert call.ue.association.send(datagram)
+        call.ue.flush()
+        assert await call.core.hear() == datagram
+        call.core.send(datagram, call.b.rtp)
+        assert (await call.ue.until(Data)).data == datagram
+        call.ue.said.clear()
+    await call.configure(call.stream(**fax, mode=Mode.SENDONLY))
+    call.ue.association.send(b"gated")
+    call.ue.flush()
+    call.core.send(b"passes", call.b.rtp)
+    assert (await call.ue.until(Data)).data == b"passes"
+    assert call.core.heard.empty()
+
+
+@scenario
+async def test_a_fax_machine_behind_a_nat_is_followed_when_its_data_are_authentic(call):
+    fax = {"transport": Transport.DTLS, "rtcp_mux": False, "latch": True}
+    await call.begin(call.stream(**fax), Transport.UDP)
+    call.associate(srtp=False)
+    await call.ue.until(Established)
+    moved = await Socket.open()
+    call.ue.association.send(b"from elsewhere")
+    moved.association, moved.there, call.ue.association = call.ue.association, call.a.rtp, None
+    moved.flush()
+    assert await call.core.hear() == b"from elsewhere"
+    call.core.send(b"to elsewhere", call.b.rtp)
+    assert (await moved.until(Data)).data == b"to elsewhere"
