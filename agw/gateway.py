@@ -222,11 +222,19 @@ class Gateway:
         self._timers.set(leg, None)
 
     def _settle(self, peers: Iterable[LegId]) -> None:
-        """Bring what these peers have to say to where it belongs."""
+        """Bring what these peers have learnt and have to say to where it belongs, in this order: a peer that
+        gets our last flight may send media at once."""
         changed: set[str] = set()
         for leg in peers:
-            peer = self._peers[leg]
-            while (said := peer.next()) is not None:
+            self._timers.set(leg, self._peers[leg].timeout())
+            if (learnt := self._peers[leg].learnt) != self._learnt.get(leg):
+                self._learnt[leg] = learnt
+                changed.add(leg.context)
+        for name in changed:
+            with suppress(OpenError):  # its sockets broke, which the Plane is about to tell
+                self._apply(name, self._legs[name], self._contexts[name])
+        for leg in peers:
+            while (said := self._peers[leg].next()) is not None:
                 match said:
                     case Packet(channel, target, data):
                         self._plane.send(leg, channel, target, data)
@@ -234,13 +242,6 @@ class Gateway:
                         self._tell(leg, event, detail)
                     case Data(data):
                         self._pass_on(leg, data)
-            self._timers.set(leg, peer.timeout())
-            if peer.learnt != self._learnt.get(leg):
-                self._learnt[leg] = peer.learnt
-                changed.add(leg.context)
-        for name in changed:
-            with suppress(OpenError):  # its sockets broke, which the Plane is about to tell
-                self._apply(name, self._legs[name], self._contexts[name])
 
     def _pass_on(self, leg: LegId, data: bytes) -> None:
         """A datagram to the leg that this one is connected with, as their modes allow."""

@@ -16,7 +16,7 @@ def test_the_file_says_nothing_and_all_its_comments_are_the_defaults():
     values = re.sub(r"^#(?! )", "", FILE.read_text(), flags=re.M)
     document = tomllib.loads(values)
     assert decode(document) == GatewayConfig()
-    assert document.keys() == {"name", "grace", "plane", "cores", "coalesce", "iq", "realm", "limits"}
+    assert document.keys() == {"name", "grace", "plane", "cores", "coalesce", "iq", "realm", "dtls", "limits"}
     assert all(len(each) == 4 for each in (document["iq"], *document["realm"]))
     assert len(document["limits"]) == 2
 

@@ -4,11 +4,13 @@ import random
 from collections import Counter
 
 import pytest
+from aioice import stun
 from msgspec.structs import replace
 
 from agw.config import GatewayConfig, Limits, Realm
 from agw.flows import LegId, OpenError
 from agw.gateway import MAX_OPEN_ATTEMPTS, Gateway
+from agw.ice import CONSENT
 from agw.iq.messages import (
     MAX_COMMANDS,
     MAX_STREAMS,
@@ -23,6 +25,7 @@ from agw.iq.messages import (
     ErrorCode,
     ErrorReply,
     Event,
+    Ice,
     Key,
     Mode,
     Notice,
@@ -62,6 +65,7 @@ class Memory:
         self.legs = {}
         self.taken = set()
         self.applied = Counter()
+        self.sent = []
 
     def apply(self, difference):
         self.applied["apply"] += 1
@@ -81,6 +85,11 @@ class Memory:
         pairs = [leg.local_rtp for leg in self.legs.values()]
         assert len(set(pairs)) == len(pairs)
         return counts
+
+    def send(self, id, channel, target, data):
+        assert id in self.legs
+        self.sent.append((id, channel, target, data))
+        return True
 
     def statistics(self, id):
         assert id in self.legs
@@ -146,6 +155,67 @@ def test_a_termination_has_one_certificate_as_long_as_it_is_there(house):
     )
     (second,) = house.do(ConfigureConnectionPoint("a", again))
     assert [stream.fingerprint for stream in second.streams] == [told, told, None]
+
+
+def test_another_certificate_is_made_after_its_life_and_only_for_new_terminations(house):
+    def reserve(name):
+        secured = Stream(1, Transport.DTLS_SRTP, dtls=Dtls("1"))
+        (result,) = house.do(ReserveConnectionPoint(name, "access", (secured,)))
+        return result.streams[0].fingerprint
+
+    first = reserve("a")
+    house.now += 86399.0
+    assert reserve("b") == first
+    house.now += 1.0
+    assert reserve("c") != first
+    assert reserve("a") == first
+
+
+ICE = Ice("ours", "our+password+of+22+characters", "them")
+
+
+def check():
+    attributes = {"USERNAME": "ours:them", "PRIORITY": 1, "ICE-CONTROLLING": 7, "USE-CANDIDATE": None}
+    request = stun.Message(stun.Method.BINDING, stun.Class.REQUEST, attributes=attributes)
+    request.add_message_integrity(ICE.pwd.encode())
+    return bytes(request)
+
+
+def test_what_a_check_tells_becomes_the_legs_and_its_absence_is_told(house):
+    leg = LegId("c", "a", 1)
+    house.do(ReserveConnectionPoint("a", "access", (replace(RTP, ice=ICE),)), CORE)
+    house.now = 10.0
+    house.gateway.packet(leg, 0, REMOTE, check(), house.now)
+    ((at, channel, target, _),) = house.plane.sent
+    assert (at, channel, target) == (leg, 0, REMOTE)
+    assert house.plane.legs[leg].remote == REMOTE
+    applied = house.plane.applied["apply"]
+    for _ in range(5):
+        house.now += 5.0
+        house.gateway.packet(leg, 0, REMOTE, check(), house.now)
+    assert house.plane.applied["apply"] == applied  # nothing has changed
+    assert house.gateway.timeout() == house.now + CONSENT
+    house.gateway.expire(house.now + CONSENT)
+    ((owner, notice),) = house.notices()
+    assert (owner, notice.event, notice.termination) == ("pcscf", Event.CONSENT_LOST, "a")
+    assert house.gateway.timeout() is None
+
+
+def test_nothing_is_kept_of_a_peer_when_its_leg_goes(house):
+    for end in (
+        lambda: house.do(ReleaseTermination("a")),
+        lambda: house.do(ConfigureConnectionPoint("a", (RTP,))),
+        lambda: house.gateway.event(LegId("c", "b", 1), Event.CONTEXT_LOST, "", house.now),
+    ):
+        house.do(ReserveConnectionPoint("a", "access", (replace(RTP, ice=ICE),)), CORE)
+        house.gateway.packet(LegId("c", "a", 1), 0, REMOTE, check(), house.now)
+        assert house.gateway.timeout() is not None
+        end()
+        assert house.gateway.timeout() is None
+        assert (house.gateway._peers, house.gateway._learnt) == ({}, {})
+        house.gateway.packet(LegId("c", "a", 1), 0, REMOTE, check(), house.now)  # it was on its way
+        house.do(ReleaseTermination())
+        assert house.gateway._legs == {}
 
 
 def test_a_call_from_reserve_to_release(house):

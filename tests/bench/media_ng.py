@@ -1,10 +1,11 @@
-"""As much of rtpengine's control protocol as the media benchmark needs: bencode over UDP, offer, answer."""
+"""As much of rtpengine's control protocol as the benchmarks of media need: bencode over UDP, offer, answer."""
 
 from __future__ import annotations
 
 import base64
 import re
 import socket
+from dataclasses import dataclass
 
 from agw.iq.messages import Key, Suite
 from tests.bench.peers.systems import CannotRun
@@ -50,6 +51,30 @@ class Ng:
         answered = self.ask("answer", sdp=self._sdp(peer_port, "RTP/AVP"), to_tag="peer", **common)
         return port(answered["sdp"]), port(offered["sdp"]), key(answered["sdp"])
 
+    def secured_call(self, name: str, ue_port: int, peer_port: int, sha256: bytes) -> Secured:
+        """Join a UE with DTLS-SRTP and ICE, which begins the handshake, and a peer with RTP."""
+        attributes = (
+            "a=setup:active",
+            f"a=fingerprint:sha-256 {sha256.hex(':').upper()}",
+            "a=rtcp-mux",
+            *("a=ice-ufrag:them", "a=ice-pwd:their+password+of+22+chars"),
+            f"a=candidate:1 1 UDP 2130706431 {self._host} {ue_port} typ host",
+        )
+        offer = self._sdp(ue_port, "UDP/TLS/RTP/SAVP", *attributes)
+        common: dict[str, Value] = {"call_id": name, "from_tag": "ue"}
+        plain: dict[str, Value] = {"transport_protocol": "RTP/AVP", "ICE": "remove", "DTLS": "off"}
+        offered = self.ask("offer", sdp=offer, rtcp_mux=["demux"], **plain, **common)
+        answer = self._sdp(peer_port, "RTP/AVP")
+        secured: dict[str, Value] = {"ICE": "force", "DTLS": "passive"}
+        sdp = str(self.ask("answer", sdp=answer, to_tag="peer", **secured, **common)["sdp"])
+        return Secured(
+            port(sdp),
+            port(offered["sdp"]),
+            bytes.fromhex(attribute(sdp, "fingerprint:sha-256 ").replace(":", "")),
+            attribute(sdp, "ice-ufrag:"),
+            attribute(sdp, "ice-pwd:"),
+        )
+
     def _sdp(self, port: int, profile: str, *attributes: str) -> str:
         lines = (
             "v=0",
@@ -64,6 +89,18 @@ class Ng:
         return "".join(f"{line}\r\n" for line in lines)
 
 
+@dataclass(frozen=True)
+class Secured:
+    """A call with DTLS-SRTP and ICE as the relay has it: its ports towards the UE and the peer, its fingerprint and
+    credentials."""
+
+    access_port: int
+    core_port: int
+    sha256: bytes
+    ufrag: str
+    pwd: str
+
+
 # -- SDP, as rtpengine writes it ---------------------------------------------------------------------------
 
 
@@ -73,6 +110,13 @@ def crypto_line(key: Key) -> str:
 
 def port(sdp: Value) -> int:
     return int(re.search(r"^m=audio (\d+)", str(sdp), re.MULTILINE)[1])
+
+
+def attribute(sdp: str, begin: str) -> str:
+    found = re.search(rf"^a={re.escape(begin)}(\S+)", sdp, re.MULTILINE | re.IGNORECASE)
+    if found is None:
+        raise CannotRun(f"rtpengine: no a={begin} in the answer:\n{sdp}")
+    return found[1]
 
 
 def key(sdp: Value) -> Key:

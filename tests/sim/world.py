@@ -81,6 +81,9 @@ class Memory:
         self.legs: dict[LegId, Leg] = {}
         self.silent = 0.0
 
+    def send(self, id: LegId, channel: int, target: object, data: bytes) -> bool:
+        return True
+
     def apply(self, difference: Difference) -> dict[LegId, StreamStatistics]:
         counts = {id: self.statistics(id) for id in difference.removed}
         for id in difference.removed:

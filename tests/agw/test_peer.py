@@ -1,0 +1,225 @@
+"""The far end of a leg, with a jumping clock: whom it believes, what it keeps, and what it tells."""
+
+import pytest
+from aioice import stun
+from msgspec.structs import replace
+
+from agw.dtls import HANDSHAKE_LIMIT, Association, Certificate, Established
+from agw.flows import Keys
+from agw.ice import CONSENT
+from agw.iq.messages import Address, Dtls, DtlsRole, Event, Fingerprint, Ice, Stream, Transport
+from agw.peer import MAX_KEPT, Packet, Peer, Told
+
+OURS, THEIRS = Certificate(), Certificate()
+PRINT = Fingerprint("sha-256", THEIRS.sha256)
+UE, RTCP, OTHER = Address("192.0.2.1", 4000), Address("192.0.2.1", 4001), Address("198.51.100.1", 5000)
+ICE = Ice("ours", "our+password+of+22+characters", "them")
+
+
+def stream(name="1", role=DtlsRole.SERVER, **fields):
+    fields = {"remote": UE, "rtcp_mux": True, **fields}
+    return Stream(1, Transport.DTLS_SRTP, dtls=Dtls(name, role, (PRINT,) if role else ()), **fields)
+
+
+def peer_of(signalled, now=0.0):
+    peer = Peer(OURS, bytes(32))
+    peer.signal(signalled, now)
+    return peer
+
+
+def said(peer):
+    return list(iter(peer.next, None))
+
+
+def told(peer):
+    return [each for each in said(peer) if isinstance(each, Told)]
+
+
+class Ue:
+    """An association at an address."""
+
+    def __init__(self, address=UE, certificate=THEIRS, client=True, channel=0):
+        prints = [("sha-256", OURS.sha256)]
+        self.association = Association(certificate, client, prints, True, bytes(32))
+        self.address, self.channel = address, channel
+        if client:
+            self.association.start(0.0)
+
+    def talk(self, peer, now=0.0):
+        """Until neither says anything; what the peer told."""
+        kept = []
+        for _ in range(20):
+            for datagram in self.association.to_send():
+                peer.receive(self.channel, self.address, datagram, now)
+            packets = said(peer)
+            if not packets:
+                return kept
+            for each in packets:
+                if isinstance(each, Packet):
+                    assert (each.channel, each.target) == (self.channel, self.address)
+                    self.association.receive(each.data, None, now)
+                else:
+                    kept.append(each)
+        raise AssertionError("they never end")
+
+    @property
+    def event(self):
+        return self.association.next_event()
+
+
+def check(ice=ICE, nominate=True):
+    attributes = {"USERNAME": f"{ice.ufrag}:{ice.remote_ufrag}", "PRIORITY": 1, "ICE-CONTROLLING": 7}
+    if nominate:
+        attributes["USE-CANDIDATE"] = None
+    request = stun.Message(stun.Method.BINDING, stun.Class.REQUEST, attributes=attributes)
+    request.add_message_integrity(ice.pwd.encode())
+    return bytes(request)
+
+
+def test_keys_and_the_address_are_learnt_from_a_handshake():
+    peer, ue = peer_of(stream()), Ue(OTHER)
+    (established,) = ue.talk(peer)
+    assert established.event is Event.DTLS_ESTABLISHED
+    event = ue.event
+    assert isinstance(event, Established)
+    rtp, rtcp = peer.learnt.keys
+    assert (rtp.local.material, rtp.remote[0].material) == (event.remote, event.local)
+    assert rtcp == Keys()
+    assert peer.learnt.remotes == (OTHER, None)
+    peer.signal(stream(), 1.0)
+    assert peer.learnt.remotes == (OTHER, None)
+    peer.signal(stream(remote=RTCP), 1.0)  # it has moved, says signalling
+    assert peer.learnt.remotes == (None, None)
+    assert peer.learnt.keys[0] == rtp
+
+
+def test_a_flood_while_the_role_is_unknown_is_kept_within_bounds_p06():
+    peer = peer_of(stream(role=None))
+    (hello,) = Ue().association.to_send()
+    for port in range(1024, 3000):
+        peer.receive(0, Address("203.0.113.9", port), hello, 0.0)
+    assert said(peer) == []
+    peer.signal(stream(), 1.0)
+    assert len(said(peer)) == MAX_KEPT  # a HelloVerifyRequest each
+    assert peer.timeout() is None
+    assert len(Ue().talk(peer)) == 1
+
+
+def test_what_was_kept_for_one_association_is_not_heard_by_another_that_stands_p06_p07():
+    peer = peer_of(stream())
+    Ue().talk(peer)
+    keys = peer.learnt.keys
+    peer.signal(stream("2", None), 1.0)
+    peer.receive(0, UE, Ue().association.to_send()[0], 1.0)
+    peer.signal(stream("1"), 2.0)  # the offer was refused
+    assert said(peer) == []
+    assert peer.learnt.keys == keys
+
+
+@pytest.mark.parametrize("first", [b"\x16", b"\x17", b"\x00", b"\x80", b""])
+def test_a_packet_of_an_unknown_kind_is_nothing(first):
+    for signalled in (stream(), stream(role=None), stream(ice=ICE), Stream(1, Transport.RTP, ice=ICE)):
+        peer = peer_of(signalled)
+        peer.receive(0, UE, first, 0.0)
+        peer.receive(1, UE, first + bytes(30), 0.0)
+        assert said(peer) == []
+
+
+def test_without_ice_a_stranger_with_a_wrong_certificate_is_nobodys_failure_p09():
+    peer = peer_of(stream())
+    for _ in range(3):
+        assert Ue(OTHER, Certificate()).talk(peer) == []
+    (established,) = Ue().talk(peer)
+    assert established.event is Event.DTLS_ESTABLISHED
+
+
+def test_without_ice_the_signalled_host_is_believed_and_told_when_it_is_wrong_p09():
+    peer = peer_of(stream())
+    (failed,) = Ue(RTCP, Certificate()).talk(peer)
+    assert failed.event is Event.DTLS_FAILED
+    assert Ue().talk(peer) == []  # that association has failed; another needs another name
+    peer.signal(stream(), 1.0)
+    assert Ue().talk(peer) == []
+    peer.signal(stream("2"), 1.0)
+    assert Ue().talk(peer)[0].event is Event.DTLS_ESTABLISHED
+
+
+def test_where_no_host_is_signalled_any_is_believed_p09():
+    peer = peer_of(stream(remote=None))
+    (failed,) = Ue(OTHER, Certificate()).talk(peer)
+    assert failed.event is Event.DTLS_FAILED
+    peer = peer_of(stream(remote=None, latch_from=UE.host))
+    assert Ue(OTHER, Certificate()).talk(peer) == []
+
+
+def test_a_handshake_that_is_not_finished_is_told_after_its_limit():
+    peer = peer_of(stream(role=DtlsRole.CLIENT))
+    assert any(isinstance(each, Packet) and each.target == UE for each in said(peer))
+    while peer.timeout() < HANDSHAKE_LIMIT:
+        peer.expire(peer.timeout())
+        assert not told(peer)
+    peer.expire(HANDSHAKE_LIMIT)
+    assert told(peer) == [Told(Event.DTLS_FAILED, "RTP: no handshake within 30 s")]
+    assert peer.timeout() is None
+
+
+def test_a_peer_that_does_nothing_on_its_rtcp_port_has_not_failed_but_an_impostor_has_p09():
+    signalled = stream(role=DtlsRole.CLIENT, rtcp_mux=False)
+    peer = peer_of(signalled)
+    assert {each.target for each in said(peer)} == {UE, RTCP}
+    peer.expire(HANDSHAKE_LIMIT)
+    assert told(peer) == [Told(Event.DTLS_FAILED, "RTP: no handshake within 30 s")]
+    peer = peer_of(replace(signalled, dtls=Dtls("1", DtlsRole.SERVER, (PRINT,))))
+    (failed,) = Ue(RTCP, Certificate(), channel=1).talk(peer)
+    assert failed.detail.startswith("RTCP: the certificate is not")
+
+
+def test_with_mux_the_port_of_rtcp_has_no_association():
+    peer = peer_of(stream())
+    assert Ue(RTCP, channel=1).talk(peer) == []
+
+
+def test_a_stream_that_is_no_longer_protected_forgets_its_keys():
+    peer = peer_of(stream())
+    Ue().talk(peer)
+    peer.signal(Stream(1, Transport.RTP, UE, ice=ICE), 1.0)
+    assert peer.learnt.keys == (Keys(), Keys())
+    assert Ue().talk(peer) == []
+
+
+def test_ice_tells_where_a_client_begins_and_where_all_goes():
+    peer = peer_of(stream(role=DtlsRole.CLIENT, ice=ICE))
+    assert said(peer) == []
+    peer.receive(0, OTHER, check(nominate=False), 0.0)
+    (answer,) = said(peer)
+    assert answer.target == OTHER
+    peer.receive(0, OTHER, check(), 0.0)
+    answer, hello = said(peer)
+    assert (hello.target, hello.data[0]) == (OTHER, 22)
+    assert peer.learnt.remotes == (OTHER, None)
+    peer.receive(0, UE, check(), 0.0)  # it has moved: so does what is repeated
+    said(peer)
+    peer.expire(peer.timeout())
+    assert {each.target for each in said(peer)} == {UE}
+
+
+def test_with_ice_only_who_has_made_a_check_is_heard():
+    peer, ue = peer_of(stream(ice=ICE)), Ue()
+    assert ue.talk(peer) == []
+    assert peer.learnt.keys == (Keys(), Keys())
+    peer.receive(0, UE, check(), 0.0)
+    said(peer)
+    assert Ue().talk(peer)[0].event is Event.DTLS_ESTABLISHED
+
+
+def test_the_loss_of_consent_is_told_once_and_for_media_only():
+    peer = peer_of(stream(ice=ICE, rtcp_mux=False))
+    for channel, source in ((0, UE), (1, RTCP)):
+        peer.receive(channel, source, check(), 10.0)
+    said(peer)
+    assert peer.timeout() == 10.0 + CONSENT
+    peer.expire(10.0 + CONSENT)
+    assert told(peer) == [Told(Event.CONSENT_LOST, "no connectivity check for 30 s")]
+    assert peer.timeout() is None
+    peer.receive(0, UE, check(), 50.0)
+    assert peer.timeout() == 50.0 + CONSENT
