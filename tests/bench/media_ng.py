@@ -1,4 +1,4 @@
-"""As much of rtpengine's control protocol as the benchmarks of media need: bencode over UDP, offer, answer."""
+"""As much of rtpengine's control protocol as the benchmarks need: bencode over UDP, offer, answer."""
 
 from __future__ import annotations
 
@@ -91,8 +91,8 @@ class Ng:
 
 @dataclass(frozen=True)
 class Secured:
-    """A call with DTLS-SRTP and ICE as the relay has it: its ports towards the UE and the peer, its fingerprint and
-    credentials."""
+    """A call with DTLS-SRTP and ICE as the relay has it: its ports towards the UE and the peer, its
+    fingerprint and credentials."""
 
     access_port: int
     core_port: int
