@@ -1,14 +1,19 @@
-"""What becomes of each m-line of an offer: the decision tables of TS 33.328 clauses 7.2.1 and 7.3.1.
+"""What becomes of each m-line of an offer: the decision tables of TS 33.328 clauses 7.2 and 7.3.
 
     offered by the UE           3ge2ae:requested   else
-    RTP/SAVP, RTP/SAVPF         e2ae SDES          e2e (SDES or KMS), anchored transparently
-    RTP/AVP, RTP/AVPF           no matter: plain (e2ae SDES if it has a=crypto and `best_effort_srtp` is on)
+    RTP/SAVP(F)                 e2ae SDES          e2e (SDES or KMS), anchored transparently
+    UDP/TLS/RTP/SAVP(F)         e2ae DTLS-SRTP     e2e, anchored transparently; of a WebRTC client e2ae
+    UDP/TLS/UDPTL               e2ae UDPTL         e2e, anchored transparently
+    RTP/AVP(F), udptl           no matter: plain (e2ae SDES if it has a=crypto and `best_effort_srtp` is on)
+    UDP/DTLS/SCTP               refused by name    e2DCe or e2e, both anchored transparently
     other, with TLS or DTLS     refused by name    untouched (`unknown_media`)
     other                       no matter: untouched (`unknown_media`)
 
-    offered by the core         sdes-srtp registered   else
-    RTP/AVP, RTP/AVPF           e2ae SDES              plain
-    RTP/SAVP, RTP/SAVPF         no matter: e2e, anchored transparently, never e2ae on top
+    offered by the core         its mechanism registered   else
+    RTP/AVP(F)                  e2ae SDES or DTLS-SRTP     plain; to a WebRTC client e2ae DTLS-SRTP
+    udptl                       e2ae UDPTL                 plain
+    RTP/SAVP(F), UDP/TLS/...    no matter: e2e, anchored transparently, never e2ae on top
+    UDP/DTLS/SCTP               e2DCe                      e2e, anchored transparently
     other                       no matter: untouched (`unknown_media`)
 
 An m-line with port 0 is disabled, whatever else it says. A running e2ae stream stays one in a re-offer: the
@@ -21,14 +26,14 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated, Literal
-
-from msgspec import Meta, Struct
 
 from imsalg.errors import BadSdp
-from imsalg.policy.treatment import Mechanism, Treatment
+from imsalg.policy.rules import Rules as Rules
+from imsalg.policy.treatment import PROFILES, Carried, Mechanism, Profile, Treatment
+from imsalg.sdp import datachannel
 from imsalg.sdp.attributes import Crypto, E2aeIndication, e2ae_indication
 from imsalg.sdp.document import Document, Media
+from imsalg.sdp.dtls import DtlsAttributes, Setup
 
 
 class Direction(StrEnum):
@@ -45,40 +50,6 @@ class Access(StrEnum):
     WEBRTC = "webrtc"
 
 
-SuiteName = Literal[
-    "AES_CM_128_HMAC_SHA1_80",
-    "AES_CM_128_HMAC_SHA1_32",
-    "AES_256_CM_HMAC_SHA1_80",
-    "AEAD_AES_128_GCM",
-    "AEAD_AES_256_GCM",
-]
-
-
-class Rules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The network's policy; the [policy] section of the configuration.
-
-    suites: SDES suites served, in the order in which UEs are offered them. In a UE's offer the UE's order
-        counts: the first line with one of these is taken.
-    e2ae_unregistered: e2ae requested by a UE that has not registered it (TS 33.328 clause 7.2.1 NOTE 2a).
-    unknown_media: m-lines that have no treatment here.
-    best_effort_srtp: RTP/AVP with a=crypto from a UE is e2ae (trap P20); else its a=crypto is dropped.
-    echo_applied: a=3ge2ae:applied in answers to the UE, too; TS 33.328 clause 7.2.1 NOTE 3 does without.
-    answer_without_crypto: a UE answers RTP/AVP to e2ae: the answer is not accepted, or the stream is plain.
-    """
-
-    suites: Annotated[tuple[SuiteName, ...], Meta(min_length=1)] = (
-        "AES_CM_128_HMAC_SHA1_80",
-        "AES_256_CM_HMAC_SHA1_80",
-        "AEAD_AES_128_GCM",
-        "AEAD_AES_256_GCM",
-    )
-    e2ae_unregistered: Literal["reject", "grant"] = "reject"
-    unknown_media: Literal["pass", "refuse"] = "pass"
-    best_effort_srtp: bool = False
-    echo_applied: bool = False
-    answer_without_crypto: Literal["reject", "plain"] = "reject"
-
-
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What becomes of one m-line.
@@ -87,6 +58,7 @@ class Decision:
     proto_out: the m-line's protocol on the other side.
     anchored: its media pass through the gateway; if not, the m-line passes untouched.
     crypto: the line taken of a UE's offer under e2ae SDES: the key the UE sends with.
+    dtls: what a UE's offer says of DTLS that ends in the gateway.
     active: its port is not 0.
     """
 
@@ -95,7 +67,12 @@ class Decision:
     proto_out: str
     anchored: bool
     crypto: Crypto | None = field(default=None, repr=False)
+    dtls: DtlsAttributes | None = None
     active: bool = True
+
+    @property
+    def carried(self) -> Carried:
+        return self.treatment.carried(self.proto_out)
 
 
 def decide(
@@ -110,12 +87,12 @@ def decide(
 
     registered: what the UE and the network announced to each other, for the binding and the access in use.
     previous: the decisions in force for the session's m-lines, if this is a re-offer.
-    Raises BadSdp for an a=key-mgmt that cannot be read.
+    Raises BadSdp for an a=key-mgmt or an a=setup that cannot be read.
     """
-    line = _originating if direction is Direction.ORIGINATING else _terminating
+    choose = _originating if direction is Direction.ORIGINATING else _terminating
     known: Iterator[Decision | None] = itertools.chain(previous, itertools.repeat(None))
     return tuple(
-        line(document, media, registered, access, rules, _runs_e2ae(before))
+        choose(_Line(document, media, registered, access, rules, _running(before)))
         if media.port
         else _disabled(media, direction, before)
         for media, before in zip(document.media, known, strict=False)
@@ -143,103 +120,196 @@ def select(lines: Iterable[str], suites: Iterable[str]) -> Crypto | None:
     return None
 
 
-_SECURED = {"RTP/AVP": "RTP/SAVP", "RTP/AVPF": "RTP/SAVPF"}
-_CLEAR = {secured: clear for clear, secured in _SECURED.items()}
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """An active m-line, and what its fate depends on. running: its treatment so far, in a re-offer."""
+
+    document: Document
+    media: Media
+    registered: frozenset[Mechanism]
+    access: Access
+    rules: Rules
+    running: Treatment | None
+
+    @property
+    def proto(self) -> str:
+        return self.media.proto.upper()
+
+    @property
+    def requested(self) -> bool:
+        return e2ae_indication(self.media.attributes("3ge2ae")) is E2aeIndication.REQUESTED
+
+    @property
+    def e2dce_requested(self) -> bool:
+        name = self.rules.e2dce.attribute
+        return bool(name) and e2ae_indication(self.media.attributes(name)) is E2aeIndication.REQUESTED
+
+    @property
+    def kms(self) -> bool:
+        return "mikey" in self.document.key_mgmt_of(self.media)
+
+    def wants(self, profile: Profile) -> bool:
+        """Whether the UE wants e2ae without saying so in this offer."""
+        due = self.access is Access.WEBRTC and profile.treatment is Treatment.E2AE_DTLS_SRTP
+        return due or self.running is profile.treatment
 
 
-def _originating(
-    document: Document,
-    media: Media,
-    registered: frozenset[Mechanism],
-    access: Access,
-    rules: Rules,
-    runs_e2ae: bool,
-) -> Decision:
-    proto = media.proto.upper()
-    requested = e2ae_indication(media.attributes("3ge2ae")) is E2aeIndication.REQUESTED
-    if proto in _SECURED:
-        return _plain_from_ue(media, rules)
-    if proto in _CLEAR:
-        kms = "mikey" in document.key_mgmt_of(media)
-        if requested or (runs_e2ae and not kms):
-            return _sdes_from_ue(media, registered, rules, requested, runs_e2ae)
+# -- offered by the UE ----------------------------------------------------------------------------------
+
+
+def _originating(line: _Line) -> Decision:
+    if datachannel.over_udp(line.proto):
+        return _data_channel_from_ue(line)
+    if any(profile.clear.upper() == line.proto for profile in PROFILES):
+        return _plain_from_ue(line)
+    profile = _profile_from_ue(line)
+    if profile is not None:
+        kms = profile.treatment is Treatment.E2AE_SDES and line.kms
+        if line.requested or (line.wants(profile) and not kms):
+            return _e2ae_from_ue(line, profile)
         if kms:
-            return _e2e(media, "e2e KMS: a=key-mgmt without 3ge2ae:requested", "7.2.3")
-        return _e2e(media, "e2e SDES: 3ge2ae:requested is absent", "7.2.2")
-    if _has_own_protection(proto) and (requested or access is Access.WEBRTC):
+            return _e2e(line, "e2e KMS: a=key-mgmt without 3ge2ae:requested", "7.2.3")
+        what = "SDES" if profile.treatment is Treatment.E2AE_SDES else "DTLS"
+        return _e2e(line, f"e2e {what}: 3ge2ae:requested is absent", "7.2.2")
+    if _has_own_protection(line.proto) and (line.requested or line.access is Access.WEBRTC):
         # The far end would take for its own what the UE means for the access edge (TS 33.328 clause 7.2.1).
-        name = _LATER.get(proto, "e2ae")
-        who = "requested" if requested else "due to a WebRTC client"
-        return _refused(media, f"{name} {who}, which is not served here for {proto}", "7.2.1 step 2")
-    return _other(document, media, rules, "7.2.3", "7.2.1 step 2")
+        name = _LATER.get(line.proto, "e2ae")
+        who = "requested" if line.requested else "due to a WebRTC client"
+        return _refused(line, f"{name} {who}, which is not served here for {line.proto}", "7.2.1 step 2")
+    return _other(line, "7.2.3", "7.2.1 step 2")
 
 
-def _terminating(
-    document: Document,
-    media: Media,
-    registered: frozenset[Mechanism],
-    access: Access,
-    rules: Rules,
-    runs_e2ae: bool,
-) -> Decision:
-    proto = media.proto.upper()
-    if proto in _CLEAR:
-        if "mikey" in document.key_mgmt_of(media):
-            return _e2e(media, "e2e KMS: offered with a=key-mgmt", "7.3.3")
-        return _e2e(media, "e2e SDES: offered as SRTP", "7.3.2")
-    if proto not in _SECURED:
-        return _other(document, media, rules, "7.3.3", "7.3.1 step 3")
-    if access is Access.WEBRTC:
-        return _refused(media, "e2ae-dtls-srtp due to a WebRTC client, which is not served here", "N.2.2")
-    if Mechanism.SDES_SRTP in registered:
-        why = "sdes-srtp registered"
-    elif runs_e2ae:
+def _profile_from_ue(line: _Line) -> Profile | None:
+    proto = line.proto
+    if line.access is Access.WEBRTC and proto.startswith("RTP/SAVP") and not line.media.has("crypto"):
+        proto = f"UDP/TLS/{proto}"  # as browsers wrote it before RFC 8834
+    return next((profile for profile in PROFILES if profile.secured == proto), None)
+
+
+def _e2ae_from_ue(line: _Line, profile: Profile) -> Decision:
+    mechanism, rules = profile.mechanism, line.rules
+    if line.requested:
+        why = "3ge2ae:requested"
+    elif line.running is profile.treatment:
         why = "the stream is under e2ae already"
     else:
-        return _plain(media, "plain: sdes-srtp is not registered", "7.3.1 step 3")
-    reason = f"e2ae SDES: {why} (TS 33.328 clause 7.3.1)"
-    return Decision(Treatment.E2AE_SDES, reason, _SECURED[proto], anchored=True)
-
-
-def _sdes_from_ue(
-    media: Media, registered: frozenset[Mechanism], rules: Rules, requested: bool, runs_e2ae: bool
-) -> Decision:
-    why = "3ge2ae:requested" if requested else "the stream is under e2ae already"
-    if Mechanism.SDES_SRTP in registered:
-        why += " and sdes-srtp registered"
-    elif not runs_e2ae and rules.e2ae_unregistered == "reject":
-        return _refused(media, f"{why}, but sdes-srtp is not registered", "7.2.1 NOTE 2a")
-    elif not runs_e2ae:
+        why = "a WebRTC client"
+    if mechanism in line.registered:
+        why += f" and {mechanism} registered"
+    elif not line.wants(profile) and rules.e2ae_unregistered == "reject":
+        return _refused(line, f"{why}, but {mechanism} is not registered", "7.2.1 NOTE 2a")
+    elif not line.wants(profile):
         why += ", granted without registration"
-    crypto = select(media.attributes("crypto"), rules.suites)
-    if crypto is None:
-        reason = f"{why}, but no a=crypto can be accepted (RFC 4568 section 5.1.2)"
-        return Decision(Treatment.REFUSED, reason, media.proto, anchored=False)
-    reason = f"e2ae SDES, {crypto.suite}: {why} (TS 33.328 clause 7.2.1)"
-    return Decision(Treatment.E2AE_SDES, reason, _CLEAR[media.proto.upper()], anchored=True, crypto=crypto)
+    clear = profile.clear
+    if clear == "RTP/AVPF" and rules.feedback == "drop":
+        clear = "RTP/AVP"
+    if profile.treatment is Treatment.E2AE_SDES:
+        crypto = select(line.media.attributes("crypto"), rules.suites)
+        if crypto is None:
+            return _unusable(line, f"{why}, but no a=crypto can be accepted (RFC 4568 section 5.1.2)")
+        reason = f"e2ae SDES, {crypto.suite}: {why} (TS 33.328 clause 7.2.1)"
+        return Decision(profile.treatment, reason, clear, anchored=True, crypto=crypto)
+    said = DtlsAttributes.of(line.document, line.media)
+    usable = said.usable(rules.hashes)
+    if not usable:
+        return _unusable(line, f"{why}, but no a=fingerprint can be accepted (RFC 8122 section 5)")
+    if said.setup is Setup.HOLDCONN:
+        return _unusable(line, f"{why}, but a=setup:holdconn (RFC 8842 section 5.1)")
+    reason = (
+        f"{_NAMES[profile.treatment]}, {usable[0].hash}: {why} (TS 33.328 clause {_clause(line, '7.2.1')})"
+    )
+    return Decision(profile.treatment, reason, clear, anchored=True, dtls=said)
 
 
-def _plain_from_ue(media: Media, rules: Rules) -> Decision:
-    if not media.has("crypto"):
-        return _plain(media, "plain: offered without protection", "7.2.1 step 2")
-    if not rules.best_effort_srtp:
-        return _plain(media, f"plain: a=crypto counts for nothing under {media.proto}", "7.2.1 step 2")
-    crypto = select(media.attributes("crypto"), rules.suites)
+def _plain_from_ue(line: _Line) -> Decision:
+    media, clause = line.media, "7.2.1 step 2"
+    if not media.has("crypto") or line.proto == "UDPTL":
+        return _plain(line, "plain: offered without protection", clause)
+    if not line.rules.best_effort_srtp:
+        return _plain(line, f"plain: a=crypto counts for nothing under {media.proto}", clause)
+    crypto = select(media.attributes("crypto"), line.rules.suites)
     if crypto is None:
-        return _plain(media, "plain: best-effort SRTP, but no a=crypto can be accepted", "7.2.1 step 2")
+        return _plain(line, "plain: best-effort SRTP, but no a=crypto can be accepted", clause)
     reason = f"e2ae SDES, {crypto.suite}: best-effort SRTP, by policy (TS 33.328 clause 7.2.1)"
     return Decision(Treatment.E2AE_SDES, reason, media.proto, anchored=True, crypto=crypto)
 
 
-def _other(document: Document, media: Media, rules: Rules, kms_clause: str, clause: str) -> Decision:
+def _data_channel_from_ue(line: _Line) -> Decision:
+    """TS 33.328 clauses 7.2.4 and 7.2.5. What is asked for without being registered is the error case of
+    clause 7.2.4 NOTE 2."""
+    dcmtsi = Mechanism.DATA_CHANNEL in line.registered
+    if line.e2dce_requested:
+        why = f"{line.rules.e2dce.attribute}:requested"
+        if Mechanism.E2DCE in line.registered or dcmtsi:
+            return _e2dce(line, f"{why} and registered", "7.2.4")
+        if line.running is Treatment.E2DCE:
+            return _e2dce(line, f"{why}, and the stream is under e2DCe already", "7.2.4")
+        if line.rules.e2ae_unregistered == "grant":
+            return _e2dce(line, f"{why}, granted without registration", "7.2.4")
+        return _refused(line, f"{why}, but e2DCe is not registered", "7.2.4 NOTE 2")
+    if line.requested or (line.access is Access.WEBRTC and not dcmtsi):
+        who = "requested" if line.requested else "due to a WebRTC client"
+        name = Treatment.E2AE_DATACHANNEL
+        return _refused(line, f"{name} {who}, which is not served here for {line.proto}", "7.2.1 step 2")
+    if dcmtsi and datachannel.only_bootstrap(line.media):
+        return _e2dce(line, "bootstrap channels of a DCMTSI client", "N.3.Y")
+    return _e2e(line, "e2e DTLS: a data channel without a request", "7.2.5")
+
+
+# -- offered by the core --------------------------------------------------------------------------------
+
+
+def _terminating(line: _Line) -> Decision:
+    if datachannel.over_udp(line.proto):
+        return _data_channel_from_core(line)
+    if offered := [profile for profile in PROFILES if profile.secured == line.proto]:
+        if offered[0].treatment is not Treatment.E2AE_SDES:
+            return _e2e(line, "e2e DTLS: offered with DTLS", "7.3.2")
+        if line.kms:
+            return _e2e(line, "e2e KMS: offered with a=key-mgmt", "7.3.3")
+        return _e2e(line, "e2e SDES: offered as SRTP", "7.3.2")
+    served = [profile for profile in PROFILES if profile.clear.upper() == line.proto]
+    if not served:
+        return _other(line, "7.3.3", "7.3.1 step 3")
+    wanted = [profile for profile in served if line.running is profile.treatment]
+    wanted += [profile for profile in served if line.wants(profile) or profile.mechanism in line.registered]
+    if not wanted:
+        return _plain(line, f"plain: {served[0].mechanism} is not registered", "7.3.1 step 3")
+    profile = wanted[0]
+    if profile.mechanism in line.registered:
+        why = f"{profile.mechanism} registered"
+    elif line.running is profile.treatment:
+        why = "the stream is under e2ae already"
+    else:
+        why = "a WebRTC client"
+    reason = f"{_NAMES[profile.treatment]}: {why} (TS 33.328 clause {_clause(line, '7.3.1')})"
+    return Decision(profile.treatment, reason, profile.secured, anchored=True)
+
+
+def _data_channel_from_core(line: _Line) -> Decision:
+    """TS 33.328 clauses 7.3.X and 7.3.Y: on the wire both are the same."""
+    if Mechanism.E2DCE in line.registered:
+        return _e2dce(line, "registered", "7.3.X")
+    if Mechanism.DATA_CHANNEL in line.registered and datachannel.only_bootstrap(line.media):
+        return _e2dce(line, "bootstrap channels for a DCMTSI client", "7.3.X")
+    if line.running is Treatment.E2DCE:
+        return _e2dce(line, "the stream is under e2DCe already", "7.3.X")
+    return _e2e(line, "e2e DTLS: e2DCe is not registered", "7.3.Y")
+
+
+# -- what both have -------------------------------------------------------------------------------------
+
+
+def _other(line: _Line, kms_clause: str, clause: str) -> Decision:
     """Protocols without a treatment of ours; the ends protect them or nobody does."""
-    proto = media.proto.upper()
-    if proto == "TCP/TLS/MSRP" and "mikey" in document.key_mgmt_of(media):
+    proto, media = line.proto, line.media
+    if proto == "TCP/TLS/MSRP" and line.kms:
         reason = f"e2e KMS: offered with a=key-mgmt, untouched (TS 33.328 clause {kms_clause})"
         return Decision(Treatment.E2E, reason, media.proto, anchored=False)
-    if rules.unknown_media == "refuse":
-        return _refused(media, f"{media.proto} has no treatment here, refused by policy", clause)
-    reason = f"{media.proto} has no treatment here, untouched by policy (TS 33.328 clause {clause})"
+    what = "a data channel over TCP" if proto == "TCP/DTLS/SCTP" else media.proto
+    if line.rules.unknown_media == "refuse":
+        return _refused(line, f"{what} has no treatment here, refused by policy", clause)
+    reason = f"{what} has no treatment here, untouched by policy (TS 33.328 clause {clause})"
     return Decision(_bystander(media), reason, media.proto, anchored=False)
 
 
@@ -247,27 +317,46 @@ def _disabled(media: Media, direction: Direction, before: Decision | None) -> De
     """Port 0. Under e2ae the other side goes on knowing the line by its own profile; but if the line is used
     again, that is a new stream and decided afresh (RFC 3264 section 8.1)."""
     reason = "disabled by port 0 (RFC 3264 section 8.2)"
-    profiles = _CLEAR if direction is Direction.ORIGINATING else _SECURED
     proto = media.proto.upper()
-    if before is not None and before.treatment is Treatment.E2AE_SDES and proto in profiles:
-        return Decision(Treatment.E2AE_SDES, reason, profiles[proto], anchored=False, active=False)
+    if before is not None and before.treatment.e2ae:
+        for profile in PROFILES:
+            ours, theirs = profile.secured, profile.clear
+            if direction is Direction.TERMINATING:
+                ours, theirs = theirs, ours
+            if profile.treatment is before.treatment and proto == ours.upper():
+                return Decision(before.treatment, reason, theirs, anchored=False, active=False)
     return Decision(_bystander(media), reason, media.proto, anchored=False, active=False)
 
 
-def _runs_e2ae(before: Decision | None) -> bool:
-    return before is not None and before.active and before.treatment is Treatment.E2AE_SDES
+def _running(before: Decision | None) -> Treatment | None:
+    return before.treatment if before is not None and before.active else None
 
 
-def _plain(media: Media, reason: str, clause: str) -> Decision:
-    return Decision(Treatment.PLAIN, f"{reason} (TS 33.328 clause {clause})", media.proto, anchored=True)
+def _clause(line: _Line, clause: str) -> str:
+    return "N.2.2" if line.access is Access.WEBRTC else clause
 
 
-def _e2e(media: Media, reason: str, clause: str) -> Decision:
-    return Decision(Treatment.E2E, f"{reason} (TS 33.328 clause {clause})", media.proto, anchored=True)
+def _plain(line: _Line, reason: str, clause: str) -> Decision:
+    reason = f"{reason} (TS 33.328 clause {clause})"
+    return Decision(Treatment.PLAIN, reason, line.media.proto, anchored=True)
 
 
-def _refused(media: Media, reason: str, clause: str) -> Decision:
-    return Decision(Treatment.REFUSED, f"{reason} (TS 33.328 clause {clause})", media.proto, anchored=False)
+def _e2e(line: _Line, reason: str, clause: str) -> Decision:
+    reason = f"{reason} (TS 33.328 clause {clause})"
+    return Decision(Treatment.E2E, reason, line.media.proto, anchored=True)
+
+
+def _e2dce(line: _Line, why: str, clause: str) -> Decision:
+    reason = f"e2DCe: {why} (TS 33.328 clause {clause})"
+    return Decision(Treatment.E2DCE, reason, line.media.proto, anchored=True)
+
+
+def _refused(line: _Line, reason: str, clause: str) -> Decision:
+    return _unusable(line, f"{reason} (TS 33.328 clause {clause})")
+
+
+def _unusable(line: _Line, reason: str) -> Decision:
+    return Decision(Treatment.REFUSED, reason, line.media.proto, anchored=False)
 
 
 def _bystander(media: Media) -> Treatment:
@@ -280,12 +369,15 @@ def _has_own_protection(proto: str) -> bool:
 
 _PROTECTIONS = frozenset({"TLS", "DTLS", "SAVP", "SAVPF"})
 
+_NAMES = {
+    Treatment.E2AE_SDES: "e2ae SDES",
+    Treatment.E2AE_DTLS_SRTP: "e2ae DTLS-SRTP",
+    Treatment.E2AE_UDPTL: "e2ae UDPTL",
+}
+
 # The e2ae treatments that have a name already, and nothing else yet.
 _LATER = {
-    "UDP/TLS/RTP/SAVP": Treatment.E2AE_DTLS_SRTP,
-    "UDP/TLS/RTP/SAVPF": Treatment.E2AE_DTLS_SRTP,
     "TCP/TLS/MSRP": Treatment.E2AE_MSRP,
     "TCP/TLS/BFCP": Treatment.E2AE_BFCP,
-    "UDP/TLS/UDPTL": Treatment.E2AE_UDPTL,
-    "UDP/DTLS/SCTP": Treatment.E2AE_DATACHANNEL,
+    "TCP/DTLS/SCTP": Treatment.E2AE_DATACHANNEL,
 }

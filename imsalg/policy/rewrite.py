@@ -1,11 +1,13 @@
 """The SDP for the other side: what the decisions say, the gateway's addresses, our keys, and nothing else.
 
 Anchored, plain or e2ae: address, ports and profile; what speaks of keys, ICE or capability negotiation goes,
-    and what of it belongs on the other side is put in anew. RTCP may be multiplexed on one side alone.
-Anchored, e2e: address and ports, and ICE goes as it would lead around the gateway; the rest is the ends' own.
+    and what of it belongs on the other side is put in anew. RTCP may be multiplexed, and have feedback, on
+    one side alone.
+Anchored, e2e or e2DCe: address and ports, those of ICE candidates included; the rest is the ends' own.
 Not anchored: untouched.
 Refused or disabled: port 0, and nothing left that was meant for somebody (keys, fingerprints, addresses).
-a=3ge2ae is taken away everywhere, whoever wrote it; it is ours alone to add (trap P19).
+a=3ge2ae, and its like for e2DCe, is taken away everywhere, whoever wrote it; it is ours alone to add (trap
+P19).
 
 Session level lines stay for as long as an m-line lives that is not ours and may need them.
 The hold of RFC 2543, c=0.0.0.0, cannot stay as the address is the gateway's; it is told as a direction.
@@ -14,46 +16,47 @@ The hold of RFC 2543, c=0.0.0.0, cannot stay as the address is the gateway's; it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TypeVar
 
-from imsalg.errors import BadSdp, UsageError
-from imsalg.policy.decide import Decision, Direction, Rules, select
-from imsalg.policy.treatment import Treatment
-from imsalg.sdp.attributes import Connection, Crypto, E2aeIndication, RtcpAttribute
+from imsalg.errors import UsageError
+from imsalg.policy.decide import Decision, Direction
+from imsalg.policy.rules import Rules
+from imsalg.policy.treatment import Treatment, is_rtp
+from imsalg.sdp.attributes import Connection, Crypto, E2aeIndication, RtcpAttribute, fields
 from imsalg.sdp.attributes import Direction as MediaDirection
 from imsalg.sdp.document import Document, Media, Origin, Section
+from imsalg.sdp.dtls import Fingerprint, Setup
+from imsalg.sdp.ice import Candidate, IceCredentials, components
 
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """Where the gateway receives an m-line's media, on the side the SDP goes to. addrtype: "IP4" or "IP6"."""
+    """Where the gateway receives an m-line's media, on the side the SDP goes to. addrtype: "IP4" or "IP6".
+    ice: ours, where connectivity checks are answered."""
 
     addrtype: str
     address: str
     rtp_port: int
     rtcp_port: int
-
-
-_T = TypeVar("_T")
-_DEFAULTS = Rules()
+    ice: IceCredentials | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerLine:
-    """What one m-line of an answer means.
+class DtlsLines:
+    """What an m-line of ours says where DTLS ends in the gateway. tls_id: None: nothing."""
 
-    accepted: False where it breaks the protection that was offered; `reason` says how. Declining is accepted.
-    decision: what is in force from now on.
-    crypto: the UE's line, with the key it sends with; own: ours that it took. None unless e2ae was offered.
-    """
+    fingerprint: Fingerprint
+    setup: Setup
+    tls_id: str | None
 
-    accepted: bool
-    reason: str
-    decision: Decision
-    crypto: Crypto | None = None
-    own: Crypto | None = None
+
+Protection = tuple[Crypto, ...] | DtlsLines
+"""What protects an m-line of ours: never both (trap P17)."""
+
+_T = TypeVar("_T")
+_DEFAULTS = Rules()
 
 
 def offer(
@@ -61,26 +64,35 @@ def offer(
     decisions: Sequence[Decision],
     direction: Direction,
     locals: Mapping[int, Local],
-    cryptos: Mapping[int, tuple[Crypto, ...]],
+    protections: Mapping[int, Protection],
     origin: Origin,
+    rules: Rules = _DEFAULTS,
 ) -> Document:
     """The offer as it goes on. document: as it came, and stays.
 
     locals: m-line index -> the gateway's address on the side it goes to, for each active anchored m-line.
-    cryptos: m-line index -> our lines, for each active m-line under e2ae SDES if it goes to the UE.
+    protections: m-line index -> our lines, for each active m-line under e2ae if it goes to the UE.
     """
-    out, fates = _begin(document, decisions, locals, origin)
+    out, fates = _begin(document, decisions, locals, origin, rules)
+    to_ue = direction is Direction.TERMINATING
     for index, (media, decision, fate) in enumerate(zip(out.media, decisions, fates, strict=True)):
         match fate:
             case _Fate.GONE:
                 _clear(media, decision.proto_out, origin)
             case _Fate.TRANSPARENT:
-                _anchor(out, document, index, _given(locals, index))
+                _pass(out, document, index, _given(locals, index))
+                if to_ue and decision.treatment is Treatment.E2DCE:
+                    _tell_applied(media, rules.e2dce.attribute)  # TS 33.328 clause 7.3.X step 4
             case _Fate.OURS:
-                _anchor(out, document, index, _given(locals, index))
+                local = _given(locals, index)
+                _anchor(out, document, index, local)
                 _unprotect(media, decision.proto_out)
-                if decision.treatment is Treatment.E2AE_SDES and direction is Direction.TERMINATING:
-                    _protect(media, _given(cryptos, index), applied=True)  # TS 33.328 clause 7.3.1 step 4
+                if to_ue and decision.treatment.e2ae:
+                    _protect(media, _given(protections, index))
+                    _tell_applied(media, "3ge2ae")  # TS 33.328 clause 7.3.1 step 4
+                if to_ue and decision.treatment is Treatment.E2AE_DTLS_SRTP and not media.has("rtcp-mux"):
+                    media.add_attribute("rtcp-mux")  # WebRTC clients insist on it (RFC 8829 section 5.1.1)
+                _check_here(out, media, local, one_port=not is_rtp(media.proto))
     return out
 
 
@@ -90,79 +102,38 @@ def answer(
     decisions: Sequence[Decision],
     direction: Direction,
     locals: Mapping[int, Local],
-    cryptos: Mapping[int, tuple[Crypto, ...]],
+    protections: Mapping[int, Protection],
     origin: Origin,
     rules: Rules = _DEFAULTS,
 ) -> Document:
     """The answer as it goes back to the offerer. document: as it came, and passed `check_answer`.
 
     offered: the offer as the offerer sent it; the answer has its profiles. direction: the offer's.
-    cryptos: m-line index -> our one line, for e2ae SDES if it goes to the UE; with the tag of the UE's line.
+    protections: m-line index -> our lines, for e2ae if it goes to the UE; of SDES one, with the tag of the
+    UE's line.
     """
-    out, fates = _begin(document, decisions, locals, origin)
+    out, fates = _begin(document, decisions, locals, origin, rules)
+    to_ue = direction is Direction.ORIGINATING
     for index, (media, decision, fate) in enumerate(zip(out.media, decisions, fates, strict=True)):
         asked = offered.media[index]
         match fate:
             case _Fate.GONE:
                 _clear(media, asked.proto, origin)
             case _Fate.TRANSPARENT:
-                _anchor(out, document, index, _given(locals, index))
+                _pass(out, document, index, _given(locals, index))
+                if to_ue and decision.treatment is Treatment.E2DCE and rules.echo_applied:
+                    _tell_applied(media, rules.e2dce.attribute)
             case _Fate.OURS:
-                _anchor(out, document, index, _given(locals, index))
+                local = _given(locals, index)
+                _anchor(out, document, index, local)
                 _unprotect(media, asked.proto)
                 _mux(media, asked)
-                if decision.treatment is Treatment.E2AE_SDES and direction is Direction.ORIGINATING:
-                    own = _given(cryptos, index)  # TS 33.328 clause 7.2.1 step 8
-                    _protect(media, own, applied=rules.echo_applied)
+                if to_ue and decision.treatment.e2ae:
+                    _protect(media, _given(protections, index))  # TS 33.328 clause 7.2.1 step 8
+                    if rules.echo_applied:
+                        _tell_applied(media, "3ge2ae")
+                _check_here(out, media, local, one_port=media.has("rtcp-mux") or not is_rtp(media.proto))
     return out
-
-
-def check_answer(
-    sent: Document,
-    answer: Document,
-    decisions: Sequence[Decision],
-    cryptos: Mapping[int, tuple[Crypto, ...]],
-    rules: Rules = _DEFAULTS,
-) -> tuple[AnswerLine, ...]:
-    """Whether an answer as it came fits the offer as we sent it; cryptos: as given to `offer`.
-
-    Raises BadSdp if its m-lines are not the offer's, one for one (RFC 3264 section 6).
-    """
-    if len(answer.media) != len(sent.media):
-        raise BadSdp(f"an answer with {len(answer.media)} m-lines to an offer with {len(sent.media)}")
-    lines = []
-    for index, (asked, media, decision) in enumerate(zip(sent.media, answer.media, decisions, strict=True)):
-        if media.port and media.kind.lower() != asked.kind.lower():
-            raise BadSdp(f"an answer with m={media.kind} in the place of m={asked.kind}")
-        if not (media.port and asked.port):
-            declined = replace(decision, active=False)
-            lines.append(AnswerLine(True, "declined by port 0 (RFC 3264 section 6)", declined))
-        elif own := cryptos.get(index):
-            lines.append(_check_crypto(media, decision, own, rules))
-        else:
-            lines.append(AnswerLine(True, decision.reason, decision))
-    return tuple(lines)
-
-
-def _check_crypto(media: Media, decision: Decision, own: tuple[Crypto, ...], rules: Rules) -> AnswerLine:
-    if not media.proto.upper().startswith("RTP/SAVP"):  # the profile matches or nothing does (trap P17)
-        if media.proto.upper().startswith("RTP/AVP") and rules.answer_without_crypto == "plain":
-            reason = f"plain: e2ae offered, {media.proto} answered, which policy grants"
-            plain = replace(decision, treatment=Treatment.PLAIN, reason=reason)
-            return AnswerLine(True, reason, plain)
-        return AnswerLine(False, f"e2ae offered, {media.proto} answered (TS 33.328 clause 7.3.1)", decision)
-    theirs = select(media.attributes("crypto"), (line.suite for line in own))
-    if theirs is None:
-        return AnswerLine(
-            False, "e2ae offered, no a=crypto can be accepted (RFC 4568 section 5.1.3)", decision
-        )
-    same = [line for line in own if line.suite == theirs.suite]
-    if right := [line for line in same if line.tag == theirs.tag]:
-        return AnswerLine(True, decision.reason, decision, theirs, right[0])
-    if len(same) > 1:
-        return AnswerLine(False, "a=crypto with a tag not offered (RFC 4568 section 5.1.3)", decision)
-    reason = f"{decision.reason}; tag {theirs.tag} answered for {same[0].tag}, the only one with its suite"
-    return AnswerLine(True, reason, decision, theirs, same[0])  # trap P12
 
 
 # -- the session level --------------------------------------------------------------------------------
@@ -172,6 +143,7 @@ _ICE = (
     *("ice-ufrag", "remote-candidates"),
     "altc",  # RFC 6947: other addresses, too
 )
+_SHARED = ("fingerprint", "setup", "ice-ufrag", "ice-pwd", "ice-options")  # of session or media level
 _KEYING = ("crypto", "key-mgmt", "fingerprint", "setup", "connection", "tls-id")
 _CAPABILITIES = frozenset(
     (
@@ -187,7 +159,7 @@ class _Fate(Enum):
 
     GONE = auto()  # refused, disabled or declined
     UNTOUCHED = auto()
-    TRANSPARENT = auto()  # anchored, e2e
+    TRANSPARENT = auto()  # anchored, e2e or e2DCe
     OURS = auto()  # anchored, plain or e2ae
 
 
@@ -198,11 +170,15 @@ def _fate(media: Media, decision: Decision) -> _Fate:
         return _Fate.UNTOUCHED
     if not media.port:
         return _Fate.GONE
-    return _Fate.TRANSPARENT if decision.treatment is Treatment.E2E else _Fate.OURS
+    return _Fate.TRANSPARENT if decision.treatment.transparent else _Fate.OURS
 
 
 def _begin(
-    document: Document, decisions: Sequence[Decision], locals: Mapping[int, Local], origin: Origin
+    document: Document,
+    decisions: Sequence[Decision],
+    locals: Mapping[int, Local],
+    origin: Origin,
+    rules: Rules,
 ) -> tuple[Document, list[_Fate]]:
     """A copy whose session level is done, and what becomes of its m-lines."""
     if len(document.media) != len(decisions):
@@ -218,20 +194,34 @@ def _begin(
         if fate is _Fate.UNTOUCHED and not _has_connection(media)
     ]
     for section in (out.session, *out.media):
-        section.remove_attributes("3ge2ae")
+        section.remove_attributes("3ge2ae", *([rules.e2dce.attribute] * bool(rules.e2dce.attribute)))
     if out.session.connection and not dependents and present != {_Fate.UNTOUCHED}:
         address = _connection(_given(locals, anchored[0])) if anchored else _placeholder(origin)
         out.session.set_connection(address)
-    if _Fate.UNTOUCHED not in present:
+    if not present & {_Fate.UNTOUCHED, _Fate.TRANSPARENT}:
         out.session.remove_attributes(*_ICE)
-        if _Fate.TRANSPARENT not in present:
-            _remove_keys(out.session)
-    if anchored:  # the gateway's ports are one stream's each
+        _remove_keys(out.session)
+    elif present >= {_Fate.OURS, _Fate.TRANSPARENT} and _Fate.UNTOUCHED not in present:
+        _push_down(out, fates)
+    if anchored:
+        _decline_trickle(out.session)
+        # the gateway's ports are one stream's each
         out.session.remove_attributes_where(lambda name, value: name == "group" and _is_bundle(value))
     if present & {_Fate.OURS, _Fate.GONE}:
         for section in (out.session, *out.media):  # all of it or none (trap P21)
             section.remove_attributes_where(lambda name, _: name in _CAPABILITIES or name.startswith("tra-"))
     return out, fates
+
+
+def _push_down(out: Document, fates: Sequence[_Fate]) -> None:
+    """What an end has said for all its m-lines goes to those that stay its own, so that it does not speak for
+    ours (trap P17)."""
+    for media, fate in zip(out.media, fates, strict=True):
+        for name in _SHARED:
+            if fate is _Fate.TRANSPARENT and not media.has(name):
+                for value in out.session.attributes(name):
+                    media.add_attribute(name, value)
+    out.session.remove_attributes(*_SHARED)
 
 
 def _is_bundle(value: str) -> bool:
@@ -242,16 +232,52 @@ def _is_bundle(value: str) -> bool:
 
 
 def _anchor(out: Document, document: Document, index: int, local: Local) -> None:
-    """Address and ports, for every m-line whose media pass the gateway."""
+    """Address and ports of an m-line that is ours."""
+    _place(out, document, index, local)
+    out.media[index].remove_attributes(*_ICE, "bundle-only")
+
+
+def _pass(out: Document, document: Document, index: int, local: Local) -> None:
+    """Address and ports, and nothing else (trap P40). The ends' checks pass the gateway like all they send,
+    so its address is their one candidate; what they say of their own would lead around it."""
+    _place(out, document, index, local)
+    media = out.media[index]
+    ports = {1: local.rtp_port, 2: local.rtcp_port}
+    found = [
+        str(Candidate.host(component, local.address, ports[component]))
+        for component in sorted(components(media) & ports.keys())
+    ]
+    if found:
+        media.set_attribute("candidate", found[0])
+        for value in found[1:]:
+            media.add_attribute("candidate", value)
+    else:
+        media.remove_attributes("candidate")
+    media.remove_attributes("remote-candidates", "altc")
+    _decline_trickle(media)
+
+
+def _decline_trickle(section: Section) -> None:
+    """Candidates come in descriptions only (RFC 8840 section 4.1)."""
+    options = [option for value in section.attributes("ice-options") for option in fields(value)]
+    if "trickle" in options:
+        options = [option for option in options if option != "trickle"]
+        if options:
+            section.set_attribute("ice-options", " ".join(options))
+        else:
+            section.remove_attributes("ice-options")
+
+
+def _place(out: Document, document: Document, index: int, local: Local) -> None:
     media, was = out.media[index], document.media[index]
     media.port = local.rtp_port
     if _has_connection(media) or out.session.connection != _connection(local):
         media.set_connection(_connection(local))
-    if media.has("rtcp") or local.rtcp_port != local.rtp_port + 1:  # RFC 3605
+    if media.has("rtcp") or (is_rtp(was.proto) and local.rtcp_port != local.rtp_port + 1):  # RFC 3605
         media.set_attribute("rtcp", str(RtcpAttribute(local.rtcp_port)))
-    media.remove_attributes(*_ICE)
     connection = document.connection_of(was)
-    if connection is not None and connection.unspecified:
+    # with ICE, 0.0.0.0 is no hold but a placeholder (RFC 8840 section 4.1.1)
+    if connection is not None and connection.unspecified and IceCredentials.of(document, was) is None:
         _hold(media, document.direction_of(was))
 
 
@@ -268,16 +294,41 @@ def _hold(media: Media, direction: MediaDirection) -> None:
 
 def _unprotect(media: Media, proto: str) -> None:
     """What protects the media ends in the gateway, and so does the multiplexing of RTCP."""
+    if not proto.upper().endswith("F") and media.proto.upper().endswith("F"):
+        media.remove_attributes("rtcp-fb")  # RFC 4585 section 4.2: of AVPF and SAVPF only
     media.proto = proto
     _remove_keys(media)
     media.remove_attributes("rtcp-mux-only")  # RFC 8858 asks for what this side may not do, and need not
 
 
-def _protect(media: Media, lines: Sequence[Crypto], applied: bool) -> None:
-    for line in lines:
+def _protect(media: Media, protection: Protection) -> None:
+    if isinstance(protection, DtlsLines):
+        media.add_attribute("setup", protection.setup)
+        if protection.tls_id is not None:
+            media.add_attribute("tls-id", protection.tls_id)
+        media.add_attribute("fingerprint", str(protection.fingerprint))
+        return
+    for line in protection:
         media.add_attribute("crypto", str(line))
-    if applied:
-        media.add_attribute("3ge2ae", E2aeIndication.APPLIED)
+
+
+def _tell_applied(media: Media, attribute: str) -> None:
+    if attribute:
+        media.add_attribute(attribute, E2aeIndication.APPLIED)
+
+
+def _check_here(out: Document, media: Media, local: Local, one_port: bool) -> None:
+    """Our side of ICE: a lite agent with one host candidate for each component (RFC 8839 section 5.3)."""
+    if local.ice is None:
+        return
+    if not out.session.has("ice-lite"):
+        out.session.add_attribute("ice-lite")
+    media.add_attribute("ice-options", "ice2")  # RFC 8445 section 10
+    media.add_attribute("ice-ufrag", local.ice.ufrag)
+    media.add_attribute("ice-pwd", local.ice.pwd)
+    media.add_attribute("candidate", str(Candidate.host(1, local.address, local.rtp_port)))
+    if not one_port:
+        media.add_attribute("candidate", str(Candidate.host(2, local.address, local.rtcp_port)))
 
 
 def _mux(media: Media, asked: Media) -> None:
@@ -295,7 +346,7 @@ def _clear(media: Media, proto: str, origin: Origin) -> None:
         media.port = 0
     media.proto = proto
     _remove_keys(media)
-    media.remove_attributes("rtcp", *_ICE)
+    media.remove_attributes("rtcp", "bundle-only", *_ICE)
     if _has_connection(media):
         media.set_connection(_placeholder(origin))
 
