@@ -12,10 +12,12 @@ import click
 
 from imsalg.errors import BadSdp
 from imsalg.policy.decide import Access, Decision, Direction, Rules, decide, status
-from imsalg.policy.rewrite import Local, offer
+from imsalg.policy.rewrite import DtlsLines, Local, Protection, offer
 from imsalg.policy.treatment import Mechanism, Treatment
 from imsalg.sdp.attributes import MATERIAL_LENGTH, Crypto, InlineKey
 from imsalg.sdp.document import Document, Media
+from imsalg.sdp.dtls import Fingerprint, Setup
+from imsalg.sdp.ice import IceCredentials
 
 # RFC 5737 and RFC 3849: addresses for documentation
 ADDRESSES = {"IP4": "192.0.2.1", "IP6": "2001:db8::1"}
@@ -109,24 +111,32 @@ def _fail(error: BadSdp, as_json: bool) -> NoReturn:
 def _rewritten(
     document: Document, decisions: tuple[Decision, ...], direction: Direction, rules: Rules
 ) -> Document:
+    to_ue = direction is Direction.TERMINATING
     return offer(
         document,
         decisions,
         direction,
-        {index: _local(document, media, index) for index, media in enumerate(document.media)},
-        {index: _cryptos(rules) for index in range(len(decisions))},
+        {
+            index: _local(document, media, index, ice=to_ue and decision.treatment.by_dtls)
+            for index, (media, decision) in enumerate(zip(document.media, decisions, strict=True))
+        },
+        {index: _protection(decision, rules) for index, decision in enumerate(decisions)},
         replace(document.origin, nettype="IN", addrtype="IP4", address=ADDRESSES["IP4"]),
+        rules,
     )
 
 
-def _local(document: Document, media: Media, index: int) -> Local:
+def _local(document: Document, media: Media, index: int, *, ice: bool) -> Local:
     connection = document.connection_of(media) if media.port else None
     addrtype = connection.addrtype if connection else "IP4"
     port = 20000 + 4 * index
-    return Local(addrtype, ADDRESSES[addrtype], port, port + 1)
+    credentials = IceCredentials("PLACEHOLDER", "PLACEHOLDER/PASSWORD/PLACEHOLDER") if ice else None
+    return Local(addrtype, ADDRESSES[addrtype], port, port + 1, credentials)
 
 
-def _cryptos(rules: Rules) -> tuple[Crypto, ...]:
+def _protection(decision: Decision, rules: Rules) -> Protection:
+    if decision.treatment.by_dtls:
+        return DtlsLines(Fingerprint("sha-256", bytes(32)), Setup.ACTPASS, "PLACEHOLDER/TLS-ID/PLACEHOLDER")
     return tuple(
         Crypto(tag, suite, (InlineKey(_placeholder_key(MATERIAL_LENGTH[suite])),))
         for tag, suite in enumerate(rules.suites, 1)

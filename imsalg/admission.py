@@ -124,8 +124,9 @@ class Admission:
         if unknown:
             raise Answered(420, ("Unsupported", ", ".join(unknown)))
         if access is not None:
-            if not mediasec.verified(headers, access.mechanisms) or _wants_agreement(headers):
-                raise Answered(494, *(("Security-Server", f"{m};mediasec") for m in access.mechanisms))
+            tokens = mediasec.served(access.mechanisms, self._config.policy.e2dce).values()
+            if not mediasec.verified(headers, tokens) or _wants_agreement(headers):
+                raise Answered(494, *(("Security-Server", f"{token};mediasec") for token in tokens))
             mediasec.strip(headers)
             trust.from_ue(headers)
         if request.method not in NEGOTIATING:
@@ -293,7 +294,7 @@ class Admission:
         aor: str,
     ) -> Call:
         terms = Terms(
-            mechanisms & frozenset(access.mechanisms),
+            mechanisms & mediasec.allowed(access.mechanisms, self._config.policy.e2dce),
             access.type,
             self._config.policy,
             {Side.ACCESS: access.realm, Side.CORE: self._config.core.realm},

@@ -28,6 +28,7 @@ from agw.iq.messages import (
     Result,
     Stream,
 )
+from imsalg.sdp.document import MAX_MEDIA
 
 
 class Side(Enum):
@@ -41,6 +42,12 @@ class Side(Enum):
     @property
     def other(self) -> Side:
         return Side.CORE if self is Side.ACCESS else Side.ACCESS
+
+
+def m_line(stream: int) -> int:
+    """The index of the m-line that a stream is of. There may be two streams of one, as when fax takes the
+    place of speech: the one in use stays as it is until the other is agreed on (trap P33)."""
+    return (stream - 1) % MAX_MEDIA
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +136,10 @@ class Anchor:
             if isinstance(result, Reserved):
                 self._local[result.termination] = {stream.id: stream for stream in result.streams}
         return all(
-            _is_at_home(self.local(name).get(id), termination.ip6)
+            _is_at_home(self.local(name).get(id), stream, termination.ip6)
             for name, termination in wanted.items()
             if termination is not None
-            for id in termination.streams
+            for id, stream in termination.streams.items()
         )
 
     def forget(self) -> None:
@@ -141,9 +148,11 @@ class Anchor:
         self._local.clear()
 
 
-def _is_at_home(local: LocalStream | None, ip6: bool) -> bool:
-    """Whether there is such a stream, at addresses that an SDP may name."""
-    return local is not None and all(
+def _is_at_home(local: LocalStream | None, wanted: Stream, ip6: bool) -> bool:
+    """Whether there is such a stream, at addresses that an SDP may name, with the fingerprint it needs."""
+    if local is None or (wanted.dtls is not None and local.fingerprint is None):
+        return False
+    return all(
         0 < address.port < 65536 and _family(address.host) == (6 if ip6 else 4)
         for address in (local.rtp, local.rtcp)
     )

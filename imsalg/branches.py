@@ -63,6 +63,7 @@ class Branch:
             {side: edge.origin for side, edge in media.edges.items()},
             agreed.decisions,
             agreed.keys,
+            agreed.associations,
             agreed.streams,
             {side: edge.ip6 for side, edge in media.edges.items()},
             media.watched,
@@ -205,7 +206,7 @@ class Branches:
                 )
                 for side, edge in self.root.edges.items()
             }
-            agreed = Agreed(record.decisions, record.keys, record.streams)
+            agreed = Agreed(record.decisions, record.keys, record.associations, record.streams)
             media = replace(self._start(), edges=edges, agreed=agreed, watched=record.watched)
             tag = NameAddr.parse(record.dialog.callee.address).param("tag") or ""
             expires = None if record.expires is None else record.expires - epoch

@@ -124,6 +124,8 @@ class AccessConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         _check_transports(self.transports)
         if any(transport.secure for transport in self.transports) and not (self.cert and self.key):
             raise ValueError("transports: TLS and WSS need cert and key")
+        if {Mechanism.E2DCE, Mechanism.DATA_CHANNEL} & set(self.mechanisms):
+            raise ValueError("mechanisms: data channels are set in [policy.e2dce]")
 
 
 class CoreConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

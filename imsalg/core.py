@@ -66,6 +66,7 @@ class Core:
             config.registration.max_expires,
             Shares(config.sources.registrations),
             FlowTokens(rng.randbytes(KEY)),
+            config.policy.e2dce,
         )
         self._sources = Sources(config, self.registrations, self._notes.append)
         self._refusals = Lines(self._notes.append, each=10, sources=100)
@@ -397,7 +398,8 @@ class Core:
             return
         headers = response.headers
         if response.status in (200, 401, 407) and registering.speaks_mediasec:
-            mediasec.announce(headers, registering.access.mechanisms)
+            tokens = mediasec.served(registering.access.mechanisms, self.registrations.e2dce)
+            mediasec.announce(headers, tokens.values())
         if response.status == 200:
             before = self.registrations.find(registering.token)
             binding = self.registrations.registered(registering, response, self._now)

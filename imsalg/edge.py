@@ -8,11 +8,13 @@ from dataclasses import dataclass, field, replace
 from agw.iq.messages import Stream
 from imsalg.anchor import Anchor, Side, Termination
 from imsalg.config import Networks
-from imsalg.errors import BadSdp
+from imsalg.errors import BadSdp, UsageError
 from imsalg.exchange import remote
 from imsalg.policy.decide import Decision
-from imsalg.policy.rewrite import Local
+from imsalg.policy.rewrite import DtlsLines, Local
 from imsalg.sdp.document import Document, Origin
+from imsalg.sdp.dtls import Fingerprint, Setup
+from imsalg.sdp.ice import IceCredentials
 
 
 @dataclass(slots=True)
@@ -66,20 +68,35 @@ class Edge:
     def termination(self, streams: Mapping[int, Stream]) -> Termination:
         return Termination(self.realm, self.ip6, streams)
 
-    def locals(self, anchor: Anchor) -> dict[int, Local]:
-        """Where the side is to send its media, by m-line."""
+    def locals(self, anchor: Anchor, ids: Sequence[int]) -> dict[int, Local]:
+        """Where the side is to send its media, by m-line. ids: their streams."""
+        locals, have = anchor.local(self.name), anchor.have(self.name)
+        streams = have.streams if have is not None else {}
         return {
-            id - 1: Local(
-                "IP6" if ":" in local.rtp.host else "IP4", local.rtp.host, local.rtp.port, local.rtcp.port
+            index: Local(
+                "IP6" if ":" in local.rtp.host else "IP4",
+                local.rtp.host,
+                local.rtp.port,
+                local.rtcp.port,
+                IceCredentials(stream.ice.ufrag, stream.ice.pwd) if stream.ice else None,
             )
-            for id, local in anchor.local(self.name).items()
+            for index, id in enumerate(ids)
+            if (local := locals.get(id)) and (stream := streams.get(id))
         }
 
-    def family(self, anchor: Anchor, document: Document, decisions: Sequence[Decision]) -> bool:
+    def dtls(self, anchor: Anchor, id: int, setup: Setup, tls_id: str | None) -> DtlsLines:
+        """What we say of DTLS in the m-line of a stream."""
+        fingerprint = anchor.local(self.name)[id].fingerprint
+        if fingerprint is None:
+            raise UsageError(f"stream {id} has no fingerprint")
+        return DtlsLines(Fingerprint(fingerprint.hash, fingerprint.digest), setup, tls_id)
+
+    def family(self, side: Side, anchor: Anchor, document: Document, decisions: Sequence[Decision]) -> bool:
         """Whether the side's media are on IPv6, as its description says. One termination has one family, for
         good: what the gateway could never send to is refused before anybody is called. Raises BadSdp."""
-        lines = [m for m, d in zip(document.media, decisions, strict=True) if d.active and d.anchored]
-        hosts = {address.host for media in lines for address in remote(document, media) if address}
+        lines = {i: d for i, d in enumerate(decisions) if d.active and d.anchored}
+        said_remotes = [remote(side, document, index, decision) for index, decision in lines.items()]
+        hosts = {address.host for remotes in said_remotes for address in remotes if address}
         if any(host in self.denied for host in hosts):
             raise BadSdp("a media address in a network that media are not sent to here")
         said = {":" in host for host in hosts}
@@ -90,8 +107,14 @@ class Edge:
             raise BadSdp("media addresses of another family than before")
         if stands is not None or not lines:
             return self.ip6
-        held = document.connection_of(lines[0])
-        return said.pop() if said else held is not None and ":" in held.host
+        if said:
+            return said.pop()
+        held = document.connection_of(document.media[next(iter(lines))])
+        if (
+            held is None or decisions[next(iter(lines))].treatment.by_dtls
+        ):  # ICE: the family of the signalling
+            return self.ip6
+        return ":" in held.host
 
 
 def _name(side: Side, number: int) -> str:

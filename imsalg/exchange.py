@@ -3,37 +3,67 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from agw.iq.messages import Address, Mode, Stream, Transport
-from imsalg.anchor import Side
+from imsalg.anchor import Side, m_line
 from imsalg.errors import BadSdp, UsageError
+from imsalg.policy.association import Association
+from imsalg.policy.check import Own
 from imsalg.policy.decide import Decision
-from imsalg.policy.treatment import Carriage
+from imsalg.policy.treatment import Carriage, is_rtp
+from imsalg.sdp import datachannel
 from imsalg.sdp.attributes import Crypto, Direction, RtcpAttribute
-from imsalg.sdp.document import Document, Media
+from imsalg.sdp.document import MAX_MEDIA, Document
+from imsalg.sdp.ice import IceCredentials, is_lite
 
 
 @dataclass(frozen=True, slots=True)
 class Agreed:
-    """What the two sides have agreed on. keys: our crypto line towards the UE, by m-line. streams: of each
-    side's termination."""
+    """What the two sides have agreed on. keys, associations: our crypto line towards the UE, or the DTLS
+    association with it, by m-line. streams: of each side's termination."""
 
     decisions: tuple[Decision, ...] = ()
     keys: Mapping[int, Crypto] = field(default_factory=dict)
+    associations: Mapping[int, Association] = field(default_factory=dict)
     streams: Mapping[Side, Mapping[int, Stream]] = field(default_factory=dict)
 
     def stream(self, side: Side, index: int) -> Stream | None:
         """The stream of an m-line."""
-        return self.streams.get(side, {}).get(index + 1)
+        streams = self.streams.get(side, {}).values()
+        return next((stream for stream in streams if m_line(stream.id) == index), None)
+
+    def association(self, index: int, id: int) -> Association | None:
+        """The one that stands, if the m-line has the same stream still."""
+        stream = self.stream(Side.ACCESS, index)
+        return self.associations.get(index) if stream is not None and stream.id == id else None
+
+    def ids(self, decisions: Sequence[Decision]) -> tuple[int, ...]:
+        """The streams of the m-lines of an offer: those that stand, but another one where a line is to be
+        carried in a way that its stream cannot become."""
+        return tuple(self._id(index, decision) for index, decision in enumerate(decisions))
+
+    def _id(self, index: int, decision: Decision) -> int:
+        stands = {side: stream for side in Side if (stream := self.stream(side, index))}
+        if not stands:
+            return index + 1
+        id = next(iter(stands.values())).id
+        if not (decision.active and decision.anchored):
+            return id
+        fits = all(
+            stream.transport is (to := transport(decision, side)) or {stream.transport, to} <= _KEYED_BY_SDP
+            for side, stream in stands.items()
+        )
+        return id if fits else (id - 1 + MAX_MEDIA) % (2 * MAX_MEDIA) + 1
 
 
 @dataclass(slots=True)
 class Exchange:
     """An offer, and its answer once there is one.
 
+    ids: of the streams, by m-line. own: what of ours protects the lines of an offer to the UE.
     reserved: the answerer's streams, which the offer names an address of. before: what was agreed on, which
     holds again if the offer is refused. preview: the answer came in a response that nobody acknowledges, and
     may yet be withdrawn.
@@ -42,7 +72,8 @@ class Exchange:
     side: Side  # who offers
     offer: Document  # as received
     decisions: tuple[Decision, ...]
-    own: dict[int, tuple[Crypto, ...]]  # our lines in the offer to the UE, by m-line
+    ids: tuple[int, ...]
+    own: Mapping[int, Own]
     reserved: dict[int, Stream]
     before: Agreed
     sent: Document | None = None  # the offer as we passed it on
@@ -58,8 +89,11 @@ class Exchange:
 
     def remote(self, index: int, side: Side) -> tuple[Address | None, Address | None]:
         """Where a side wants RTP and RTCP; see `remote`."""
-        document = self.said(side)
-        return remote(document, document.media[index])
+        return remote(side, self.said(side), index, self.decisions[index])
+
+    def checks(self, index: int) -> IceCredentials | None:
+        """The UE's credentials, where connectivity checks tell where it is."""
+        return _checks(self.said(Side.ACCESS), index, self.decisions[index])
 
     def transport(self, index: int, side: Side) -> Transport:
         return transport(self.decisions[index], side)
@@ -67,15 +101,22 @@ class Exchange:
     def mux(self, index: int, side: Side) -> bool:
         """Whether RTP and RTCP share a port on a side (RFC 5761 section 5.1.1): the gateway grants it to the
         offerer by itself, but what is end to end is answered end to end."""
-        asked = self.said(self.side).media[index].has("rtcp-mux")
-        granted = self.said(self.side.other).media[index].has("rtcp-mux")
-        alone = side is self.side and self.transport(index, side) is not Transport.UDP
-        return asked and (alone or granted)
+        if not is_rtp(self.offer.media[index].proto):
+            return True  # there is no RTCP
+        if side is self.side:
+            alone = self.transport(index, side) is not Transport.UDP
+            return self.offer.media[index].has("rtcp-mux") and (alone or self._grants_mux(index))
+        return self.sent is not None and self.sent.media[index].has("rtcp-mux") and self._grants_mux(index)
+
+    def _grants_mux(self, index: int) -> bool:
+        return self.said(self.side.other).media[index].has("rtcp-mux")
 
     def mode(self, index: int, side: Side) -> Mode:
         """The answer says what flows; the answerer's `sendonly` is what the gateway receives from it (RFC
         3264 section 6.1)."""
         offer, answer = self.said(self.side), self.said(self.side.other)
+        if datachannel.over_udp(offer.media[index].proto):
+            return Mode.SENDRECV  # RFC 8841 section 9.2
         answerer = answer.direction_of(answer.media[index])
         sends = answerer in (Direction.SENDRECV, Direction.SENDONLY) and not _held(offer, index)
         receives = answerer in (Direction.SENDRECV, Direction.RECVONLY) and not _held(answer, index)
@@ -84,6 +125,7 @@ class Exchange:
         return _MODES[receives, sends]
 
 
+_KEYED_BY_SDP = frozenset((Transport.RTP, Transport.SRTP))  # the one becomes the other without more ado
 _MODES = {
     (True, True): Mode.SENDRECV,
     (True, False): Mode.SENDONLY,
@@ -94,21 +136,29 @@ _MODES = {
 
 def transport(decision: Decision, side: Side) -> Transport:
     """What an anchored m-line is carried in on a side."""
-    carriage = decision.treatment.carriage
-    match carriage.access if side is Side.ACCESS else carriage.core:
+    match decision.carried.access if side is Side.ACCESS else decision.carried.core:
         case Carriage.RTP:
             return Transport.RTP
         case Carriage.SRTP:
             return Transport.SRTP
+        case Carriage.DTLS_SRTP:
+            return Transport.DTLS_SRTP
+        case Carriage.DTLS:
+            return Transport.DTLS
         case Carriage.UDP:
             return Transport.UDP
         case other:
             raise UsageError(f"{decision.treatment} is not anchored: {other}")
 
 
-def remote(document: Document, media: Media) -> tuple[Address | None, Address | None]:
-    """Where a peer wants RTP and RTCP; (None, None) if it says nowhere. Raises BadSdp for a name or a missing
-    c=."""
+def remote(
+    side: Side, document: Document, index: int, decision: Decision
+) -> tuple[Address | None, Address | None]:
+    """Where a side wants RTP and RTCP; (None, None) if it says nowhere, or if checks will tell. Raises BadSdp
+    for a name or a missing c=."""
+    if side is Side.ACCESS and _checks(document, index, decision):
+        return None, None
+    media = document.media[index]
     connection = document.connection_of(media)
     if connection is None:
         raise BadSdp("an m-line without c=", 400)
@@ -124,10 +174,19 @@ def remote(document: Document, media: Media) -> tuple[Address | None, Address | 
     return rtp, Address(_numeric(where.host), rtcp.port)
 
 
+def _checks(document: Document, index: int, decision: Decision) -> IceCredentials | None:
+    """Of a UE's description. Where both agents are lite there are no checks (RFC 8445 section 6.1.1)."""
+    if not decision.treatment.by_dtls or is_lite(document):
+        return None
+    return IceCredentials.of(document, document.media[index])
+
+
 def _held(document: Document, index: int) -> bool:
-    """On hold in the old way (RFC 3264 section 8.4)."""
-    connection = document.connection_of(document.media[index])
-    return connection is not None and connection.unspecified
+    """On hold in the old way (RFC 3264 section 8.4); with ICE it is a placeholder."""
+    media = document.media[index]
+    connection = document.connection_of(media)
+    unspecified = connection is not None and connection.unspecified
+    return unspecified and IceCredentials.of(document, media) is None
 
 
 @lru_cache(maxsize=1024)

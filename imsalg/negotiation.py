@@ -26,11 +26,13 @@ from imsalg.config import Networks
 from imsalg.edge import Edge, Origins
 from imsalg.errors import BadSdp, UsageError
 from imsalg.exchange import Agreed, Exchange, transport
-from imsalg.ownkeys import OwnKeys, for_gateway
+from imsalg.ownprotection import OwnProtection
 from imsalg.policy import rewrite
+from imsalg.policy.association import Association
+from imsalg.policy.check import Own, check_answer
 from imsalg.policy.decide import Access, Direction, Rules, decide, status
-from imsalg.policy.rewrite import AnswerLine
-from imsalg.policy.treatment import Mechanism, Treatment
+from imsalg.policy.rewrite import Protection
+from imsalg.policy.treatment import Mechanism
 from imsalg.sdp.attributes import Crypto
 from imsalg.sdp.document import Document
 from imsalg.sip.endpoint import Random
@@ -64,7 +66,7 @@ class Negotiation:
     terms: Terms
     flows: Mapping[Side, Flow]
     edges: dict[Side, Edge]
-    own: OwnKeys
+    own: OwnProtection
     agreed: Agreed = field(default_factory=Agreed)
     watched: bool = False  # silence counts
     pending: Exchange | None = None
@@ -86,7 +88,7 @@ class Negotiation:
             )
             for side in Side
         }
-        return cls(anchor, terms, flows, edges, OwnKeys(rng, terms.rules.suites))
+        return cls(anchor, terms, flows, edges, OwnProtection.start(rng, terms.rules))
 
     def fork(self, number: int) -> Negotiation:
         """The same for another early dialog of the same INVITE: the offer is shared, the answer is its
@@ -99,7 +101,10 @@ class Negotiation:
             offerer: self.edges[offerer].beside(offerer, number),
             answerer: self.edges[answerer].shared(),
         }
-        return replace(self, edges=edges, own=self.own.fork(), agreed=Agreed(), pending=replace(exchange))
+        mine = self.own.fork()
+        own = mine.beside(exchange.own) if number > 1 else exchange.own
+        pending = replace(exchange, own=own)
+        return replace(self, edges=edges, own=mine, agreed=Agreed(), pending=pending)
 
     @property
     def names(self) -> list[str]:
@@ -120,18 +125,22 @@ class Negotiation:
         )
         if status(decisions) != 200:
             raise BadSdp("; ".join(dict.fromkeys(d.reason for d in decisions if d.active)))
-        own: dict[int, tuple[Crypto, ...]] = {}
+        ids = agreed.ids(decisions)
+        own: dict[int, Own] = {}
         streams: dict[int, Stream] = {}
-        ip6 = self.edges[side].family(self.anchor, document, decisions)
-        for index, decision in enumerate(decisions):
+        ip6 = self.edges[side].family(side, self.anchor, document, decisions)
+        for index, (id, decision) in enumerate(zip(ids, decisions, strict=True)):
             if not decision.active or not decision.anchored:
                 continue
-            if side is Side.CORE and decision.treatment is Treatment.E2AE_SDES:
-                own[index] = self.own.to_offer(index, agreed.keys.get(index))
             before = agreed.stream(side.other, index)
-            streams[index + 1] = before or Stream(index + 1, transport(decision, side.other))
+            if before is None or before.id != id:
+                before = None
+            if side is Side.CORE and decision.treatment.e2ae:
+                own[index] = self.own.to_offer(index, id, decision, agreed)
+            carriage = transport(decision, side.other)
+            streams[id] = before or self.own.reserve(index, id, carriage, own.get(index))
         self.edges[side].ip6 = ip6
-        self.pending = Exchange(side, document, decisions, own, streams, agreed)
+        self.pending = Exchange(side, document, decisions, ids, own, streams, agreed)
         name = self.edges[side.other].name
         return {name: self.wanted()[name]}
 
@@ -139,15 +148,17 @@ class Negotiation:
         """The offer for the other side, once the gateway has what `offer` wanted."""
         exchange = self._exchange()
         edge = self.edges[exchange.side.other]
+        protections = self.own.offered(exchange, edge, self.anchor)
         exchange.sent = edge.origin.write(
             exchange.offer.origin.username,
             lambda origin: rewrite.offer(
                 exchange.offer,
                 exchange.decisions,
                 _direction(exchange.side),
-                edge.locals(self.anchor),
-                exchange.own,
+                edge.locals(self.anchor, exchange.ids),
+                protections,
                 origin,
+                self.terms.rules,
             ),
         )
         return edge.origin.last
@@ -162,25 +173,30 @@ class Negotiation:
         if exchange.sent is None:
             raise BadSdp("an answer to an offer that has not been passed on", 400)
         answer = Document(body)
-        lines = rewrite.check_answer(
-            exchange.sent, answer, exchange.decisions, exchange.own, self.terms.rules
-        )
+        lines = check_answer(exchange.sent, answer, exchange.decisions, exchange.own, self.terms.rules)
         for line, media in zip(lines, answer.media, strict=True):
             if media.port and not line.accepted:
                 raise BadSdp(line.reason)
         decisions = tuple(line.decision for line in lines)
-        self.edges[side].family(self.anchor, answer, decisions)
+        self.edges[side].family(side, self.anchor, answer, decisions)
         exchange.answer, exchange.decisions = answer, decisions
         keys: dict[int, Crypto] = {}
+        associations: dict[int, Association] = {}
         streams: dict[Side, dict[int, Stream]] = {Side.ACCESS: {}, Side.CORE: {}}
         for index, line in enumerate(lines):
             if not (line.decision.active and line.decision.anchored):
                 continue
-            theirs = self._key_lines(index, exchange, line, keys)
-            for here in Side:
-                streams[here][index + 1] = self._stream(index, here, exchange, theirs, keys.get(index))
+            id = exchange.ids[index]
+            streams[Side.CORE][id] = self._stream(index, Side.CORE, exchange)
+            access = self._stream(index, Side.ACCESS, exchange)
+            streams[Side.ACCESS][id], ours = self.own.protect(access, index, exchange, line, self.agreed)
+            match ours:
+                case Crypto():
+                    keys[index] = ours
+                case Association():
+                    associations[index] = ours
         self.own.taken()
-        self.agreed = Agreed(decisions, keys, streams)
+        self.agreed = Agreed(decisions, keys, associations, streams)
         return self.wanted()
 
     def answered(self, preview: bool = False) -> bytes:
@@ -188,7 +204,9 @@ class Negotiation:
         preview: it is of a provisional response that is not reliable."""
         exchange = self._exchange()
         edge, answer = self.edges[exchange.side], exchange.said(exchange.side.other)
-        keys = self.agreed.keys if exchange.side is Side.ACCESS else {}
+        protections: dict[int, Protection] = {}
+        if exchange.side is Side.ACCESS:
+            protections = self.own.answered(exchange, self.agreed, edge, self.anchor)
         edge.origin.write(
             answer.origin.username,
             lambda origin: rewrite.answer(
@@ -196,8 +214,8 @@ class Negotiation:
                 exchange.offer,
                 exchange.decisions,
                 _direction(exchange.side),
-                edge.locals(self.anchor),
-                {index: (line,) for index, line in keys.items()},
+                edge.locals(self.anchor, exchange.ids),
+                protections,
                 origin,
                 self.terms.rules,
             ),
@@ -241,46 +259,26 @@ class Negotiation:
             streams[answerer] = {**self.pending.reserved, **streams[answerer]}
         return {edge.name: edge.termination(streams[side]) for side, edge in self.edges.items()}
 
-    def _stream(
-        self, index: int, side: Side, exchange: Exchange, theirs: Crypto | None, ours: Crypto | None
-    ) -> Stream:
+    def _stream(self, index: int, side: Side, exchange: Exchange) -> Stream:
         where, rtcp = exchange.remote(index, side)
-        if where is None and (before := self.agreed.stream(side, index)):
+        before = self.agreed.stream(side, index)
+        if where is None and before is not None and before.id == exchange.ids[index]:
             where, rtcp = before.remote, before.remote_rtcp
         mode = exchange.mode(index, side)
         carriage = exchange.transport(index, side)
-        secured = carriage is Transport.SRTP
+        secured = carriage is Transport.SRTP or carriage.has_dtls
         return Stream(
-            index + 1,
+            exchange.ids[index],
             carriage,
             where,
             rtcp,
             exchange.mux(index, side),
-            local_key=for_gateway(ours)[0] if secured and ours else None,
-            remote_keys=for_gateway(theirs) if secured else (),
             mode=mode,
             latch=side is Side.ACCESS,
             latch_from=self._latch_from(side),
             source_filter=side is Side.ACCESS and not (secured or self.terms.latch_anywhere),
             inactivity=self._inactivity(mode),
         )
-
-    def _key_lines(
-        self, index: int, exchange: Exchange, line: AnswerLine, keys: dict[int, Crypto]
-    ) -> Crypto | None:
-        """The UE's line for an m-line under e2ae; ours goes to `keys`."""
-        decision = exchange.decisions[index]
-        if decision.treatment is not Treatment.E2AE_SDES:
-            return None
-        if exchange.side is Side.ACCESS:
-            if decision.crypto is None:
-                raise UsageError("an e2ae offer without a selected crypto line")
-            keys[index] = self.own.to_answer(decision.crypto, self.agreed.keys.get(index))
-            return decision.crypto
-        if line.own is None:
-            raise UsageError("an accepted e2ae answer without a crypto line")
-        keys[index] = line.own
-        return line.crypto
 
     def _latch_from(self, side: Side) -> str | None:
         """Where a UE is that does not know it: behind a NAT, where its signalling comes from."""

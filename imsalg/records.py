@@ -22,13 +22,14 @@ from msgspec import Struct
 from agw.iq.messages import Stream
 from imsalg.anchor import Side
 from imsalg.edge import Origins
+from imsalg.policy.association import Association
 from imsalg.policy.decide import Decision
 from imsalg.policy.treatment import Mechanism
 from imsalg.sdp.attributes import Crypto
 from imsalg.sip.dialog import Dialog
 from imsalg.sip.endpoint import Flow
 
-SCHEMA = 2  # of all records; to be raised when one changes its meaning, or loses or renames a field
+SCHEMA = 3  # of all records; to be raised when one changes its meaning, or loses or renames a field
 
 
 class BindingRecord(Struct, frozen=True, tag="binding"):
@@ -52,6 +53,7 @@ class BranchRecord(Struct, frozen=True):
     origins: Mapping[Side, Origins]
     decisions: tuple[Decision, ...]
     keys: Mapping[int, Crypto]
+    associations: Mapping[int, Association]
     streams: Mapping[Side, Mapping[int, Stream]]
     families: Mapping[Side, bool]
     watched: bool

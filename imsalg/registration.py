@@ -16,6 +16,7 @@ from imsalg import mediasec, trust
 from imsalg.config import AccessConfig
 from imsalg.errors import BadMessage, PeerError
 from imsalg.flowtoken import FlowTokens
+from imsalg.policy.rules import E2dce
 from imsalg.policy.treatment import Mechanism
 from imsalg.records import BindingRecord
 from imsalg.sip.grammar import number
@@ -94,13 +95,15 @@ class Registering:
 @dataclass(slots=True)
 class Registrations:
     """All bindings, by token, by user, by the UE's flow, and by what a refresh is recognised by. shares: how
-    many each host may have. followers: called with the token of each that came, changed or went."""
+    many each host may have. e2dce: how UEs tell of data channels. followers: called with the token of each
+    that came, changed or went."""
 
     limit: int
     min_expires: int
     max_expires: int
     shares: Shares
     tokens: FlowTokens
+    e2dce: E2dce
     followers: list[Callable[[str], None]] = field(default_factory=list)
     _by_token: dict[str, Binding] = field(default_factory=dict)
     _by_key: dict[tuple[str, str], Binding] = field(default_factory=dict)
@@ -186,9 +189,17 @@ class Registrations:
             flow,
             tuple(contact.uri for contact in contacts),
             wildcard,
-            mediasec.supported(request.headers) & frozenset(access.mechanisms),
+            self._mechanisms(request, contacts, access),
             mediasec.speaks(request.headers),
         )
+
+    def _mechanisms(
+        self, request: Request, contacts: Iterable[NameAddr], access: AccessConfig
+    ) -> frozenset[Mechanism]:
+        """What the UE supports of what is served there. Each REGISTER says all of it."""
+        found = mediasec.supported(request.headers, mediasec.served(access.mechanisms, self.e2dce))
+        tagged = self.e2dce.implicit and any(mediasec.has_data_channels(contact) for contact in contacts)
+        return found | {Mechanism.DATA_CHANNEL} if tagged else found
 
     def registered(self, registering: Registering, response: Response, now: float) -> Binding | None:
         """The registrar's 200 says what holds now; None where nothing is left of the binding. Raises
@@ -257,7 +268,7 @@ class Registrations:
             contacts,
             record.service_route,
             record.associated,
-            record.mechanisms & frozenset(access.mechanisms),
+            record.mechanisms & mediasec.allowed(access.mechanisms, self.e2dce),
             record.key,
             lost=record.flow.transport.reliable,  # its connection was to the process before us
         )

@@ -22,7 +22,7 @@ from agw.iq.messages import (
     Reserved,
     StreamStatistics,
 )
-from imsalg.anchor import Anchor, Wanted
+from imsalg.anchor import Anchor, Wanted, m_line
 from imsalg.crossing import Ask, Effect, Note
 
 MAX_QUEUE = 32  # steps waiting in one call
@@ -208,7 +208,7 @@ def _counts(reply: Reply | ErrorReply) -> str:
             case Reserved(name, removed=streams):
                 counts += ((name, stream) for stream in streams)
     return "".join(
-        f"; {name} m={stream.id - 1} in {stream.received} out {stream.sent}"
+        f"; {name} m={m_line(stream.id)} in {stream.received} out {stream.sent}"
         + "".join(f" {cause} {count}" for cause, count in stream.dropped.items() if count)
         for name, stream in counts
     )

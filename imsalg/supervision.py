@@ -7,9 +7,12 @@ from collections.abc import Callable
 from functools import partial
 
 from agw.iq.messages import Audited, AuditedContext, AuditValue, Event, Notice, Reply
+from imsalg.anchor import m_line
 from imsalg.branches import Branches
 from imsalg.crossing import Effect, Note
 from imsalg.steps import Steps
+
+MAX_PROTECTED = 64  # of terminations and streams of one call
 
 
 class Supervision:
@@ -30,13 +33,25 @@ class Supervision:
         self._effects = effects
         self._inactivity = inactivity
         self._lost = lost
+        self._protected: set[tuple[str, int]] = set()  # streams with an association that stands
 
     def notice(self, notice: Notice) -> None:
-        where = f"{notice.termination} m={notice.stream - 1}"
+        where = f"{notice.termination} m={m_line(notice.stream)}"
         text = f"{self._token}: {notice.event.value} {where} {notice.detail}".rstrip()
         match notice.event:
             case Event.MEDIA_FIRST:
                 self._effects.append(Note(logging.INFO, text))
+            case Event.DTLS_ESTABLISHED:
+                self._effects.append(Note(logging.INFO, text))
+                if len(self._protected) < MAX_PROTECTED:
+                    self._protected.add((notice.termination, notice.stream))
+            case Event.DTLS_FAILED:
+                self._effects.append(Note(logging.WARNING, text))
+                if (notice.termination, notice.stream) not in self._protected:
+                    self._lost(f"DTLS: {notice.detail}")  # TS 23.334 clause 5.11.2.4
+            case Event.CONSENT_LOST:  # RFC 7675 section 5.1: nothing may be sent there any more
+                self._effects.append(Note(logging.INFO, text))
+                self._lost("the UE does not answer for its address any more")
             case Event.SRTP_FAILURES:
                 self._effects.append(Note(logging.WARNING, text))
             case Event.CONTEXT_LOST:
@@ -65,6 +80,9 @@ class Supervision:
         context = _context(reply)
         *_, branch = self._branches  # the one answered last is heard
         wanted = self._branches.hear(branch.media)
+        for name, termination in wanted.items():  # the call was answered, so it was protected
+            streams = termination.streams.values() if termination else ()
+            self._protected.update((name, stream.id) for stream in streams if stream.dtls)
         if context is None or not self._steps.restate(wanted, context.terminations, self._misled):
             self._lost("the gateway has lost the context")
         elif branch.media.supervised and self._silent(context):  # the notice found nobody

@@ -37,11 +37,9 @@ class Association:
     where: str = ""
 
 
-def offered(standing: Association | None, fresh: Callable[[], str]) -> Association:
-    """The association of our offer: the one that stands, as we never want another one. fresh: gives a new
-    tls-id, 120 random bits or more."""
-    if standing is not None:
-        return standing
+def offered(fresh: Callable[[], str]) -> Association:
+    """One of our offer, where none stands; else that one is offered again, as we never want another. fresh:
+    gives a new tls-id, 120 random bits or more."""
     name = fresh()
     return Association(name, name)
 
@@ -96,10 +94,7 @@ def _is_new(standing: Association, setup: Setup, said: DtlsAttributes, where: st
 
 
 def _confirmed(standing: Association, said: DtlsAttributes, where: str) -> Association:
-    """What the peer says now counts for the next time."""
-    known = (
-        said
-        if said.tls_id is not None or standing.peer is None
-        else replace(said, tls_id=standing.peer.tls_id)
-    )
-    return replace(standing, peer=known, where=where or standing.where)
+    """It stands; what the peer says now counts for the next time."""
+    if said.tls_id is None and standing.peer is not None:
+        said = replace(said, tls_id=standing.peer.tls_id)
+    return replace(standing, peer=said, where=where or standing.where)

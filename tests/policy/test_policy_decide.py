@@ -9,17 +9,25 @@ import pytest
 
 from imsalg.errors import BadSdp
 from imsalg.policy.decide import Access, Decision, Direction, Rules, decide, select, status
-from imsalg.policy.treatment import TABLE, Carriage, Mechanism, Treatment
+from imsalg.policy.rules import E2dce
+from imsalg.policy.treatment import TABLE, Carriage, Carried, Mechanism, Treatment
 from imsalg.sdp.document import Document
 
 UE, CORE = Direction.ORIGINATING, Direction.TERMINATING
 RULES = Rules()
 SDES = frozenset({Mechanism.SDES_SRTP})
+DTLS = frozenset({Mechanism.DTLS_SRTP, Mechanism.UDPTL_DTLS})
+DCMTSI = frozenset({Mechanism.DATA_CHANNEL})
+DTLS_SRTP = ["UDP/TLS/RTP/SAVP", "UDP/TLS/RTP/SAVPF"]
+CHANNEL = ["UDP/DTLS/SCTP", "DTLS/SCTP"]
 NONE: frozenset[Mechanism] = frozenset()
 KEY = "inline:d0RmdmcmVCspeEc3QGZiNWpVLFJhQX1cfHAwJSoj"
 CRYPTO = f"crypto:1 AES_CM_128_HMAC_SHA1_80 {KEY}"
 MIKEY = "key-mgmt:mikey AQAFgM0XflABAAAAAAAAAAAAAAsAyO"
 REQUESTED = "3ge2ae:requested"
+FINGERPRINT = "fingerprint:sha-256 " + ":".join(["AB"] * 32)
+SHA1 = "fingerprint:sha-1 " + ":".join(["AB"] * 20)
+BOOTSTRAP = 'dcmap:110 subprotocol="http"'
 HEAD = "v=0\no=alice 1 1 IN IP4 192.0.2.10\ns=-\nc=IN IP4 192.0.2.10\nt=0 0\n"
 
 
@@ -53,20 +61,43 @@ ROWS = [
     (UE, ["RTP/AVP", "RTP/AVPF"], [], SDES, "plain", True),
     (UE, ["RTP/AVP", "RTP/AVPF"], [CRYPTO, REQUESTED], SDES, "plain", True),
     (UE, ["TCP/TLS/MSRP"], [MIKEY], NONE, "e2e", False),
-    (UE, ["TCP/TLS/MSRP", "UDP/TLS/RTP/SAVPF", "UDP/DTLS/SCTP", "TCP/DTLS/SCTP"], [], SDES, "e2e", False),
-    (UE, ["TCP/MSRP", "udptl", "TCP/BFCP", "x-new"], [REQUESTED], SDES, "plain", False),
-    (UE, ["UDP/TLS/RTP/SAVP", "UDP/TLS/RTP/SAVPF", "TCP/TLS/MSRP"], [REQUESTED], SDES, "refused", False),
-    (UE, ["TCP/TLS/BFCP", "UDP/TLS/UDPTL", "UDP/DTLS/SCTP"], [REQUESTED], SDES, "refused", False),
-    (UE, ["UDP/TLS/BFCP", "DTLS/SCTP", "TCP/DTLS/RTP/SAVPF"], [REQUESTED], SDES, "refused", False),
+    (UE, DTLS_SRTP, [FINGERPRINT, REQUESTED], DTLS, "e2ae-dtls-srtp", True),
+    (UE, DTLS_SRTP, [FINGERPRINT, REQUESTED], SDES, "refused", False),
+    (UE, DTLS_SRTP, [REQUESTED], DTLS, "refused", False),
+    (UE, DTLS_SRTP, [FINGERPRINT, REQUESTED, "setup:holdconn"], DTLS, "refused", False),
+    (UE, DTLS_SRTP, [FINGERPRINT], DTLS, "e2e", True),
+    (UE, ["UDP/TLS/UDPTL"], [FINGERPRINT, REQUESTED], DTLS, "e2ae-udptl", True),
+    (UE, ["UDP/TLS/UDPTL"], [FINGERPRINT, REQUESTED], SDES, "refused", False),
+    (UE, ["UDP/TLS/UDPTL"], [FINGERPRINT], DTLS, "e2e", True),
+    (UE, ["udptl"], [REQUESTED], DTLS, "plain", True),
+    (UE, CHANNEL, [BOOTSTRAP], NONE, "e2e", True),
+    (UE, CHANNEL, [BOOTSTRAP], DCMTSI, "e2dce", True),
+    (UE, CHANNEL, [BOOTSTRAP, "dcmap:1000"], DCMTSI, "e2e", True),
+    (UE, CHANNEL, [], DCMTSI, "e2e", True),
+    (UE, CHANNEL, [BOOTSTRAP, REQUESTED], DCMTSI, "refused", False),
+    (UE, ["TCP/TLS/MSRP", "TCP/DTLS/SCTP", "UDP/TLS/BFCP"], [], SDES, "e2e", False),
+    (UE, ["TCP/MSRP", "TCP/BFCP", "x-new"], [REQUESTED], SDES, "plain", False),
+    (UE, ["TCP/TLS/MSRP", "TCP/TLS/BFCP", "TCP/DTLS/SCTP"], [REQUESTED], SDES, "refused", False),
+    (UE, ["UDP/TLS/BFCP", "TCP/DTLS/RTP/SAVPF"], [REQUESTED], SDES, "refused", False),
     (CORE, ["RTP/AVP", "RTP/AVPF"], [], SDES, "e2ae-sdes", True),
+    (CORE, ["RTP/AVP", "RTP/AVPF"], [], SDES | DTLS, "e2ae-sdes", True),
+    (CORE, ["RTP/AVP", "RTP/AVPF"], [], DTLS, "e2ae-dtls-srtp", True),
+    (CORE, DTLS_SRTP, [FINGERPRINT], DTLS, "e2e", True),
+    (CORE, ["udptl"], [], DTLS, "e2ae-udptl", True),
+    (CORE, ["udptl"], [], SDES, "plain", True),
+    (CORE, ["UDP/TLS/UDPTL"], [FINGERPRINT], DTLS, "e2e", True),
+    (CORE, CHANNEL, [BOOTSTRAP], NONE, "e2e", True),
+    (CORE, CHANNEL, [BOOTSTRAP], DCMTSI, "e2dce", True),
+    (CORE, CHANNEL, ["dcmap:1000"], DCMTSI, "e2e", True),
+    (CORE, CHANNEL, ["dcmap:1000", REQUESTED], frozenset({Mechanism.E2DCE}), "e2dce", True),
     (CORE, ["RTP/AVP", "RTP/AVPF"], [CRYPTO], NONE, "plain", True),
     (CORE, ["RTP/AVP", "RTP/AVPF"], [REQUESTED], NONE, "plain", True),
     (CORE, ["RTP/SAVP", "RTP/SAVPF"], [CRYPTO], SDES, "e2e", True),
     (CORE, ["RTP/SAVP", "RTP/SAVPF"], [CRYPTO, REQUESTED], SDES, "e2e", True),
     (CORE, ["RTP/SAVP", "RTP/SAVPF"], [MIKEY], SDES, "e2e", True),
     (CORE, ["TCP/TLS/MSRP"], [MIKEY], SDES, "e2e", False),
-    (CORE, ["TCP/TLS/MSRP", "UDP/TLS/RTP/SAVPF", "UDP/DTLS/SCTP"], [REQUESTED], SDES, "e2e", False),
-    (CORE, ["TCP/MSRP", "udptl", "TCP/BFCP", "x-new"], [], SDES, "plain", False),
+    (CORE, ["TCP/TLS/MSRP", "TCP/DTLS/SCTP"], [REQUESTED], SDES, "e2e", False),
+    (CORE, ["TCP/MSRP", "TCP/BFCP", "x-new"], [], SDES, "plain", False),
 ]
 
 
@@ -95,6 +126,10 @@ def test_the_tables_say_what_becomes_of_an_m_line(
     [
         (UE, "RTP/SAVP", "RTP/AVP"),
         (UE, "RTP/SAVPF", "RTP/AVPF"),
+        (UE, "UDP/TLS/RTP/SAVP", "RTP/AVP"),
+        (UE, "UDP/TLS/RTP/SAVPF", "RTP/AVPF"),
+        (UE, "UDP/TLS/UDPTL", "udptl"),
+        (CORE, "udptl", "UDP/TLS/UDPTL"),
         (CORE, "RTP/AVP", "RTP/SAVP"),
         (CORE, "RTP/AVPF", "RTP/SAVPF"),
     ],
@@ -102,7 +137,8 @@ def test_the_tables_say_what_becomes_of_an_m_line(
 def test_e2ae_keeps_feedback_and_changes_the_rest_of_the_profile(
     direction: Direction, came: str, goes: str
 ) -> None:
-    assert one(direction, came, CRYPTO, REQUESTED).proto_out == goes
+    registered = SDES | DTLS if "TLS" not in goes else DTLS
+    assert one(direction, came, CRYPTO, FINGERPRINT, REQUESTED, registered=registered).proto_out == goes
 
 
 def test_a_requested_e2ae_without_registration_is_granted_by_switch() -> None:
@@ -113,8 +149,10 @@ def test_a_requested_e2ae_without_registration_is_granted_by_switch() -> None:
 
 
 def test_refusals_name_what_was_asked_for() -> None:
-    assert "e2ae-dtls-srtp" in one(UE, "UDP/TLS/RTP/SAVPF", REQUESTED).reason
-    assert "e2ae-datachannel" in one(UE, "UDP/DTLS/SCTP", REQUESTED).reason
+    assert "e2ae-msrp" in one(UE, "TCP/TLS/MSRP", REQUESTED).reason
+    for proto in (*CHANNEL, "TCP/DTLS/SCTP"):
+        assert "e2ae-datachannel" in one(UE, proto, REQUESTED).reason
+    assert "dtls-srtp is not registered" in one(UE, DTLS_SRTP[0], FINGERPRINT, REQUESTED).reason
     assert "sdes-srtp is not registered" in one(UE, "RTP/SAVP", CRYPTO, REQUESTED, registered=NONE).reason
 
 
@@ -157,10 +195,73 @@ def test_a_key_mgmt_that_cannot_be_read_is_bad_sdp() -> None:
 
 
 def test_a_webrtc_client_wants_e2ae_without_saying_so() -> None:
-    assert one(UE, "UDP/TLS/RTP/SAVPF", access=Access.WEBRTC).treatment == "refused"
-    assert one(UE, "UDP/DTLS/SCTP", access=Access.WEBRTC).treatment == "refused"
-    assert one(CORE, "RTP/AVP", access=Access.WEBRTC).treatment == "refused"
-    assert one(CORE, "UDP/TLS/RTP/SAVPF", access=Access.WEBRTC).treatment == "e2e"
+    def webrtc(direction: Direction, proto: str, *attributes: str) -> Decision:
+        return one(direction, proto, *attributes, registered=NONE, access=Access.WEBRTC)
+
+    decision = webrtc(UE, "UDP/TLS/RTP/SAVPF", FINGERPRINT)
+    assert (decision.treatment, decision.proto_out) == ("e2ae-dtls-srtp", "RTP/AVPF")
+    assert webrtc(UE, "UDP/TLS/RTP/SAVPF").treatment == "refused"
+    assert webrtc(UE, "UDP/DTLS/SCTP").treatment == "refused"
+    assert webrtc(CORE, "RTP/AVP").treatment == "e2ae-dtls-srtp"
+    assert webrtc(CORE, "UDP/TLS/RTP/SAVPF", FINGERPRINT).treatment == "e2e"
+    assert webrtc(CORE, "udptl").treatment == "plain"
+
+
+def test_old_webrtc_clients_write_dtls_srtp_as_if_it_were_sdes() -> None:
+    old = one(UE, "RTP/SAVPF", FINGERPRINT, registered=NONE, access=Access.WEBRTC)
+    assert (old.treatment, old.proto_out) == ("e2ae-dtls-srtp", "RTP/AVPF")
+    assert one(UE, "RTP/SAVPF", FINGERPRINT, registered=DTLS).treatment == "e2e"
+    assert one(UE, "RTP/SAVPF", CRYPTO, access=Access.WEBRTC).treatment == "e2e"
+
+
+def test_a_data_channel_of_a_webrtc_client_is_known_by_the_feature_tag() -> None:
+    tagged = one(UE, "UDP/DTLS/SCTP", BOOTSTRAP, registered=DCMTSI, access=Access.WEBRTC)
+    assert tagged.treatment == "e2dce"
+
+
+# -- fingerprints of the UE's offer ---------------------------------------------------------------------
+
+
+def test_hash_functions_are_served_by_the_rules_and_no_other_p08() -> None:
+    for lines in ([SHA1], ["fingerprint:md5 00"], ["fingerprint:rubbish"], []):
+        assert one(UE, DTLS_SRTP[0], *lines, REQUESTED, registered=DTLS).treatment == "refused"
+    rules = Rules(hashes=("sha-256", "sha-1"))
+    assert one(UE, DTLS_SRTP[0], SHA1, REQUESTED, registered=DTLS, rules=rules).treatment.by_dtls
+    best = one(UE, DTLS_SRTP[0], SHA1, FINGERPRINT, REQUESTED, registered=DTLS, rules=rules)
+    assert "sha-256" in best.reason
+    assert best.dtls is not None
+    assert len(best.dtls.fingerprints) == 2
+
+
+def test_feedback_is_dropped_towards_a_core_without_it_by_switch() -> None:
+    rules = Rules(feedback="drop")
+    for proto in ("RTP/SAVPF", "UDP/TLS/RTP/SAVPF"):
+        decision = one(UE, proto, CRYPTO, FINGERPRINT, REQUESTED, registered=SDES | DTLS, rules=rules)
+        assert decision.proto_out == "RTP/AVP"
+    assert one(UE, "RTP/AVPF", rules=rules).proto_out == "RTP/AVPF"
+
+
+# -- e2DCe ----------------------------------------------------------------------------------------------
+
+E2DCE = Rules(e2dce=E2dce(mechanism="e2dce-dtls", attribute="3ge2dce"))
+ASKED = "3ge2dce:requested"
+
+
+def test_e2dce_that_is_asked_for_has_to_be_registered() -> None:
+    for registered in (frozenset({Mechanism.E2DCE}), DCMTSI):
+        decision = one(UE, "UDP/DTLS/SCTP", ASKED, "dcmap:1000", registered=registered, rules=E2DCE)
+        assert decision.treatment == "e2dce"
+    refused = one(UE, "UDP/DTLS/SCTP", ASKED, registered=DTLS, rules=E2DCE)
+    assert (refused.treatment, refused.anchored) == ("refused", False)
+    assert "NOTE 2" in refused.reason
+    granted = Rules(e2ae_unregistered="grant", e2dce=E2DCE.e2dce)
+    assert one(UE, "UDP/DTLS/SCTP", ASKED, registered=NONE, rules=granted).treatment == "e2dce"
+    running = one(UE, "UDP/DTLS/SCTP", ASKED, registered=NONE, rules=E2DCE, running=Treatment.E2DCE)
+    assert running.treatment == "e2dce"
+
+
+def test_without_an_attribute_of_its_own_e2dce_is_not_asked_for() -> None:
+    assert one(UE, "UDP/DTLS/SCTP", ASKED, registered=NONE).treatment == "e2e"
 
 
 # -- the crypto line taken of the UE's offer ------------------------------------------------------------
@@ -272,9 +373,17 @@ def test_an_offer_is_refused_when_nothing_active_is_left_of_it() -> None:
 
 
 def test_every_treatment_that_is_given_has_its_row() -> None:
-    assert set(TABLE) == {Treatment.PLAIN, Treatment.E2AE_SDES, Treatment.E2E, Treatment.REFUSED}
-    assert Treatment.E2AE_SDES.carriage.access is Carriage.SRTP
-    assert all(row.core is not Carriage.SRTP for row in TABLE.values())
+    later = {Treatment.E2AE_MSRP, Treatment.E2AE_BFCP, Treatment.E2AE_DATACHANNEL}
+    assert set(TABLE) == set(Treatment) - later
+    assert Treatment.E2AE_SDES.carried("RTP/AVP").access is Carriage.SRTP
+    assert Treatment.E2AE_UDPTL.carried("udptl") == Carried(Carriage.DTLS, Carriage.UDP)
+    assert all(row.core in (Carriage.RTP, Carriage.UDP, Carriage.NONE) for row in TABLE.values())
+
+
+def test_only_rtp_is_carried_as_such_p33() -> None:
+    assert Treatment.PLAIN.carried("RTP/AVPF") == Carried(Carriage.RTP, Carriage.RTP)
+    assert Treatment.PLAIN.carried("udptl") == Carried(Carriage.UDP, Carriage.UDP)
+    assert one(CORE, "udptl", running=Treatment.E2AE_SDES).treatment == "plain"
 
 
 def test_rules_refuse_what_they_do_not_know() -> None:

@@ -22,11 +22,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from imsalg.policy.association import Association
+from imsalg.policy.check import check_answer
 from imsalg.policy.decide import Access, Decision, Direction, Rules, decide, status
-from imsalg.policy.rewrite import Local, answer, check_answer, offer
+from imsalg.policy.rewrite import DtlsLines, Local, Protection, answer, offer
 from imsalg.policy.treatment import Mechanism, Treatment
 from imsalg.sdp.attributes import MATERIAL_LENGTH, Crypto, InlineKey
 from imsalg.sdp.document import Document, Origin
+from imsalg.sdp.dtls import Fingerprint, Setup
+from imsalg.sdp.ice import IceCredentials, is_lite
 
 FILES = sorted((Path(__file__).parent / "golden").glob("*.sdp"))
 
@@ -59,9 +63,10 @@ class Golden:
         return "".join(f"{line}\r\n" for line in lines).encode()
 
 
-def local(towards_ue: bool, index: int) -> Local:
+def local(towards_ue: bool, index: int, ice: bool) -> Local:
     host, port = ("198.51.100.2", 30000) if towards_ue else ("203.0.113.2", 40000)
-    return Local("IP4", host, port + 10 * index, port + 10 * index + 1)
+    ours = IceCredentials("OURS", "OURSOURSOURSOURSOURSOURS") if ice else None
+    return Local("IP4", host, port + 10 * index, port + 10 * index + 1, ours)
 
 
 def origin(of: Document, towards_ue: bool) -> Origin:
@@ -70,6 +75,31 @@ def origin(of: Document, towards_ue: bool) -> Origin:
 
 def own_line(tag: int, suite: str) -> Crypto:
     return Crypto(tag, suite, (InlineKey(base64.b64decode("OURS" * 16)[: MATERIAL_LENGTH[suite]]),))
+
+
+def dtls_lines(setup: Setup, tls_id: bool) -> DtlsLines:
+    return DtlsLines(Fingerprint("sha-256", b"\xaa" * 32), setup, "OURSOURSOURSOURSOURS" if tls_id else None)
+
+
+def offered(decision: Decision, rules: Rules) -> Protection:
+    """Ours in an offer to the UE."""
+    if decision.treatment.by_dtls:
+        return dtls_lines(Setup.ACTPASS, tls_id=True)
+    return tuple(own_line(tag, suite) for tag, suite in enumerate(rules.suites, 1))
+
+
+def answered(decision: Decision) -> Protection:
+    """Ours in an answer to the UE."""
+    if decision.dtls is not None:
+        setup = Setup.ACTIVE if decision.dtls.setup is Setup.PASSIVE else Setup.PASSIVE
+        return dtls_lines(setup, tls_id=decision.dtls.tls_id is not None)
+    return (own_line(decision.crypto.tag, decision.crypto.suite),) if decision.crypto else ()
+
+
+def checks(document: Document, decision: Decision, index: int) -> bool:
+    """Whether the UE that wrote this gets ICE of ours."""
+    credentials = IceCredentials.of(document, document.media[index])
+    return decision.treatment.by_dtls and credentials is not None and not is_lite(document)
 
 
 @pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
@@ -93,22 +123,26 @@ def test_the_sdp_that_leaves_is_the_golden_one(path: Path) -> None:
 
     to_ue = direction is Direction.TERMINATING
     indices = range(len(decisions))
-    own = {i: tuple(own_line(t, s) for t, s in enumerate(rules.suites, 1)) for i in indices if to_ue}
-    locals_ = {i: local(to_ue, i) for i in indices}
-    sent = offer(came, decisions, direction, locals_, own, origin(came, to_ue))
+    protections = {i: offered(decisions[i], rules) for i in indices if to_ue}
+    locals_ = {i: local(to_ue, i, to_ue and decisions[i].treatment.by_dtls) for i in indices}
+    sent = offer(came, decisions, direction, locals_, protections, origin(came, to_ue), rules)
     assert bytes(sent).decode() == golden.document("offer", "-").decode()
     if not to_ue:
         no_secret_reaches_the_core(sent, decisions)
 
     back = Document(golden.document("answer", "+"))
-    own = {i: lines for i, lines in own.items() if decisions[i].treatment is Treatment.E2AE_SDES}
+    own = {
+        i: Association("ours", "ours") if isinstance(lines, DtlsLines) else lines
+        for i, lines in protections.items()
+        if decisions[i].treatment.e2ae
+    }
     checked = check_answer(sent, back, decisions, own, rules)
     found = [f"{'accepted' if line.accepted else 'not accepted'} | {line.reason}" for line in checked]
     assert found == golden.head.get("answered", found)
     decisions = tuple(line.decision for line in checked)
-    own = {i: (own_line(d.crypto.tag, d.crypto.suite),) for i, d in enumerate(decisions) if d.crypto}
-    locals_ = {i: local(not to_ue, i) for i in indices}
-    returned = answer(back, came, decisions, direction, locals_, own, origin(back, not to_ue), rules)
+    protections = {i: answered(decision) for i, decision in enumerate(decisions)}
+    locals_ = {i: local(not to_ue, i, not to_ue and checks(came, decisions[i], i)) for i in indices}
+    returned = answer(back, came, decisions, direction, locals_, protections, origin(back, not to_ue), rules)
     assert bytes(returned).decode() == golden.document("answer", "-").decode()
     if to_ue:
         no_secret_reaches_the_core(returned, decisions)
@@ -118,6 +152,6 @@ def no_secret_reaches_the_core(document: Document, decisions: tuple[Decision, ..
     for section in (document.session, *document.media):
         assert not section.has("3ge2ae")
     for media, decision in zip(document.media, decisions, strict=True):
-        if decision.treatment is not Treatment.E2E:
+        if not decision.treatment.transparent:
             assert not media.has("crypto")
             assert not media.has("fingerprint")

@@ -11,15 +11,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imsalg.errors import BadSdp, UsageError
+from imsalg.policy.check import AnswerLine, check_answer
 from imsalg.policy.decide import Access, Decision, Direction, Rules, decide
-from imsalg.policy.rewrite import AnswerLine, Local, answer, check_answer, offer
+from imsalg.policy.rewrite import DtlsLines, Local, answer, offer
 from imsalg.policy.treatment import Mechanism, Treatment
 from imsalg.sdp.attributes import Crypto, InlineKey
 from imsalg.sdp.document import Document, Media, Origin
+from imsalg.sdp.dtls import Fingerprint, Setup
+from imsalg.sdp.ice import IceCredentials
 
 UE, CORE = Direction.ORIGINATING, Direction.TERMINATING
 RULES = Rules()
 SDES = frozenset({Mechanism.SDES_SRTP})
+DTLS = frozenset({Mechanism.DTLS_SRTP, Mechanism.UDPTL_DTLS, Mechanism.DATA_CHANNEL})
+THEIR_FINGERPRINT = "a=fingerprint:sha-256 " + ":".join(["AB"] * 32)
+OUR_LINES = DtlsLines(Fingerprint("sha-256", b"\xcd" * 32), Setup.ACTPASS, "ours")
+OUR_ICE = IceCredentials("ours", "ours" * 6)
 THEIRS = "AES_CM_128_HMAC_SHA1_80 inline:d0RmdmcmVCspeEc3QGZiNWpVLFJhQX1cfHAwJSoj"
 OURS = Origin("-", "1", 1, "IN", "IP4", "198.51.100.1")
 HEAD = ["v=0", "o=alice 1 1 IN IP4 192.0.2.10", "s=-"]
@@ -29,9 +36,12 @@ def sdp(*lines: str, ending: str = "\r\n") -> Document:
     return Document("".join(f"{line}{ending}" for line in lines).encode())
 
 
-def locals_(count: int, addrtype: str = "IP4") -> dict[int, Local]:
+def locals_(count: int, addrtype: str = "IP4", ice: bool = False) -> dict[int, Local]:
     address = "2001:db8::2" if addrtype == "IP6" else "198.51.100.2"
-    return {index: Local(addrtype, address, 30000 + 4 * index, 30001 + 4 * index) for index in range(count)}
+    return {
+        index: Local(addrtype, address, 30000 + 4 * index, 30001 + 4 * index, OUR_ICE if ice else None)
+        for index in range(count)
+    }
 
 
 def own(*suites: str) -> tuple[Crypto, ...]:
@@ -192,7 +202,7 @@ def test_hold_by_address_becomes_a_direction_p35(direction: str, held: str) -> N
 def test_an_untouched_line_keeps_the_session_address_and_key_it_needs() -> None:
     out = plain(
         *("c=IN IP4 192.0.2.10", "t=0 0", "a=fingerprint:SHA-256 11", "a=ice-ufrag:abcd"),
-        *("m=audio 4000 RTP/AVP 0", "m=application 4002 UDP/DTLS/SCTP webrtc-datachannel"),
+        *("m=audio 4000 RTP/AVP 0", "m=application 4002 TCP/DTLS/SCTP webrtc-datachannel"),
     )
     assert str(out.session.connection) == "IN IP4 192.0.2.10"
     assert out.session.has("fingerprint")
@@ -200,7 +210,7 @@ def test_an_untouched_line_keeps_the_session_address_and_key_it_needs() -> None:
     assert str(out.media[0].connection) == "IN IP4 198.51.100.2"
     assert (
         out.media[1].lines
-        == sdp(*HEAD, "t=0 0", "m=application 4002 UDP/DTLS/SCTP webrtc-datachannel").media[0].lines
+        == sdp(*HEAD, "t=0 0", "m=application 4002 TCP/DTLS/SCTP webrtc-datachannel").media[0].lines
     )
 
 
@@ -231,10 +241,67 @@ def test_what_the_caller_forgot_is_the_callers_error() -> None:
         offer(came, decisions, CORE, locals_(1), {}, OURS)
 
 
+# -- DTLS and ICE ---------------------------------------------------------------------------------------
+
+
+def to_ue(*lines: str, mux: bool, ice: bool = True) -> Media:
+    """Our answer to a UE that has offered DTLS-SRTP."""
+    asked = [
+        "m=audio 4000 UDP/TLS/RTP/SAVPF 0",
+        THEIR_FINGERPRINT,
+        "a=3ge2ae:requested",
+        *["a=rtcp-mux"] * mux,
+    ]
+    came = sdp(*HEAD, "c=IN IP4 192.0.2.10", "t=0 0", *asked)
+    decisions = decide(came, UE, DTLS, Access.SIP, RULES)
+    back = sdp(*HEAD, "c=IN IP4 192.0.2.20", "t=0 0", "m=audio 4000 RTP/AVPF 0", *lines)
+    out = answer(back, came, decisions, UE, locals_(1, ice=ice), {0: OUR_LINES}, OURS)
+    assert out.session.has("ice-lite") == ice
+    return out.media[0]
+
+
+def test_rtcp_has_a_candidate_where_it_has_a_port_p34() -> None:
+    assert [value[:3] for value in to_ue(mux=True).attributes("candidate")] == ["1 1"]
+    assert [value[:3] for value in to_ue("a=rtcp-mux", mux=False).attributes("candidate")] == ["1 1", "1 2"]
+    assert not to_ue(mux=True, ice=False).has("candidate")
+
+
+def test_a_line_under_dtls_has_no_crypto_and_one_fingerprint_p17() -> None:
+    media = to_ue("a=crypto:1 " + THEIRS, THEIR_FINGERPRINT, "a=setup:holdconn", "a=tls-id:x", mux=True)
+    assert not media.has("crypto")
+    assert media.attributes("fingerprint") == [str(OUR_LINES.fingerprint)]
+    assert media.attributes("setup") == ["actpass"]
+    assert media.attributes("tls-id") == ["ours"]
+
+
+def test_zero_addresses_are_no_hold_where_ice_stands_for_them() -> None:
+    ice = ["a=ice-ufrag:abcd", "a=ice-pwd:asd88fgpdd777uzjYhagZg"]
+    offered = ["t=0 0", "m=audio 9 UDP/TLS/RTP/SAVPF 0", "c=IN IP4 0.0.0.0", THEIR_FINGERPRINT]
+    for lines, direction in ((ice, "sendrecv"), ([], "sendonly")):
+        assert (out := plain(*offered, *lines)).direction_of(out.media[0]) == direction
+
+
+def test_feedback_goes_with_its_profile() -> None:
+    came = sdp(
+        *HEAD,
+        *("c=IN IP4 192.0.2.10", "t=0 0", "m=audio 4000 UDP/TLS/RTP/SAVPF 0", "a=rtcp-fb:* nack"),
+        *(THEIR_FINGERPRINT, "a=3ge2ae:requested"),
+    )
+    for rules, kept in ((Rules(), True), (Rules(feedback="drop"), False)):
+        decisions = decide(came, UE, DTLS, Access.SIP, rules)
+        assert offer(came, decisions, UE, locals_(1), {}, OURS).media[0].has("rtcp-fb") is kept
+
+
+def test_an_end_that_is_no_udp_candidate_is_not_named() -> None:
+    lines = ["t=0 0", "m=application 4000 UDP/DTLS/SCTP webrtc-datachannel", "c=IN IP4 192.0.2.10"]
+    tcp = "a=candidate:1 1 TCP 2128609279 192.0.2.10 9 typ host tcptype active"
+    assert not plain(*lines, tcp).media[0].has("candidate")
+
+
 # -- whatever is put together ---------------------------------------------------------------------------
 
 PROTOS = ["RTP/AVP", "RTP/AVPF", "RTP/SAVP", "RTP/SAVPF", "UDP/TLS/RTP/SAVPF", "TCP/MSRP", "TCP/TLS/MSRP"]
-PROTOS += ["UDP/DTLS/SCTP", "udptl", "x/new"]
+PROTOS += ["UDP/DTLS/SCTP", "DTLS/SCTP", "TCP/DTLS/SCTP", "udptl", "UDP/TLS/UDPTL", "x/new"]
 ATTRIBUTES = [
     *(
         "a=crypto:1 " + THEIRS,
@@ -242,6 +309,7 @@ ATTRIBUTES = [
         "a=3ge2ae:requested",
         "a=3ge2ae:applied",
         "a=fingerprint:SHA-256 1",
+        THEIR_FINGERPRINT,
     ),
     *("a=setup:actpass", "a=tls-id:abc", "a=key-mgmt:mikey AAAA", "a=rtcp:9 IN IP4 192.0.2.10", "a=rtcp-mux"),
     *(
@@ -274,7 +342,7 @@ rules = st.builds(
     e2ae_unregistered=st.sampled_from(["reject", "grant"]),
     best_effort_srtp=st.booleans(),
 )
-registered = st.sampled_from([SDES, frozenset()])
+registered = st.sampled_from([SDES, DTLS, frozenset()])
 
 
 @given(documents, documents, st.sampled_from(Direction), registered, rules)
@@ -285,26 +353,31 @@ def test_nothing_is_lost_leaked_or_half_rewritten(
     decisions = decide(came, direction, registered, Access.SIP, rules)
     count = len(decisions)
     lines = own(*rules.suites)
-    out = offer(came, decisions, direction, locals_(count), dict.fromkeys(range(count), lines), OURS)
+    protections = {i: OUR_LINES if d.treatment.by_dtls else lines for i, d in enumerate(decisions)}
+    out = offer(came, decisions, direction, locals_(count), protections, OURS, rules)
     assert bytes(came) == before
     _is_sound(came, out, decisions, to_ue=direction is CORE)
 
     other.media = [*other.media, *came.copy().media][:count]
     before = bytes(other)
-    cryptos = {i: (replace(d.crypto, keys=lines[0].keys),) for i, d in enumerate(decisions) if d.crypto}
-    back = answer(other, came, decisions, direction, locals_(count), cryptos, OURS)
+    protections = {
+        i: (replace(d.crypto, keys=lines[0].keys),) if d.crypto else OUR_LINES
+        for i, d in enumerate(decisions)
+    }
+    back = answer(other, came, decisions, direction, locals_(count), protections, OURS)
     assert bytes(other) == before
     for here, there, decision in zip(came.media, back.media, decisions, strict=True):
-        ours = decision.treatment in (Treatment.PLAIN, Treatment.E2AE_SDES) and decision.anchored
+        ours = decision.anchored and not decision.treatment.transparent
         if ours or decision.treatment is Treatment.REFUSED:
             assert there.proto == here.proto
         if decision.treatment is Treatment.REFUSED or not decision.active:
             assert there.port == 0
         if there.port and ours:
             assert there.has("rtcp-mux") == here.has("rtcp-mux")
-            assert len(there.attributes("crypto")) == (
-                decision.treatment is Treatment.E2AE_SDES and direction is UE
-            )
+            to_ue = direction is UE
+            assert len(there.attributes("crypto")) == (decision.treatment is Treatment.E2AE_SDES and to_ue)
+            fingerprints = [str(OUR_LINES.fingerprint)] * (decision.treatment.by_dtls and to_ue)
+            assert there.attributes("fingerprint") == fingerprints
         assert not there.has("3ge2ae")
 
 
@@ -316,7 +389,7 @@ def _is_sound(came: Document, out: Document, decisions: tuple[Decision, ...], to
         assert now.kind == was.kind
         assert now.formats == was.formats
         assert now.proto == decision.proto_out
-        applied = to_ue and decision.treatment is Treatment.E2AE_SDES and decision.active
+        applied = to_ue and decision.treatment.e2ae and decision.active
         assert now.attributes("3ge2ae") == (["applied"] if applied else [])
         assert now.attributes("x-unknown") == was.attributes("x-unknown")
         assert now.bandwidths == was.bandwidths
@@ -327,19 +400,26 @@ def _is_sound(came: Document, out: Document, decisions: tuple[Decision, ...], to
             case Decision(anchored=False):
                 kept = [line for line in was.lines if line.name not in ("3ge2ae", "acap", "pcfg")]
                 assert [line for line in now.lines if line.name not in ("acap", "pcfg")] == kept
-            case Decision(treatment=Treatment.E2E):
-                for name in ("crypto", "key-mgmt", "fingerprint", "setup", "tls-id", "rtcp-mux"):
+            case Decision(treatment=Treatment.E2E | Treatment.E2DCE):
+                for name in ("crypto", "key-mgmt", "tls-id", "rtcp-mux"):
                     assert now.attributes(name) == was.attributes(name)
+                for name in ("fingerprint", "setup", "ice-ufrag"):  # wherever they are said
+                    here = now.attributes(name) or out.session.attributes(name)
+                    assert here == (was.attributes(name) or came.session.attributes(name))
             case Decision(treatment=Treatment.PLAIN):
                 _has_no_secret(now)
-            case _:
+            case Decision(treatment=Treatment.E2AE_SDES):
                 assert THEIRS not in str(now.attributes("crypto"))
                 assert bool(now.attributes("crypto")) == to_ue
+                assert not now.has("fingerprint")
+            case _:
+                assert now.attributes("fingerprint") == [str(OUR_LINES.fingerprint)] * to_ue
+                assert not now.has("crypto")
         if decision.active and decision.anchored:
             assert now.port >= 30000
             assert str(out.connection_of(now)) == "IN IP4 198.51.100.2"
-            assert not now.has("candidate")
-            assert not now.has("ice-ufrag")
+            assert "192.0.2.10" not in str([*now.attributes("candidate"), *now.attributes("rtcp")])
+            assert decision.treatment.transparent or not now.has("ice-ufrag")
 
 
 def _has_no_secret(media: Media) -> None:

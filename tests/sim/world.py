@@ -348,6 +348,8 @@ class World:
             for stream in getattr(command, "streams", ()):
                 for key in filter(None, (stream.local_key, *stream.remote_keys)):
                     self._secrets |= _printed(key)
+                if stream.ice is not None:
+                    self._secrets.add(stream.ice.pwd)
         if self.fail and not any(isinstance(command, ReleaseTermination) for command in request.commands):
             self._replies.append(ErrorReply(request.id, self.fail.popleft(), "the test says so"))
         else:

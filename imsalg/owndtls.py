@@ -1,0 +1,68 @@
+"""Our side of DTLS and ICE towards a UE whose media are protected as far as the gateway (RFC 8842, RFC 8445):
+the gateway does both, and is told the names and credentials here."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, field
+
+from agw.iq import messages as iq
+from agw.iq.messages import Dtls, DtlsRole, Ice
+from imsalg.policy import association
+from imsalg.policy.association import Association
+from imsalg.sdp.dtls import Setup
+from imsalg.sdp.ice import IceCredentials
+from imsalg.sip.endpoint import Random
+
+
+@dataclass(slots=True, eq=False)
+class OwnDtls:
+    """Those of one dialog, by m-line. hashes: those served, the best first. What was offered in vain is
+    offered again (traps P03, P37)."""
+
+    rng: Random
+    hashes: tuple[str, ...]
+    _spare: dict[int, tuple[Association, Ice]] = field(default_factory=dict)
+
+    def fork(self) -> OwnDtls:
+        """Those of another dialog."""
+        return OwnDtls(self.rng, self.hashes)
+
+    def to_offer(self, index: int, standing: Association | None) -> Association:
+        return standing or self._spares(index)[0]
+
+    def ice_to_offer(self, index: int) -> Ice:
+        """Of a stream that is new."""
+        return self._spares(index)[1]
+
+    def ice_to_answer(self, theirs: IceCredentials, used: Ice | None) -> Ice:
+        """Ours to the credentials of an offer; fresh ones if they are (RFC 8839 section 4.4.1.1.1)."""
+        ours = used if used is not None and used.remote_ufrag == theirs.ufrag else self._ice()
+        return Ice(ours.ufrag, ours.pwd, theirs.ufrag)
+
+    def taken(self) -> None:
+        """There is an answer: what it did not take is not offered again."""
+        self._spare.clear()
+
+    def for_gateway(self, agreed: Association) -> Dtls:
+        """A role is not told without fingerprints, of the best hash function of those there are."""
+        said, setup = agreed.peer, agreed.setup
+        if said is None or setup is None:
+            return Dtls(agreed.name)
+        role = DtlsRole.CLIENT if setup is Setup.ACTIVE else DtlsRole.SERVER
+        fingerprints = tuple(iq.Fingerprint(each.hash, each.digest) for each in said.usable(self.hashes))
+        return Dtls(agreed.name, role, fingerprints)
+
+    def fresh(self) -> str:
+        """A tls-id: 120 random bits in 20 characters (RFC 8842 section 4)."""
+        return base64.urlsafe_b64encode(self.rng.randbytes(15)).decode()
+
+    def _spares(self, index: int) -> tuple[Association, Ice]:
+        if index not in self._spare:
+            self._spare[index] = association.offered(self.fresh), self._ice()
+        return self._spare[index]
+
+    def _ice(self) -> Ice:
+        """24 random bits and 128 are the least (RFC 8839 section 5.4)."""
+        ufrag, pwd = (base64.b64encode(self.rng.randbytes(size)).decode() for size in (6, 18))
+        return Ice(ufrag, pwd)
