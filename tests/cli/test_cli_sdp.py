@@ -111,6 +111,30 @@ def test_the_access_matters() -> None:
     assert json.loads(run(offer, "--json", "--access", "webrtc").stdout)["status"] == 488
 
 
+def test_dtls_and_ice_towards_the_ue_are_placeholders_that_say_so() -> None:
+    offer = sdp("m=audio 4000 RTP/AVP 0", "m=image 4002 udptl t38")
+    registered = ("--registered", "dtls-srtp,udptl-dtls")
+    result = run(offer, "--direction", "terminating", *registered, "--json")
+    document = json.loads(result.stdout)
+    assert [(m["treatment"], m["out_proto"]) for m in document["media"]] == [
+        ("e2ae-dtls-srtp", "UDP/TLS/RTP/SAVP"),
+        ("e2ae-udptl", "UDP/TLS/UDPTL"),
+    ]
+    lines = document["sdp_out"].splitlines()
+    assert lines.count("a=setup:actpass") == lines.count("a=tls-id:PLACEHOLDER/TLS-ID/PLACEHOLDER") == 2
+    assert lines.count("a=ice-lite") == 1
+    assert lines.count("a=3ge2ae:applied") == 2
+
+
+def test_data_channels_are_shown_as_they_pass() -> None:
+    channel = "m=application 4000 UDP/DTLS/SCTP webrtc-datachannel"
+    offer = sdp(channel, 'a=dcmap:0 subprotocol="http"', "a=tls-id: abc3de65cddef001be82")
+    for registered, treatment in (("", "e2e"), ("data-channel", "e2dce")):
+        document = json.loads(run(offer, "--registered", registered, "--json").stdout)
+        assert document["media"][0]["treatment"] == treatment
+        assert "a=tls-id: abc3de65cddef001be82\r\n" in document["sdp_out"]
+
+
 def test_a_file_is_read_whatever_its_line_endings(tmp_path: Path) -> None:
     path = tmp_path / "offer.sdp"
     path.write_bytes(sdp("m=audio 4000 RTP/AVP 0").replace("\r\n", "\n").encode() + b"a=x:\xff\n")

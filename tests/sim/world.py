@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from agw.config import GatewayConfig as AgwConfig
 from agw.config import Realm
@@ -30,6 +31,8 @@ from agw.iq.messages import (
     VERSION,
     Audited,
     AuditValue,
+    ChangeThroughConnection,
+    ConfigureConnectionPoint,
     ErrorCode,
     ErrorReply,
     Event,
@@ -39,6 +42,7 @@ from agw.iq.messages import (
     Notice,
     ReleaseTermination,
     Reply,
+    Stream,
     StreamStatistics,
 )
 from agw.iq.messages import Request as IqRequest
@@ -134,6 +138,7 @@ class World:
         self.peers: dict[Address, Peer] = {}
         self._agw, self._loss = agw, loss
         self._replies: list[FromGateway] = []
+        self._told: dict[tuple[str, int], Stream] = {}
         self._secrets: set[str] = set()  # every key the gateway was told, as it might be printed
         self.connected = False
         self._incarnation = 0
@@ -257,12 +262,25 @@ class World:
         self.gateway.event(self.leg(termination, stream).id, event, "", self.now)
         self.settle()
 
+    def notice(self, event: Event, side: str = "access", id: int = 1, detail: str = "") -> None:
+        """The gateway tells something of a stream of the only call; see `leg`."""
+        names = [name for name, number in self._told if number == id and name.split(".")[0] == side]
+        (context,), (name,) = self.core.claims(), names
+        self.told(Notice(context, event, name, id, detail))
+        self.settle()
+
     def leg(self, side: str, stream: int = 1) -> Leg:
         """The only leg of a side ("access", "core"; with a number that of one early dialog)."""
         legs = self.legs()
         (found,) = [leg for name, leg in legs.items() if name == f"{side}:{stream}"] or [
             leg for name, leg in legs.items() if name.startswith(f"{side}.") and name.endswith(f":{stream}")
         ]
+        return found
+
+    def stream(self, side: str, id: int = 1) -> Stream:
+        """What the gateway has been told of a stream of the only call; see `leg`."""
+        told = {name: stream for (name, number), stream in self._told.items() if number == id}
+        (found,) = [told[side]] if side in told else [s for n, s in told.items() if n.startswith(f"{side}.")]
         return found
 
     def legs(self) -> dict[str, Leg]:
@@ -353,7 +371,29 @@ class World:
         if self.fail and not any(isinstance(command, ReleaseTermination) for command in request.commands):
             self._replies.append(ErrorReply(request.id, self.fail.popleft(), "the test says so"))
         else:
-            self._replies.append(self.gateway.execute("pcscf", request, self.now))
+            reply = self.gateway.execute("pcscf", request, self.now)
+            self._replies.append(reply)
+            if isinstance(reply, Reply):
+                self._note(request)
+
+    def _note(self, request: IqRequest) -> None:
+        for command in request.commands:
+            name = getattr(command, "termination", None)
+            match command:
+                case ReleaseTermination():
+                    gone = [key for key in self._told if name in (None, key[0])]
+                case ConfigureConnectionPoint(remove=remove):
+                    gone = [(str(name), id) for id in remove]
+                case ChangeThroughConnection(modes=modes):
+                    gone = []
+                    for id, mode in modes.items():
+                        self._told[str(name), id] = replace(self._told[str(name), id], mode=mode)
+                case _:
+                    gone = []
+            for key in gone:
+                self._told.pop(key, None)
+            for stream in getattr(command, "streams", ()):
+                self._told[str(name), stream.id] = stream
 
     def _deliver(self, flow: Flow, data: bytes) -> None:
         if flow.local == CORE:
