@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from agw.dtls import Certificate
+from agw.certificate import Certificate
 from agw.errors import CommandError
 from agw.iq.messages import (
     MAX_STREAMS,

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from msgspec.structs import replace as with_fields
 
+from agw.certificate import Certificate
 from agw.context import Context, PortPair, Termination, check_context, check_streams
-from agw.dtls import Certificate
 from agw.errors import CommandError
 from agw.flows import LegId
 from agw.iq.messages import (

@@ -24,77 +24,18 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from enum import Enum, auto
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL, crypto
 
-MTU = 1200  # bytes of a datagram, without UDP and IP
+from agw.certificate import MTU, PROFILES, Certificate
+
 HANDSHAKE_LIMIT = 30.0  # seconds from the first flight
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 2.0  # seconds until a flight is sent again; RFC 6347 section 4.2.4.1
 MAX_REPEATS = 10  # of the last flight
 MAX_DATA = 2048  # bytes in a record, and of a datagram that comes
 _HEADER = 13  # of a record
 _IN_HANDSHAKE = (20, 21, 22)  # change_cipher_spec, alert, handshake: at others in the clear OpenSSL gives up
-_DTLS_1_2 = 0xFEFD
-_CIPHERS = b"ECDHE+AESGCM"
-
-
-class Certificate:
-    """A new P-256 key and a certificate for it, signed by itself. A peer looks at its fingerprint and at
-    nothing in it, so that says nothing of us. sha256: the fingerprint."""
-
-    __slots__ = ("_contexts", "_key", "_x509", "sha256")
-
-    def __init__(self) -> None:
-        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "media")])
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._x509 = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(self._key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(datetime(1970, 1, 1, tzinfo=UTC))
-            .not_valid_after(
-                datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
-            )  # RFC 5280 section 4.1.2.5: no end
-            .sign(self._key, hashes.SHA256())
-        )
-        self.sha256 = self._x509.fingerprint(hashes.SHA256())
-        self._contexts: dict[bool, SSL.Context] = {}
-
-    def connection(self, association: Association, srtp: bool) -> SSL.Connection:
-        """What speaks DTLS with this certificate, and asks `association` what it has to."""
-        if srtp not in self._contexts:
-            self._contexts[srtp] = self._context(srtp)
-        connection = SSL.Connection(self._contexts[srtp], None)
-        connection.set_app_data(association)
-        connection.set_ciphertext_mtu(MTU)
-        return connection
-
-    def _context(self, srtp: bool) -> SSL.Context:
-        context = SSL.Context(SSL.DTLS_METHOD)
-        context.set_min_proto_version(_DTLS_1_2)
-        context.set_max_proto_version(_DTLS_1_2)
-        context.set_cipher_list(_CIPHERS)
-        context.set_options(
-            SSL.OP_NO_QUERY_MTU | SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION
-        )
-        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-        context.use_certificate(self._x509)
-        context.use_privatekey(self._key)
-        context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _verify)
-        context.set_cookie_generate_callback(lambda connection: connection.get_app_data().cookie())
-        context.set_cookie_verify_callback(
-            lambda connection, cookie: hmac.compare_digest(cookie, connection.get_app_data().cookie())
-        )
-        if srtp:
-            context.set_tlsext_use_srtp(b":".join(name.encode() for name in _PROFILES))
-        return context
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,10 +210,9 @@ class Association:
         return hmac.digest(self._secret, self._source, hashlib.sha256)
 
     def is_peer(self, certificate: crypto.X509) -> bool:
-        for name in {name for name, _ in self._fingerprints}:
-            digest = bytes.fromhex(certificate.digest(name).decode().replace(":", ""))
-            if (name, digest) in self._fingerprints:
-                return True
+        der = crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
+        if any(hashlib.new(name, der).digest() == digest for name, digest in self._fingerprints):
+            return True
         self._impostor = True
         return False
 
@@ -317,10 +257,10 @@ class Association:
         profile = connection.get_selected_srtp_profile().decode() if self._srtp else ""
         local = remote = b""
         if self._srtp:
-            if profile not in _PROFILES:
+            if profile not in PROFILES:
                 self._fail("no SRTP profile is agreed")
                 return
-            local, remote = self._keys(*_PROFILES[profile])
+            local, remote = self._keys(*PROFILES[profile])
         self.state = State.ESTABLISHED
         self._deadline = self._retransmit_at = self._resend_at = None
         version = connection.get_protocol_version_name()
@@ -381,13 +321,6 @@ class Association:
         return datagrams
 
 
-def _verify(connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, ok: int) -> bool:
-    """Asked at least once for each certificate of a chain; only the first, at depth 0, is the peer's. Nothing
-    else is wrong with it, not even its dates (RFC 5763 section 5)."""
-    association: Association = connection.get_app_data()
-    return depth > 0 or association.is_peer(certificate)
-
-
 def _records(datagram: bytes) -> Iterator[bytes]:
     """The records of a datagram; what is cut off at its end is none (RFC 6347 section 4.1)."""
     at = 0
@@ -420,13 +353,6 @@ def _text(error: SSL.Error) -> str:
         return "the peer closed during the handshake"
     return ", ".join(str(reason[2]) for reason in error.args[0]) or "DTLS error"
 
-
-# RFC 5764 section 4.1.2, RFC 7714 section 14.2: bytes of master key and of master salt; the best first.
-_PROFILES = {
-    "SRTP_AEAD_AES_256_GCM": (32, 12),
-    "SRTP_AEAD_AES_128_GCM": (16, 12),
-    "SRTP_AES128_CM_SHA1_80": (16, 14),
-}
 
 _DIGESTS = {  # RFC 8122 section 5, and OpenSSL's names
     "sha-1": "sha1",

@@ -19,10 +19,10 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from random import Random
 
+from agw.certificate import Certificate
 from agw.config import GatewayConfig
 from agw.context import Context
 from agw.draft import Draft
-from agw.dtls import Certificate
 from agw.errors import CommandError
 from agw.flows import Learnt, Leg, LegId, OpenError, Plane, difference, legs
 from agw.iq.messages import (

@@ -21,7 +21,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from agw import dtls, ice
-from agw.dtls import Association, Certificate, State
+from agw.certificate import Certificate
+from agw.dtls import Association, State
 from agw.flows import Keys, Learnt, canonical_host, remotes
 from agw.iq.messages import Address, DtlsRole, Event, Key, Stream, Suite, Transport
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from agw.certificate import Certificate
 from agw.context import Context, Termination, check_context, check_streams
-from agw.dtls import Certificate
 from agw.errors import CommandError
 from agw.iq.messages import (
     MAX_STREAMS,

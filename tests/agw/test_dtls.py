@@ -12,12 +12,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from agw.certificate import MTU, Certificate
 from agw.dtls import (
     HANDSHAKE_LIMIT,
     MAX_DATA,
-    MTU,
     Association,
-    Certificate,
     Closed,
     Data,
     Established,

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from agw.certificate import Certificate
 from agw.config import GatewayConfig, Iq, Realm
-from agw.dtls import Association, Certificate, Data, Established, Failed, State
+from agw.dtls import Association, Data, Established, Failed, State
 from agw.iq.messages import (
     Address,
     AuditValue,

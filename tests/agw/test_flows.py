@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from agw.certificate import Certificate
 from agw.context import Context, Termination
-from agw.dtls import Certificate
 from agw.flows import Difference, Keys, Learnt, LegId, SlowPath, difference, legs
 from agw.iq.messages import Address, Dtls, Ice, Key, Mode, Stream, Suite, Transport
 

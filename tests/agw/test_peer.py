@@ -4,7 +4,8 @@ import pytest
 from aioice import stun
 from msgspec.structs import replace
 
-from agw.dtls import HANDSHAKE_LIMIT, Association, Certificate, Established
+from agw.certificate import Certificate
+from agw.dtls import HANDSHAKE_LIMIT, Association, Established
 from agw.flows import Keys
 from agw.ice import CONSENT
 from agw.iq.messages import Address, Dtls, DtlsRole, Event, Fingerprint, Ice, Stream, Transport

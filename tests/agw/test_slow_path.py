@@ -19,11 +19,11 @@ from aioice import stun
 from aioice.ice import StunProtocol
 
 from agw.errors import UsageError
-from agw.flows import LegId, SlowPath
+from agw.flows import Keys, LegId, SlowPath
 from agw.iq.messages import Address, Event, Mode, Transport
 from agw.relay import NativePlane
-from agw.srtp import MAX_PACKET
-from tests.agw.plane_rig import ELSEWHERE, PORTS, RTP, SRTP, UDP, Peer, Rig, played, rtp
+from agw.srtp import MAX_PACKET, Protector, Unprotector
+from tests.agw.plane_rig import ELSEWHERE, PORTS, RTP, SRTP, UDP, Peer, Rig, key_of, played, rtcp, rtp
 
 STUN = b"\x00\x01\x00\x00\x21\x12\xa4\x42" + bytes(12)
 DTLS = b"\x16\xfe\xfd" + bytes(10)
@@ -114,6 +114,64 @@ async def test_nothing_is_learnt_from_it_and_it_is_no_media(rig: Rig) -> None:
             a.send_raw(STUN)
             await asyncio.sleep(0.005)
     assert ("a", Event.MEDIA_FIRST) not in rig.told
+
+
+@played
+async def test_all_of_a_leg_may_be_handed_up_and_its_media_are_known(rig: Rig) -> None:
+    records, datagrams = rig.leg("a", Transport.DTLS), rig.leg("b", UDP)
+    a, b = rig.connect(replace(records, slow_path=SlowPath.ALL), replace(datagrams, slow_path=SlowPath.ALL))
+    for packet in (b"", STUN, DTLS, b"\x80" * 20, b"\x17"):
+        assert ("a", Event.MEDIA_FIRST) not in rig.told
+        a.send_raw(packet)
+        await rig.settle()
+    assert rig.told == [("a", Event.MEDIA_FIRST)]
+    b.send_raw(STUN, 1)
+    b.send_raw(STUN)
+    await rig.settle()
+    assert rig.told == [("a", Event.MEDIA_FIRST), ("b", Event.MEDIA_FIRST)]
+    assert [packet for _, _, _, packet in rig.handed] == [b"", STUN, DTLS, b"\x80" * 20, b"\x17", STUN, STUN]
+    assert (a.take_raw(), b.take_raw()) == ([], [])
+
+
+@pytest.mark.parametrize("rtcp_keys", [Keys(), Keys(key_of(), (key_of(),))])
+@played
+async def test_rtcp_may_have_keys_of_its_own_or_none_yet(rig: Rig, rtcp_keys: Keys) -> None:
+    a, b = rig.connect(rig.leg("a", SRTP, rtcp_keys=rtcp_keys), rig.leg("b"))
+    a.send(rtp(1))
+    b.send(rtp(2))
+    b.send(rtcp(), rtcp=True)
+    a.send(rtcp(), rtcp=True)  # under the keys of RTP
+    await rig.settle()
+    assert (b.take(), a.take()) == ([rtp(1)], [rtp(2)])
+    if rtcp_keys.local is None:
+        assert rig.dropped(a) == rig.dropped(b) == {"no_key": 1}
+        return
+    assert rig.dropped(a) == {"auth_failed": 1}
+    (packet,) = a.take_raw(1)
+    assert Unprotector([rtcp_keys.local]).unprotect(packet, True) == rtcp()
+    a.send_raw(Protector(rtcp_keys.remote[0]).protect(rtcp(), True), 1)
+    await rig.settle()
+    assert b.take(rtcp=True) == [rtcp()]
+
+
+@played
+async def test_keys_of_rtcp_change_alone_and_lose_nothing_p14(rig: Rig) -> None:
+    first, second = (Keys(key_of(), (key_of(),)) for _ in range(2))
+    a, b = rig.connect(rig.leg("a", SRTP, rtcp_keys=first), rig.leg("b"))
+    old, new = (Protector(keys.remote[0]) for keys in (first, second))
+    a.send(rtp(1))
+    a.send_raw(old.protect(rtcp(), True), 1)
+    await rig.settle()
+    rig.change(a, rtcp_keys=second)
+    for sender in (old, new):
+        a.send_raw(sender.protect(rtcp(), True), 1)
+        await rig.settle()
+        a.send(rtp(2 + (sender is new)))
+    a.send_raw(old.protect(rtcp(), True), 1)
+    await rig.settle()
+    assert b.take(rtcp=True) == [rtcp()] * 3
+    assert b.take() == [rtp(1), rtp(2), rtp(3)]
+    assert rig.dropped(a) == {"auth_failed": 1}
 
 
 @played

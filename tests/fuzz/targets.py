@@ -63,6 +63,7 @@ from imsalg.transport.stun import COOKIE, answer, is_stun
 from imsalg.transport.tls import Credentials, Tls, TlsError
 from imsalg.transport.websocket import WebSocket
 from tests.fuzz import mutations
+from tests.fuzz.peers import peer
 from tests.fuzz.worlds import core
 from tests.sim.sdp import protected, session
 from tests.sim.world import AGW, Memory, World
@@ -363,4 +364,5 @@ TARGETS: dict[str, Callable[[random.Random], None]] = {
     "sdp": sdp,
     "core": core,
     "iq": iq,
+    "peer": peer,
 }
