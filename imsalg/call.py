@@ -138,14 +138,16 @@ class Call:
             "caller": self.invite.request.from_.uri,
             "callee": self.invite.request.to.uri,
             "direction": "originating" if self.caller is Side.ACCESS else "terminating",
-            "state": "ending"
-            if self._branches.closed
-            else "established"
-            if self._branches.established
-            else "setup",
+            "state": self._state,
             "age": round(now - self.started, 1),
             "treatments": [str(decision.treatment) for decision in decisions],
         }
+
+    @property
+    def _state(self) -> str:
+        if self._branches.closed:
+            return "ending"
+        return "established" if self._branches.established else "setup"
 
     def addressee(self, request: Request, side: Side, flow: Flow) -> Party | None:
         """Whom a request from one side is for, if its tags are those of a dialog and it came from where that

@@ -27,7 +27,7 @@ from imsalg.underway import Underway
 
 AGAIN = 10.0  # seconds an INVITE that was refused with one of these may take to come again
 _COMES_AGAIN = frozenset((401, 407, 422))
-_REFRESHES = frozenset(("INVITE", "UPDATE"))  # of targets (RFC 3311 section 5.1) and sessions
+_REFRESHES = frozenset(("INVITE", "UPDATE"))  # of the sender's target (RFC 3311 section 5.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,9 @@ class Passage:
             branch.dialog.number(crossing.outgoing, toward_callee)
             if crossing.request.method in _REFRESHES:
                 branch.dialog.toward(not toward_callee).refresh(crossing.request.headers)
-        if self._limits.session and crossing.request.method in _REFRESHES:
+        if self._limits.session and sessiontimer.is_refresh(
+            crossing.request, branch is not None and branch.dialog.confirmed
+        ):
             sessiontimer.ask(crossing.outgoing.headers, self._limits.session)
         crossing.sent = True
         self._effects.append(Send(crossing))
@@ -185,7 +187,7 @@ class Passage:
             drop_sdp(outgoing)
             self._pass_on(crossing, outgoing)
             return
-        if crossing.request.method in _REFRESHES and response.status >= 200:
+        if response.status >= 200 and sessiontimer.is_refresh(crossing.request, branch.dialog.confirmed):
             lasts = sessiontimer.agree(crossing.outgoing.headers, outgoing.headers)
             branch.expires = None if lasts is None else self._steps.now + lasts
         proceed = partial(self._pass_on, crossing, outgoing)

@@ -9,8 +9,14 @@ from __future__ import annotations
 
 from imsalg.sip.grammar import number
 from imsalg.sip.headers import Headers
+from imsalg.sip.message import Request
 
 _FOREVER = 2**32 - 1  # seconds; the longest interval that can be written (RFC 4028 section 4)
+
+
+def is_refresh(request: Request, confirmed: bool) -> bool:
+    """Whether a session may begin or go on with a request (section 3). confirmed: its dialog is."""
+    return request.method == "INVITE" or (request.method == "UPDATE" and confirmed)
 
 
 def ask(request: Headers, interval: int) -> None:

@@ -122,6 +122,24 @@ def test_a_refresh_is_asked_for_its_interval_as_well(world, alice):
     here.ack()
 
 
+def test_an_update_before_the_200_has_no_session_to_refresh(world, alice):
+    invite = alice.invite("sip:bob@home.example", SUPPORTED, sdp=OFFER)
+    there = world.network.expect("INVITE")
+    reliable = world.network.reply(there, 183, ("Require", "100rel"), ("RSeq", "1"), sdp=FAR)
+    here = alice.dialog(invite, alice.expect(183))
+    here.request("UPDATE", SUPPORTED)
+    update = world.network.expect("UPDATE")
+    world.network.reply(update, 200)
+    ok = alice.expect(200)
+    assert "Session-Expires" not in update.headers
+    assert "Session-Expires" not in ok.headers
+    world.network.reply(there, 200)
+    assert alice.expect(200).headers.get("Session-Expires") == f"{ASKED};refresher=uac"
+    here.ack()
+    world.network.expect("ACK")
+    here.hang_up(world.network.dialog(there, reliable))
+
+
 def test_switched_off_nothing_is_asked(worlds):
     world = worlds(call=CallConfig(session_expires=0))
     alice = world.register(world.ue(10), "alice")
