@@ -276,9 +276,10 @@ class SourcesConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """What one peer on the access side may do: each UE that has registered, by itself; all others of one host
     (IPv6: of one /64) together. Trusted peers are not limited.
 
-    rate: messages per second. burst: messages at once; beyond them requests are answered 503. penalty:
-    seconds in which a source is not heard that went on for as many messages again. The others: what it may
-    have at a time; transactions are remembered for 32 seconds after their end."""
+    rate: messages per second; a connection that is accepted, and a read that brings no message, count as one.
+    burst: messages at once; beyond them requests are answered 503. penalty: seconds in which a source is not
+    heard or read that went on for as many messages again. The others: what it may have at a time;
+    transactions are remembered for 32 seconds after their end."""
 
     rate: Annotated[float, Meta(ge=1)] = 200.0
     burst: Count = 2000
