@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections import Counter
 from dataclasses import replace as change
 from typing import Any
 
@@ -15,8 +16,9 @@ import msgspec
 from msgspec.structs import replace
 
 from agw.iq.messages import FromGateway
-from imsalg.config import AccessConfig
+from imsalg.config import AccessConfig, SourcesConfig
 from imsalg.errors import BadMessage
+from imsalg.intake import Intake, Payload
 from imsalg.names import Answer
 from imsalg.records import decode
 from imsalg.reginfo import CONTENT_TYPE
@@ -92,7 +94,9 @@ class Mangled(World):
         access: AccessConfig = replace(BASE["access"][0], emergency=rng.random() < 0.5)
         registration = replace(more.pop("registration"), reg_event=rng.random() < 0.5)
         core = replace(BASE["core"], next_hop=names)
-        super().__init__(seed=seed, access=(access,), core=core, registration=registration, **more)
+        sources = SourcesConfig(rate=rng.choice((5.0, 200.0, 200.0)), burst=rng.choice((50, 2000)))
+        more |= {"access": (access,), "core": core, "registration": registration, "sources": sources}
+        super().__init__(seed=seed, **more)
         self.zone = self.dns = Zone(rng)
 
     def receive(self, data: bytes, flow: Flow) -> None:
@@ -105,8 +109,9 @@ class Mangled(World):
         elif rng.random() < 0.05:
             data = TOKEN.sub(self._token, data)
         self._arrive(data, flow)
-        for record in self.core.to_store(0.0).records.values():
-            assert record is None or decode(record) is not None
+        if rng.random() < 0.3:
+            self.save()
+            assert all(decode(record) is not None for record in self.stored.values())
 
     def told(self, message: FromGateway) -> None:
         """What is no message ends the connection, as at the wire."""
@@ -131,24 +136,35 @@ class Mangled(World):
                     self.stored[key] = record[: self.mangling.randrange(len(record))]
 
     def _arrive(self, data: bytes, flow: Flow) -> None:
+        """As through the shell, and at once."""
         if flow.transport is Transport.UDP:
             if self.rng.random() >= self._loss:
-                self.core.receive(data, flow, self.now)
-            self.settle()
+                self._take(data, flow)
             return
         stream = Stream()
         stream.feed(data)
         while stream.broken is None:
             try:
                 if (message := stream.next_message()) is None:
-                    break
-                self.core.receive_message(message, flow, self.now)
+                    return
+                self._take(message, flow)
             except BadMessage as error:
-                self.core.refuse(error, flow)
-            self.settle()
-        if stream.broken is not None:
-            self.core.closed(flow, self.now)
-            self.settle()
+                self._take(error, flow)
+        self.core.closed(flow, self.now)
+        self.settle()
+
+    def _take(self, payload: Payload, flow: Flow) -> None:
+        intake = Intake(self.core, self.mangling, Counter())
+        intake.put(payload, flow, self.now)
+        while (waiting := intake.take(self.now + self.mangling.choice((0.0, 0.0, 1.0)))) is not None:
+            match waiting.payload:
+                case bytes():
+                    self.core.receive(waiting.payload, flow, self.now)
+                case BadMessage():
+                    self.core.refuse(waiting.payload, flow)
+                case _:
+                    self.core.receive_message(waiting.payload, flow, self.now)
+        self.settle()
 
     def _token(self, found: re.Match[bytes]) -> bytes:
         """Another one, or one that was none: cut, changed, made up."""
