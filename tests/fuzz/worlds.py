@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import random
 import re
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace as change
 from typing import Any
 
@@ -22,12 +24,14 @@ from imsalg.intake import Intake, Payload
 from imsalg.names import Answer
 from imsalg.records import decode
 from imsalg.reginfo import CONTENT_TYPE
+from imsalg.sip.dialog import contact_uri
 from imsalg.sip.endpoint import Flow, Transport
 from imsalg.sip.locate import Naptr, Record, Srv
 from imsalg.sip.message import Request, make_response
 from imsalg.sip.stream import Stream
 from tests.core.test_core_chaos import Chaos
 from tests.fuzz import mutations
+from tests.sim.sdp import crypto, media, protected, session
 from tests.sim.world import BASE, NETWORK, World
 
 NAMES = (
@@ -61,7 +65,11 @@ class Zone(dict[tuple[str, str], Any]):
         super().__init__()
         self._rng = rng
 
+    quiet = False
+
     def get(self, key: tuple[str, str], default: object = None) -> list[Record]:
+        if self.quiet:
+            return [NETWORK.host] if key[1] == "A" else []
         fits = self._rng.random() < 0.9
         kinds = (key[1],) if fits else ("A", "SRV", "NAPTR")
         count = self._rng.choice((0, 1, 1, 2, 3, 40))
@@ -99,8 +107,21 @@ class Mangled(World):
         super().__init__(seed=seed, **more)
         self.zone = self.dns = Zone(rng)
 
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Nothing is wrong meanwhile."""
+        loss, self._loss, self.fail, self.held = self._loss, 0.0, deque(), False
+        self.dns, self.ttl, self.zone.quiet = self.zone, 0.0, True
+        if not self.connected:
+            self.connect()
+        yield
+        self._loss, self.zone.quiet = loss, False
+
     def receive(self, data: bytes, flow: Flow) -> None:
         rng = self.mangling
+        if self.zone.quiet:
+            self._arrive(data, flow)
+            return
         self.tokens = [*self.tokens, *TOKEN.findall(data)][-30:]
         if rng.random() < 0.05:
             self._arrive(mutations.message(rng), flow)
@@ -115,7 +136,7 @@ class Mangled(World):
 
     def told(self, message: FromGateway) -> None:
         """What is no message ends the connection, as at the wire."""
-        if self.mangling.random() < 0.02:
+        if self.mangling.random() < 0.02 and not self.zone.quiet:
             data = mutations.packed(self.mangling, msgspec.msgpack.encode(message))
             try:
                 message = msgspec.msgpack.decode(data, type=FromGateway)
@@ -191,6 +212,40 @@ class Hostile(Chaos):
         for phone in self.phones:
             transport = self.rng.choice((Transport.UDP, Transport.UDP, Transport.TCP))
             phone.flow = change(phone.flow, transport=transport)
+
+    def register(self) -> None:
+        if self.rng.random() < 0.3:
+            super().register()
+            return
+        phone = self.rng.choice(self.phones)
+        with self.world.quiet():
+            phone.register(phone.user, ("Security-Client", "sdes-srtp;mediasec"))
+            for message in self.network.inbox:
+                if isinstance(message, Request) and message.method == "REGISTER":
+                    phone.path = message.headers.get("Path") or ""
+                    self.network.accept(message)
+            self.network.inbox.clear()
+
+    def call(self) -> None:
+        """Half of the calls stand before anything is done to them."""
+        phone = self.rng.choice(self.phones)
+        if self.rng.random() < 0.5:
+            super().call()
+            return
+        with self.world.quiet():
+            if self.rng.random() < 0.5:
+                invite = phone.invite("sip:bob@home.example", sdp=protected(phone.address.host))
+                self.invites.append((phone, invite))
+            elif phone.path:
+                invite = self.network.call(phone, sdp=session("203.0.113.5"))
+                self.invites.append((self.network, invite))
+            for callee in self.peers:
+                for there in [each for each in callee.inbox if isinstance(each, Request)]:
+                    if there.method == "INVITE" and contact_uri(there.headers):
+                        lines = [media(4000, "RTP/SAVP", crypto())] if b"RTP/SAVP" in there.body else []
+                        response = callee.reply(there, 200, sdp=session(callee.address.host, *lines))
+                        self.talks.append(callee.dialog(there, response))
+            self.collect()
 
     def trouble(self) -> None:
         world, rng = self.world, self.rng
