@@ -95,8 +95,9 @@ class GatewayLink:
         self.hello, self._deadline = hello, None
         if missing := sorted(self._realms - set(hello.realms)):
             self._note(Note(logging.ERROR, f"the gateway has no realm {', '.join(missing)}"))
-        if hello.incarnation != self.incarnation:
-            self.incarnation = hello.incarnation
+        restarted = self.incarnation not in ("", hello.incarnation)
+        self.incarnation = hello.incarnation
+        if restarted:
             self._lost(self.claims(), "the gateway has restarted", now)
         else:
             for call in list(self._calls.values()):
@@ -104,8 +105,8 @@ class GatewayLink:
                 self._carry_out(call)
 
     def resume(self, incarnation: str, now: float) -> None:
-        """We have restarted: the calls are carried by the gateway of that incarnation, which may be away for
-        as long as ever."""
+        """We have restarted: the calls are carried by the gateway of that incarnation ("": not known),
+        and that may be away for as long as ever."""
         self.incarnation, self._deadline = incarnation, now + self._grace
 
     def down(self, now: float) -> None:

@@ -87,6 +87,7 @@ class Kept:
         """Take up what these records tell of; the calls are the caller's to keep."""
         calls: list[Call] = []
         over = unread = 0
+        self._gateway.resume("", now)
         for value in values:
             match record := decode(value):
                 case None:

@@ -10,7 +10,7 @@ from imsalg.records import decode
 from imsalg.regevent import PACE
 from imsalg.sip.endpoint import Address, Transport
 from tests.sim.sdp import crypto, key, lines_of, media, protected, session
-from tests.sim.world import BASE, World
+from tests.sim.world import BASE, EPOCH, World
 
 
 @pytest.fixture
@@ -121,6 +121,37 @@ def test_whatever_bit_of_a_record_a_disk_has_changed_it_is_dropped_and_the_other
     world.restart()
     assert "1 stored records cannot be read and are dropped" in [note.text for note in world.notes]
     assert [each["aor"] for each in world.status()["registrations"]] == ["sip:bob@home.example"]
+
+
+@pytest.mark.parametrize("gone", ["own", "gateway"])
+def test_without_the_record_of_which_gateway_it_was_calls_go_on_if_it_has_them_and_nothing_is_left_there(
+    world, alice, gone
+):
+    here, far = world.originate(alice)
+    world.save()
+    world.stored["own"] = b"damaged"
+    world.kill()
+    if gone == "gateway":
+        world.restart_gateway()
+    world.core.restore(list(world.stored.values()), world.now, EPOCH)
+    world.settle()
+    world.connect()
+    if gone == "gateway":
+        assert any("the gateway has lost the context" in note.text for note in world.notes)
+    else:
+        alice.path = ""  # it is of another key now
+        here.hang_up(far)
+    assert not world.plane.legs
+
+
+def test_without_the_record_of_which_gateway_it_was_its_grace_is_over_in_time(world, alice):
+    world.originate(alice)
+    world.save()
+    world.stored["own"] = b"damaged"
+    world.restart(connected=False)
+    assert world.status()["calls"]
+    world.advance(40.0)
+    assert not world.status()["calls"]
 
 
 def test_a_record_that_cannot_be_taken_up_is_dropped_and_the_others_are_restored(world, alice, monkeypatch):
