@@ -8,6 +8,7 @@ recursive name server's does. /etc/hosts is not read.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 
 import dns.asyncresolver
@@ -23,6 +24,7 @@ from dns.rdtypes.IN.NAPTR import NAPTR
 from dns.rdtypes.IN.SRV import SRV
 
 from imsalg.names import Answer
+from imsalg.sip.grammar import printable
 from imsalg.sip.locate import Naptr, Question, Record, Srv
 from imsalg.sip.values import Address
 
@@ -30,6 +32,8 @@ ATTEMPT = 1.0  # seconds until a name server is asked again, or the next one
 LIMIT = 2.0  # seconds for one question
 PAYLOAD = 1232  # octets of an answer over UDP that meet no fragmentation
 NEGATIVE_LIMIT = 300.0  # seconds for which a name is remembered not to exist, whatever its zone says
+
+log = logging.getLogger(__name__)
 
 
 class Nameservers:
@@ -63,6 +67,11 @@ class Nameservers:
         try:
             answer = await self._look_up(question)
         except (dns.exception.DNSException, OSError, ValueError):
+            answer = Answer()
+        except (
+            Exception
+        ):  # whatever an answer makes the library do: who asked is waiting, in one of few places
+            log.exception("the DNS: %s of %s", question.kind, printable(question.name))
             answer = Answer()
         self._answered(question, answer)
 

@@ -139,3 +139,15 @@ def test_the_system_has_name_servers_or_has_none():
         await Nameservers((), lambda question, answer: None).close()
 
     uvloop.run(run())
+
+
+def test_whatever_an_answer_makes_the_library_do_the_question_is_answered(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(self: Nameservers, question: Question) -> Answer:
+        raise AssertionError("a fault of the library")
+
+    monkeypatch.setattr(Nameservers, "_look_up", fail)
+    question = Question("x\x1b.example", Kind.A)
+    assert ask([Address(HOST, NOBODY)], question) == {question: Answer()}
+    assert "A of x\\x1b.example" in caplog.text
