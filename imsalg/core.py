@@ -70,7 +70,7 @@ class Core:
         )
         self._sources = Sources(config, self.registrations, self._notes.append)
         self._refusals = Lines(self._notes.append, each=10, sources=100)
-        self._of_calls = Lines(self._notes.append, each=100, sources=10_000)
+        self._lines = Lines(self._notes.append, each=100, sources=10_000)
         self.endpoint = Endpoint(
             rng,
             t1=config.sip.t1,
@@ -105,7 +105,7 @@ class Core:
             rng,
             self._delivered,
             self._stray,
-            self._notes.append,
+            lambda note: self._lines.tell("forwarding", note, self._now),
         )
         self._reg_event = RegEvent(config, routes, self.registrations, rng)
         if config.registration.reg_event:
@@ -309,7 +309,7 @@ class Core:
                     case Ended(status):
                         self._ended[status] += 1
                     case Note():
-                        self._of_calls.tell(call.token, effect, now)
+                        self._lines.tell(call.token, effect, now)
         self._keep(call)
         self._arm(call)
 
@@ -404,13 +404,15 @@ class Core:
             before = self.registrations.find(registering.token)
             binding = self.registrations.registered(registering, response, self._now)
             if binding is None and before is not None:
-                self._note(logging.INFO, f"{registering.aor} is not registered any more")
+                text = f"{registering.aor} is not registered any more"
+                self._lines.tell(registering.aor, Note(logging.INFO, text), self._now)
             elif binding is not None:
                 if before is not None and before.flow != binding.flow:
                     self._follow(before, binding)
                 what = ", ".join(sorted(binding.mechanisms)) or "no media security"
                 where = f"{binding.flow.transport} {binding.flow.remote}"
-                self._note(logging.INFO, f"{binding.aor} is registered from {where}: {what}")
+                text = f"{binding.aor} is registered from {where}: {what}"
+                self._lines.tell(binding.aor, Note(logging.INFO, text), self._now)
 
     def _follow(self, before: Binding, after: Binding) -> None:
         """A UE has registered from somewhere else: its calls are reached there as well."""
