@@ -143,7 +143,7 @@ class Proxy:
         self._shell.run(self.core.gateway_down, time.monotonic())
 
     def _gateway_message(self, message: Reply | ErrorReply | Notice) -> None:
-        self._shell.run(self.core.gateway_message, message, time.monotonic())
+        self._shell.run_soon(self.core.gateway_message, message)
 
     # -- the DNS ---------------------------------------------------------------------------------------------
 
@@ -158,7 +158,8 @@ class Proxy:
         for request in self.core.iq_to_send():
             self._iq.send(request)
         while (note := self.core.next_note()) is not None:
-            log.log(note.level, "%s", printable(note.text))
+            if log.isEnabledFor(note.level):
+                log.log(note.level, "%s", printable(note.text))
         if self._keeping is not None:
             self._keeping.wake()
 

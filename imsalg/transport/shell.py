@@ -17,20 +17,18 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from typing import ParamSpec, Protocol
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from imsalg.errors import BadMessage
 from imsalg.intake import Intake, Judge
 from imsalg.sip.endpoint import Flow, Transport
 from imsalg.sip.message import Request, Response
-from imsalg.sip.values import Address
 from imsalg.transport.connection import ConnectionLimits
 from imsalg.transport.connections import Connections
 from imsalg.transport.framing import Received
 from imsalg.transport.listener import Listener
 from imsalg.transport.stun import answer, is_stun
-from imsalg.transport.udp import Datagram, UdpListener
+from imsalg.transport.udp import Datagram, UdpSockets
 
 ROUNDS = 16  # of output that causes output (a send that fails at once), before the loop gets its turn
 GRAIN = 0.02  # seconds a timer may fire late, so that many fire together
@@ -40,6 +38,7 @@ REPORT = 10.0  # seconds between two lines about an overload
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Machine(Protocol):
@@ -91,7 +90,8 @@ class Shell:
         self._machine = machine
         self._listen = listen
         self._also_drain = also_drain
-        self._udp: dict[Address, UdpListener] = {}
+        self._udp = UdpSockets(self._receive_datagrams, self.drops)
+        self._waiting: list[tuple[Callable[[Any, float], object], Any]] = []
         self._connections = Connections(
             self._receive_messages,
             self._failed,
@@ -111,8 +111,7 @@ class Shell:
             address = listener.address
             try:
                 if Transport.UDP in listener.transports:
-                    receive = partial(self._receive_datagrams, address)
-                    self._udp[address] = UdpListener(address, receive, self.drops)
+                    self._udp.listen(address)
                 await self._connections.listen(listener)
             except OSError as error:
                 await self.close()
@@ -126,13 +125,20 @@ class Shell:
         if self._timer:
             self._timer.cancel()
         await self._connections.close()
-        for listener in self._udp.values():
-            listener.close()
+        self._udp.close()
 
     def run(self, method: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
         """Calls one of the machine's methods, guarded, and drains."""
         self._guarded(method, *args, **kwargs)
         self._drain()
+
+    def run_soon(self, method: Callable[[T, float], object], argument: T) -> None:
+        """The same with `argument` and the time: at once or, where the UDP sockets rest, when they are read
+        next."""
+        self._waiting.append((method, argument))
+        if not self._udp.resting:
+            self._run_waiting()
+            self._drain()
 
     @property
     def connections(self) -> int:
@@ -145,21 +151,28 @@ class Shell:
 
     # -- in --------------------------------------------------------------------------------------------------
 
-    def _receive_datagrams(self, local: Address, datagrams: list[Datagram]) -> None:
+    def _run_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for method, argument in waiting:
+            self._guarded(method, argument, time.monotonic())
+
+    def _receive_datagrams(self, datagrams: list[Datagram]) -> None:
+        self._run_waiting()
         now = time.monotonic()
-        for data, remote in datagrams:
-            if is_stun(data):
-                self._keep_alive(local, data, remote)
+        for datagram in datagrams:
+            if is_stun(datagram.data):
+                self._keep_alive(datagram)
                 continue
-            self._guarded(self._intake.put, data, Flow(Transport.UDP, local, remote), now)
+            flow = Flow(Transport.UDP, datagram.local, datagram.remote)
+            self._guarded(self._intake.put, datagram.data, flow, now)
         self._serve()
 
-    def _keep_alive(self, local: Address, data: bytes, remote: Address) -> None:
-        response = answer(data, remote)
+    def _keep_alive(self, datagram: Datagram) -> None:
+        response = answer(datagram.data, datagram.remote)
         self.drops["stun" if response else "stun_malformed"] += 1
         if response:
             with contextlib.suppress(OSError):
-                self._udp[local].send(response, remote)
+                self._udp.send(response, datagram.local, datagram.remote)
 
     def _receive_messages(self, received: list[Received], flow: Flow) -> None:
         now = time.monotonic()
@@ -171,6 +184,8 @@ class Shell:
         """Serve what waits for one slice; the rest in the next round of the loop, which reads first."""
         if self._serving and not again:
             return
+        if again:
+            self._udp.look()
         self._serving = False
         now = time.monotonic()
         until = now + SLICE
@@ -245,6 +260,8 @@ class Shell:
 
     def _arm(self, pause: float) -> None:
         """A timer that is armed for too early stays: it finds nothing due and is armed anew."""
+        if self._timer and self._armed <= time.monotonic() + GRAIN:
+            return
         when = self._machine.timeout()
         if when is None:
             return
@@ -262,7 +279,7 @@ class Shell:
             self._connections.send(flow, data)
             return
         try:
-            self._udp[flow.local].send(data, flow.remote)
+            self._udp.send(data, flow.local, flow.remote)
         except (OSError, KeyError) as error:
             self.drops["udp_send_failed"] += 1
             self._failed(flow, f"{type(error).__name__}: {error}")

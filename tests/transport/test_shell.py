@@ -9,7 +9,8 @@ import logging
 import random
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -31,6 +32,7 @@ from imsalg.sip.values import Address
 from imsalg.transport.connection import ConnectionLimits
 from imsalg.transport.listener import Listener
 from imsalg.transport.shell import Shell
+from imsalg.transport.udp import Datagram, UdpSockets
 
 ports = itertools.count(16000)
 
@@ -181,6 +183,60 @@ async def test_many_datagrams_at_once_are_all_answered() -> None:
             loop = asyncio.get_running_loop()
             answers = [await loop.sock_recv(peer, 65535) for _ in range(200)]
         assert all(answer.startswith(b"SIP/2.0 200 OK") for answer in answers)
+
+
+@contextlib.contextmanager
+def long_rest() -> Iterator[socket.socket]:
+    """Sockets that were read are read again after a tenth of a second; and a peer."""
+    with pytest.MonkeyPatch.context() as patch, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        patch.setattr("imsalg.transport.udp.REST", 0.1)
+        peer.bind(("127.0.0.1", next(ports)))
+        yield peer
+
+
+@looped
+async def test_what_comes_while_the_sockets_rest_is_read_together() -> None:
+    with long_rest() as peer:
+        reads: list[list[Datagram]] = []
+        sockets = UdpSockets(reads.append, Counter())
+        here, there = (Address("127.0.0.1", next(ports)) for _ in range(2))
+        sockets.listen(here)
+        sockets.listen(there)
+        peer.sendto(b"first", here)
+        await until(lambda: reads)
+        assert not sockets.resting
+        peer.sendto(b"second", here)
+        await until(lambda: len(reads) == 2)
+        assert sockets.resting
+        for address in (here, there, here):
+            peer.sendto(b"later", address)
+        await until(lambda: not sockets.resting)
+        assert [[(one.data, one.local) for one in read] for read in reads] == [
+            [(b"first", here)],
+            [(b"second", here)],
+            [(b"later", here), (b"later", here), (b"later", there)],
+            [],
+        ]
+        peer.sendto(b"awake again", there)
+        await until(lambda: len(reads) == 5)
+        sockets.close()
+
+
+@looped
+async def test_what_can_wait_runs_at_once_or_with_what_the_sockets_bring() -> None:
+    with long_rest() as peer:
+        async with Site() as site:
+            ran: list[str] = []
+            site.shell.run_soon(lambda word, now: ran.append(word), "at once")
+            assert ran == ["at once"]
+            for number in (1, 2):
+                peer.sendto(options(via="UDP 127.0.0.1:9"), site.address)
+                await until(lambda number=number: len(site.machine.requests) == number)
+            for word in ("waits", "with it"):
+                site.shell.run_soon(lambda word, now: ran.append(word), word)
+            assert ran == ["at once"]
+            await until(lambda: len(ran) > 1)
+            assert ran == ["at once", "waits", "with it"]
 
 
 @looped
