@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import weakref
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -62,7 +63,7 @@ class Certificate:
         if srtp not in self._contexts:
             self._contexts[srtp] = self._context(srtp)
         connection = SSL.Connection(self._contexts[srtp], None)
-        connection.set_app_data(association)
+        connection.set_app_data(weakref.ref(association))  # it holds the connection: no circle
         connection.set_ciphertext_mtu(MTU)
         return connection
 
@@ -79,9 +80,9 @@ class Certificate:
         context.use_certificate(self._x509)
         context.use_privatekey(self._key)
         context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _verify)
-        context.set_cookie_generate_callback(lambda connection: connection.get_app_data().cookie())
+        context.set_cookie_generate_callback(lambda connection: _asked(connection).cookie())
         context.set_cookie_verify_callback(
-            lambda connection, cookie: hmac.compare_digest(cookie, connection.get_app_data().cookie())
+            lambda connection, cookie: hmac.compare_digest(cookie, _asked(connection).cookie())
         )
         if srtp:
             context.set_tlsext_use_srtp(b":".join(name.encode() for name in PROFILES))
@@ -91,5 +92,10 @@ class Certificate:
 def _verify(connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, ok: int) -> bool:
     """Asked at least once for each certificate of a chain; only the first, at depth 0, is the peer's. Nothing
     else is wrong with it, not even its dates (RFC 5763 section 5)."""
-    association: Asked = connection.get_app_data()
-    return depth > 0 or association.is_peer(certificate)
+    return depth > 0 or _asked(connection).is_peer(certificate)
+
+
+def _asked(connection: SSL.Connection) -> Asked:
+    association: Asked | None = connection.get_app_data()()
+    assert association is not None
+    return association

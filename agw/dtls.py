@@ -296,7 +296,6 @@ class Association:
 
     def _end(self) -> None:
         self.state = State.ENDED
-        self._connection.set_app_data(None)  # or the two would hold each other until they are collected
         self._deadline = self._retransmit_at = self._resend_at = None
 
     def _time(self, now: float) -> None:

@@ -1,10 +1,12 @@
 """DTLS: both roles of ours with each other over a bad link, OpenSSL's own tools, and whoever means harm."""
 
+import gc
 import random
 import select
 import socket
 import subprocess
 import time
+import weakref
 from contextlib import contextmanager
 
 import pytest
@@ -379,6 +381,34 @@ def test_garbage_neither_ends_nor_begins_anything_and_no_length_lies():
         waiting.receive(bytes([rng.choice((20, 21, 22, 23, 24))]) + rng.randbytes(60), b"there", 0.0)
     assert waiting.state is State.ESTABLISHED
     assert events(client) == []
+
+
+def test_what_is_wrong_with_one_association_is_nothing_to_another():
+    """OpenSSL keeps its errors for the thread, not for the connection."""
+    rng, fresh = random.Random(2), hello()
+    client, server = established()
+    waiting = association(False)
+    for _ in range(500):
+        data = bytearray(fresh[: rng.randrange(14, len(fresh) + 1)])
+        for _ in range(3):
+            data[rng.randrange(13, len(data))] = rng.getrandbits(8)
+        waiting.receive(bytes(data), b"there", 0.0)
+        waiting.to_send()
+        server.receive(b"\x17\xfe\xfd\0\1" + bytes(6) + b"\0\x20" + bytes(32), None, 0.0)
+        client.send(b"fine")
+        carry(client, server)
+        assert events(server) == [Data(b"fine")]
+
+
+def test_nothing_is_left_of_an_association_that_is_dropped():
+    gc.disable()
+    try:
+        client, server = established()
+        left = [weakref.ref(end._connection) for end in (client, server)]
+        del client, server
+        assert [each() for each in left] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_data_are_delivered_once_p07():

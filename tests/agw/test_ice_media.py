@@ -14,11 +14,14 @@ import agw.ice
 from agw.dtls import Established
 from agw.iq.messages import Dtls, DtlsRole, Event, Fingerprint, Ice
 from tests.agw.gateway_rig import PATIENCE
-from tests.agw.test_dtls_media import RTCP, Call, Socket, config, rtp, scenario
-
-__all__ = ("config",)
+from tests.agw.secured_rig import RTCP, Call, Socket, config_of, rtp, scenario
 
 ICE = Ice("ours", "our-password-of-22-characters".replace("-", "+"), "them")
+
+
+@pytest.fixture(params=["python", "native"])
+def config(request, tmp_path):
+    return config_of(request.param, tmp_path)
 
 
 class Checking(Socket):

@@ -309,7 +309,9 @@ def one_by_one(ues: list[Ue]) -> Row:
         ue.begin(ue.call)
         alone.until(lambda ue=ue: ue.established is not None)
         protector, sequence = ue.protector(), 0
-        while not select.select([ue.peer], [], [], 0.002 if sequence else 0)[0]:
+        arrived = select.poll()
+        arrived.register(ue.peer, select.POLLIN)
+        while not arrived.poll(2 if sequence else 0):  # ms
             sequence += 1
             packet = bytes([0x80, 0]) + sequence.to_bytes(2, "big") + bytes(8) + bytes(160)
             ue.socket.sendto(protector.protect(packet, False), ue.there)
