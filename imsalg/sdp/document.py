@@ -145,19 +145,6 @@ class Section:
         """In the place of the first `c=`, any other removed; inserted if there is none."""
         self._set("c", str(connection), lambda line: line.type == "c")
 
-    def remove_connection(self) -> None:
-        self.remove_lines("c")
-
-    @property
-    def bandwidths(self) -> dict[str, int]:
-        """`b=`: type -> kbit/s for AS and CT, bit/s for TIAS, RS and RR. Malformed lines are left out."""
-        found = (re.fullmatch("[ \t]*([^ \t:]+):([0-9]{1,15})[ \t]*", v) for v in self._values("b"))
-        return {match[1]: int(match[2]) for match in found if match}
-
-    def set_bandwidth(self, bwtype: str, value: int) -> None:
-        """In the place of the first line of that type, any other of it removed; inserted if there is none."""
-        self._set("b", f"{bwtype}:{value}", lambda line: _bwtype(line) == bwtype.upper())
-
     def remove_lines(self, *types: str) -> None:
         """For types that may be missing: not `v`, `o`, `s`, `m`. Attributes have their own."""
         if not set(types) <= _REMOVABLE:
@@ -214,10 +201,6 @@ class Media(Section):
         if not 0 <= port <= 65535:
             raise UsageError(f"no port: {port}")
         self._replace(self._m.start("port"), self._m.end("count"), str(port))
-
-    @property
-    def port_count(self) -> int:
-        return int(self._m["count"][1:] or 1)
 
     @property
     def proto(self) -> str:
@@ -367,10 +350,6 @@ def _lines(data: bytes) -> list[Line]:
 
 def _attribute(name: str, value: str | None) -> str:
     return name if value is None else f"{name}:{value}"
-
-
-def _bwtype(line: Line) -> str:
-    return line.value.partition(":")[0].strip(" \t").upper() if line.type == "b" else ""
 
 
 def _checked(value: str) -> str:

@@ -7,7 +7,7 @@ parse() is cached on the text: the parts of one message are looked at many times
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -72,12 +72,6 @@ class Uri(_Parameterised):
     @classmethod
     def parse(cls, text: str) -> Uri:
         return _parse_uri(text)
-
-    def with_params(self, *params: tuple[str, str | None]) -> Uri:
-        """A copy in which these parameters stand (None makes a flag) instead of those of the same names."""
-        names = {name.lower() for name, _ in params}
-        kept = tuple(param for param in self.params if param[0].lower() not in names)
-        return replace(self, params=kept + params)
 
     def __str__(self) -> str:
         if self.opaque:

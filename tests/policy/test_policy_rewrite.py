@@ -178,7 +178,7 @@ def test_rtcp_that_is_not_the_next_port_is_said_p34() -> None:
         "c=IN IP4 192.0.2.10", "t=0 0", "m=audio 4000/2 RTP/AVP 0", local=Local("IP4", "1.2.3.4", 7000, 9000)
     )
     assert out.media[0].attributes("rtcp") == ["9000"]
-    assert (out.media[0].port, out.media[0].port_count) == (7000, 1)
+    assert str(out.media[0].lines[0]) == "m=audio 7000 RTP/AVP 0"
 
 
 def test_rtcp_mux_only_is_not_asked_of_the_other_side_p34() -> None:
@@ -392,7 +392,7 @@ def _is_sound(came: Document, out: Document, decisions: tuple[Decision, ...], to
         applied = to_ue and decision.treatment.e2ae and decision.active
         assert now.attributes("3ge2ae") == (["applied"] if applied else [])
         assert now.attributes("x-unknown") == was.attributes("x-unknown")
-        assert now.bandwidths == was.bandwidths
+        assert _bandwidths(now) == _bandwidths(was)
         match decision:
             case Decision(treatment=Treatment.REFUSED) | Decision(active=False):
                 assert now.port == 0
@@ -426,3 +426,7 @@ def _has_no_secret(media: Media) -> None:
     for name in ("crypto", "key-mgmt", "fingerprint", "acap"):
         assert not media.has(name)
     assert not any(line.type == "k" for line in media.lines)
+
+
+def _bandwidths(media: Media) -> list[str]:
+    return [line.value for line in media.lines if line.type == "b"]

@@ -84,11 +84,6 @@ def test_the_number_of_parameters_is_bounded() -> None:
             kind.parse(text + ";p" * (MAX_PARAMS + 1))
 
 
-def test_with_params_replaces_those_of_the_same_name() -> None:
-    uri = Uri.parse("sip:h;a=1;B=2").with_params(("b", "3"), ("lr", None))
-    assert str(uri) == "sip:h;a=1;b=3;lr"
-
-
 @pytest.mark.parametrize(
     ("text", "name_addr", "written"),
     [
