@@ -8,7 +8,7 @@ call that passes twice because both its parties are behind us is two calls with 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from imsalg import mediasec, trust
@@ -33,7 +33,7 @@ from imsalg.sip.message import Request
 from imsalg.sip.values import NameAddr, Uri
 from imsalg.sources import Sources
 
-_EXTENSIONS = frozenset(("mediasec", "sec-agree", "path"))  # what Proxy-Require may ask of us
+_EXTENSIONS = frozenset((mediasec.OPTION_TAG, mediasec.AGREEMENT, "path"))  # what Proxy-Require may ask of us
 _OF_CALLS = frozenset(("INVITE", "BYE", "UPDATE", "PRACK", "INFO"))  # never belong to another dialog
 _RECORDED = frozenset(("INVITE", "SUBSCRIBE", "REFER"))  # make dialogs that have to come back this way
 
@@ -126,7 +126,7 @@ class Admission:
         if access is not None:
             tokens = mediasec.served(access.mechanisms, self._config.policy.e2dce).values()
             if not mediasec.verified(headers, tokens) or _wants_agreement(headers):
-                raise Answered(494, *(("Security-Server", f"{token};mediasec") for token in tokens))
+                raise _disagreement(tokens)
             mediasec.strip(headers)
             trust.from_ue(headers)
         if request.method not in NEGOTIATING:
@@ -397,7 +397,14 @@ def _wants_agreement(headers: Headers) -> bool:
     """RFC 3329 section 2.3.1: sec-agree is demanded and nothing was verified. We have no mechanism for
     signalling to agree on, so all such a UE can mirror are the media mechanisms."""
     demanded = [tag.lower() for name in ("Require", "Proxy-Require") for tag in headers.values(name)]
-    return "sec-agree" in demanded and not mediasec.entries(headers, "Security-Verify")
+    return mediasec.AGREEMENT in demanded and not mediasec.entries(headers, "Security-Verify")
+
+
+def _disagreement(tokens: Collection[str]) -> Answered:
+    """What we have to agree on (RFC 3329 section 2.3.1); where there is nothing, the UE has to do without."""
+    if not tokens:
+        return Answered(420, ("Unsupported", mediasec.AGREEMENT))
+    return Answered(494, *(("Security-Server", f"{token};mediasec") for token in tokens))
 
 
 def _is_emergency(request: Request) -> bool:

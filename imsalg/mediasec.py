@@ -20,6 +20,7 @@ from imsalg.sip.values import NameAddr
 HEADERS = ("Security-Client", "Security-Server", "Security-Verify")
 OPTION_TAG = "mediasec"
 FEATURE = "webrtc-datachannel"
+AGREEMENT = "sec-agree"  # the option tag of RFC 3329
 
 
 def entries(headers: Headers, name: str) -> frozenset[str]:
@@ -83,4 +84,4 @@ def strip(headers: Headers) -> None:
     headers.remove(*HEADERS)
     for name in ("Require", "Proxy-Require"):
         headers.discard_token(name, OPTION_TAG)
-        headers.discard_token(name, "sec-agree")
+        headers.discard_token(name, AGREEMENT)

@@ -144,6 +144,19 @@ def test_sec_agree_without_verify_is_494(world):
     assert alice.expect(494).headers.lines("Security-Server")
 
 
+@pytest.mark.parametrize(
+    "headers", [(("Require", "sec-agree"),), (("Security-Verify", "sdes-srtp;mediasec"),)]
+)
+def test_where_there_is_nothing_to_agree_on_no_empty_list_is_offered_but_sec_agree_declined(worlds, headers):
+    world = worlds(access=(replace(BASE["access"][0], mechanisms=()),))
+    alice = world.ue()
+    alice.register("alice", CLIENT, *headers)
+    response = alice.expect(420)
+    assert response.headers.values("Unsupported") == ["sec-agree"]
+    assert "Security-Server" not in response.headers
+    assert world.network.quiet()
+
+
 def test_a_register_without_the_client_list_withdraws_it_p25(world):
     alice = world.ue()
     register(world, CLIENT, peer=alice)
