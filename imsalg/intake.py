@@ -22,7 +22,7 @@ from zlib import crc32
 from imsalg.errors import BadMessage
 from imsalg.sip.glance import Kind, glance, key_of, kind_of, refusal
 from imsalg.sip.hop import Flow, Key, server_key
-from imsalg.sip.message import Request, Response
+from imsalg.sip.message import BadRequest, Request, Response
 
 PATIENCE = 0.25  # seconds a new request may wait: less than T1, after which it would be sent again
 MAX_WAITING = 16 * 1024 * 1024  # octets; half of it for strangers
@@ -95,9 +95,11 @@ class Intake:
                 return
             kind, size = glance(payload), len(payload) + OVERHEAD
         elif isinstance(payload, BadMessage):
-            kind, size = Kind.ONGOING, OVERHEAD
+            kind = Kind.ONGOING
+            payload.__traceback__ = payload.__context__ = None  # they hold all that it was read from
+            size = _size(payload.request) if isinstance(payload, BadRequest) else OVERHEAD
         else:
-            kind, size = kind_of(payload), len(payload.body) + 4 * OVERHEAD
+            kind, size = kind_of(payload), _size(payload)
         waiting = Waiting(payload, flow, kind, now, size)
         standing = Standing.KNOWN if self._judge is None else self._judge.standing(flow, kind, now)
         known = standing is Standing.KNOWN
@@ -168,3 +170,9 @@ class Intake:
             response, to = answer
             back = flow if flow.transport.reliable else Flow(flow.transport, flow.local, to)
             self._out.append((back, response))
+
+
+def _size(message: Request | Response) -> int:
+    """What a parsed message takes: much more than it took on the wire, if it has many short lines."""
+    start = message.uri if isinstance(message, Request) else message.reason
+    return 4 * OVERHEAD + start.__sizeof__() + message.headers.octets + len(message.body)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections import Counter
 
 import pytest
@@ -11,7 +12,7 @@ from imsalg.errors import BadMessage
 from imsalg.intake import MAX_WAITING, PATIENCE, Intake, Standing
 from imsalg.sip.glance import Kind
 from imsalg.sip.hop import Flow, Key, Transport, server_key
-from imsalg.sip.message import Request, Response, parse_message
+from imsalg.sip.message import BadRequest, Request, Response, parse_message
 from imsalg.sip.values import Address
 
 HERE = Address("192.0.2.1", 5060)
@@ -196,6 +197,32 @@ def test_what_waits_is_limited_and_strangers_leave_room(bench: Bench, data: byte
     bench.served()
     bench.put(data, STRANGER)
     assert len(bench.intake) == 1
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        INVITE.replace(b"\r\n\r\n", b"\r\n" + b"a:\r\n" * 240 + b"\r\n"),
+        INVITE.replace(b"\r\n\r\n", b"\r\n" + (b"a:" + b"x" * 16000 + b"\r\n") * 3 + b"\r\n"),
+        INVITE.replace(b"sip:bob@x SIP", b"sip:" + b"b" * 60000 + b" SIP"),  # 414
+        OK.replace(b"200 OK", b"200 " + "\U0001f4de".encode() * 15000),
+    ],
+    ids=["many lines", "long lines", "a long URI", "a long reason"],
+)
+def test_what_waits_parsed_is_counted_as_what_it_takes_in_memory(bench: Bench, data: bytes) -> None:
+    payload: Request | Response | BadMessage
+    try:
+        payload = message = parse_message(data)
+    except BadRequest as error:
+        payload, message = error, error.request
+    start = message.uri if isinstance(message, Request) else message.reason
+    lines = message.headers._lines
+    takes = sys.getsizeof(start) + sum(8 + sys.getsizeof(each) + sys.getsizeof(each[1]) for each in lines)
+    while not bench.drops:
+        bench.put(payload, STREAM)
+    assert 0.7 * MAX_WAITING < len(bench.intake) * takes < MAX_WAITING
+    if isinstance(payload, BadMessage):  # whose frames hold the text that was parsed
+        assert payload.__traceback__ is None
 
 
 def test_in_a_flood_of_five_times_what_can_be_served_nearly_all_of_the_time_goes_to_whole_calls(

@@ -15,6 +15,7 @@ from imsalg.sip.grammar import LWS, first_comma, is_token, split_commas, unfold
 
 MAX_HEADERS = 256  # lines in one message
 MAX_LINE = 16384  # characters in one line, its folds included
+PLACE = 64  # octets that a line takes in memory beside its text
 
 COMPACT = {
     "a": "accept-contact",
@@ -186,6 +187,11 @@ class Headers:
         other = Headers()
         other._lines = self._lines.copy()
         return other
+
+    @property
+    def octets(self) -> int:
+        """What the lines take in memory."""
+        return sum([PLACE + line.__sizeof__() for _, line in self._lines])
 
     def __contains__(self, name: str) -> bool:
         return self._index(_key(name)) is not None
