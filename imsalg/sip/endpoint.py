@@ -99,7 +99,8 @@ class Random(Protocol):
 class Endpoint:
     """See the module's docstring. Times are absolute seconds of one monotonic clock.
 
-    drops: how many received messages ended here, by cause. source_of: who shares the server transactions
+    drops: how many received messages ended here, by cause. max_transactions: above it requests are refused; a
+    large one counts for several. source_of: who shares the server transactions
     that requests of a flow make, `max_of_source` of them at a time; None: only all together are limited.
     is_peer: whether what came on the second flow may be of the peer that a transaction has the first one to.
     """
@@ -121,7 +122,7 @@ class Endpoint:
         self._source_of = source_of
         self._is_peer = is_peer
         self._shares = Shares(max_of_source)
-        self._strangers = 0
+        self._weight = self._strangers = 0  # of all transactions, of the strangers' server transactions
         self._for_strangers = max(1, max_transactions // STRANGERS)
         self._secret = rng.randbytes(16)
         self._clients: dict[tuple[str, str], ClientTransaction] = {}
@@ -283,7 +284,7 @@ class Endpoint:
         if tx is not None:
             self.drops["retransmission"] += 1
             self._run(tx, Signal.REQUEST, now)
-        elif len(self._servers) + len(self._clients) >= self._max_transactions:
+        elif self._weight >= self._max_transactions:
             self.drops["too-many-transactions"] += 1
             self._answer(request, flow, 503, ("Retry-After", str(RETRY_AFTER)))
         elif is_stranger(source := self._source_of(flow)) and self._strangers >= self._for_strangers:
@@ -297,8 +298,8 @@ class Endpoint:
             tx = ServerTransaction(machine, request, key, flow, source)
             self._servers[key] = tx
             if source is not None:
-                self._shares.take(source)
-            self._strangers += is_stranger(source)
+                self._shares.take(source, tx.weight)
+            self._strangers += tx.weight * is_stranger(source)
             self._open(tx)
             self._events.append(RequestReceived(tx, request, flow))
             self._keep_timers(tx, now)
@@ -408,6 +409,7 @@ class Endpoint:
     def _open(self, tx: Transaction) -> None:
         self._by_flow.setdefault(tx.to, {})[tx] = None
         self._counts[tx.machine.name] += 1
+        self._weight += tx.weight
 
     def _close(self, tx: Transaction) -> None:
         if isinstance(tx, ClientTransaction):
@@ -415,10 +417,11 @@ class Endpoint:
         else:
             del self._servers[tx.key]
             if tx.source is not None:
-                self._shares.give_back(tx.source)
-            self._strangers -= is_stranger(tx.source)
+                self._shares.give_back(tx.source, tx.weight)
+            self._strangers -= tx.weight * is_stranger(tx.source)
         self._forget_flow(tx)
         self._counts[tx.machine.name] -= 1
+        self._weight -= tx.weight
 
     def _forget_flow(self, tx: Transaction) -> None:
         others = self._by_flow[tx.to]

@@ -11,6 +11,8 @@ from imsalg.sip.shares import Source
 from imsalg.sip.timers import Running
 from imsalg.sip.transaction import Machine, Timer
 
+OCTETS = 16 * 1024  # a request that takes more counts for several
+
 
 class _Transaction:
     """What both sides have.
@@ -19,12 +21,15 @@ class _Transaction:
     and `owner`, which the TU may set. The other attributes are the endpoint's.
     """
 
-    __slots__ = ("fallback", "fired", "flow", "machine", "owner", "request", "state", "timers", "to", "wire")
+    __slots__ = (
+        "fallback", "fired", "flow", "machine", "owner", "request", "state", "timers", "to", "weight", "wire",
+    )  # fmt: skip
 
     def __init__(
         self, machine: Machine, request: Request, flow: Flow, to: Flow, fallback: Flow | None, owner: object
     ) -> None:
         self.request = request
+        self.weight = 1 + (request.headers.octets + len(request.body)) // OCTETS
         self.flow = flow
         self.owner = owner
         self.state = machine.initial

@@ -38,10 +38,10 @@ class Shares:
     def full(self, source: Source) -> bool:
         return self._held[source] >= self.limit
 
-    def take(self, source: Source) -> None:
-        self._held[source] += 1
+    def take(self, source: Source, count: int = 1) -> None:
+        self._held[source] += count
 
-    def give_back(self, source: Source) -> None:
-        self._held[source] -= 1
+    def give_back(self, source: Source, count: int = 1) -> None:
+        self._held[source] -= count
         if not self._held[source]:
             del self._held[source]

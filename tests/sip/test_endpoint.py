@@ -598,6 +598,20 @@ def test_strangers_together_leave_most_transactions_to_others() -> None:
     assert len(events(ours)) == 1
 
 
+def test_a_large_request_counts_for_as_many_as_take_its_memory() -> None:
+    ours = endpoint(max_transactions=20)
+    for number in range(9):
+        via = f"SIP/2.0/UDP 198.51.100.7:5070;branch=z9hG4bK{number}"
+        ours.receive(
+            incoming("MESSAGE", via=via, more="X: " + "x" * 16000 + "\r\n" + "X:\r\n" * 240), UDP, 0.0
+        )
+    assert len(events(ours)) == 7
+    assert statuses(ours) == [503, 503]
+    ours.expire(100.0)
+    ours.receive(incoming("MESSAGE"), UDP, 101.0)
+    assert len(events(ours)) == 1
+
+
 def test_over_the_limit_new_requests_get_503_without_state() -> None:
     ours = endpoint(max_transactions=1)
     tx = served(ours, incoming())
