@@ -19,7 +19,7 @@ from imsalg.finding import Finding, Search
 from imsalg.routes import Routes, loop_mark, usual
 from imsalg.sip.endpoint import Cause, ClientTransaction, Endpoint, Flow
 from imsalg.sip.locate import Random, is_numeric
-from imsalg.sip.message import Request, Response, make_response
+from imsalg.sip.message import REASONS, Request, Response, make_response
 from imsalg.sip.timers import Running, Timers
 
 MAX_RETRY_AFTER = 300.0  # seconds a server may ask to be left alone
@@ -110,6 +110,8 @@ class Forwarding:
             self._finding.trust(crossing.flow)
             if status > 100:
                 self._settle(departure)
+        if departure is None and status == 503:
+            response = _for_itself(response)
         self._deliver(crossing, response)
 
     def failed(self, transaction: ClientTransaction, cause: Cause, detail: str, now: float) -> None:
@@ -214,6 +216,15 @@ class Forwarding:
     def _say(self, crossing: Crossing, why: str) -> None:
         where = f"{crossing.flow.transport} {crossing.flow.remote}"
         self._note(Note(logging.INFO, f"{crossing.request.method} to {where}: {why}"))
+
+
+def _for_itself(response: Response) -> Response:
+    """A UE's 503 as 500 (RFC 3261 section 16.7 item 6): to the home network a 503 would say that nobody is to
+    be reached through us, for as long as the UE likes."""
+    out = response.copy()
+    out.status, out.reason = 500, REASONS[500]
+    out.headers.remove("Retry-After")
+    return out
 
 
 def _retry_after(response: Response) -> float:

@@ -205,7 +205,7 @@ def test_a_refused_change_of_the_core_leaves_the_media_as_they_were_p29(world, a
     offer = session("203.0.113.77", media(7700, "RTP/AVP", "a=inactive"), media(7702, kind="video"))
     far.request(method, sdp=offer)
     alice.reply(alice.expect(method), status)
-    world.network.expect(status)
+    world.network.expect(500 if status == 503 else status)  # a UE speaks for itself
     assert world.legs() == before
     here.exchange(far, "UPDATE", protected("192.0.2.10"), FAR)
     here.hang_up(far)

@@ -300,3 +300,13 @@ def test_an_invented_dialog_does_not_get_around_the_home_network(world, alice, m
         f"<sip:orig@{NETWORK};lr>",
         *(value for _, value in route),
     ]
+
+
+@pytest.mark.parametrize("method", ["INVITE", "MESSAGE"])
+def test_a_ue_that_says_503_speaks_for_itself(world, bob, method):
+    """RFC 3261 section 16.7 item 6: the home network would leave everybody behind us alone."""
+    world.network.request(method, bob.contact, ("Route", bob.path), sdp=ANSWER if method == "INVITE" else b"")
+    bob.reply(bob.expect(method), 503, ("Retry-After", "86400"))
+    refusal = world.network.expect(500)
+    assert refusal.reason == "Server Internal Error"
+    assert "Retry-After" not in refusal.headers
