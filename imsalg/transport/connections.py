@@ -87,7 +87,8 @@ class Connections:
             return
         opening = self._openings.get(flow)
         if opening is None:
-            if not self._listeners[flow.local].opens(flow.transport):
+            listener = self._listeners.get(flow.local)  # none: of an address we had before a restart
+            if listener is None or not listener.opens(flow.transport):
                 self._drops["no_connection"] += 1
                 self._on_failed(flow, f"no {flow.transport} connection is there, and none is opened")
                 self._on_closed(flow)

@@ -199,7 +199,7 @@ class Shell:
                     self._guarded(self._machine.receive_message, message, waiting.flow, now)
             now = time.monotonic()
         for flow, data in self._intake.to_send():
-            self._send(flow, data)
+            self._guarded(self._send, flow, data)
         self._drain()
         self._report(now)
         if len(self._intake) and not self._closed:
@@ -245,7 +245,7 @@ class Shell:
             for _ in range(ROUNDS):
                 output = list(self._machine.to_send())
                 for flow, data in output:
-                    self._send(flow, data)
+                    self._guarded(self._send, flow, data)
                 self._also_drain()
                 if not output:
                     break

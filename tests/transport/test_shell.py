@@ -268,6 +268,23 @@ async def test_a_bug_in_the_machine_costs_one_message_and_no_more() -> None:
         assert site.shell.drops["machine_error"] == 1
 
 
+@looped
+async def test_what_cannot_be_sent_costs_nothing_else_that_is_sent_with_it() -> None:
+    async with Site() as site, Site() as other:
+        lost = Flow(Transport.TCP, Address("127.0.0.1", next(ports)), other.address)  # of no address of ours
+        broken = Flow(Transport.TCP, site.address, Address("[", 5060))
+        message = parse_message(options())
+
+        def several() -> None:
+            for flow in (lost, broken, site.flow(other.address)):
+                request = message.copy()
+                request.headers.remove("Via")
+                site.machine.request(request, flow, time.monotonic())
+
+        site.shell.run(several)
+        await until(lambda: site.machine.responses and len(site.machine.failures) == 2)
+
+
 def test_the_bug_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
     test_a_bug_in_the_machine_costs_one_message_and_no_more()
     records = [record for record in caplog.records if record.levelno == logging.ERROR]
