@@ -7,12 +7,14 @@ import itertools
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
+SPARE = 64  # times in the heap that are none any more, besides as many as there are
+
 Key = TypeVar("Key", bound=Hashable)
 
 
 class Timers(Generic[Key]):
-    """One time for each key. A time that was moved stays in the heap until it has passed, and is known by the
-    number that it has there."""
+    """One time for each key. A time that was moved stays in the heap until it has passed, or until such are
+    the majority, and is known by the number that it has there."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Key]] = []
@@ -27,6 +29,9 @@ class Timers(Generic[Key]):
             number = next(self._numbers)
             self._set[key] = at, number
             heapq.heappush(self._heap, (at, number, key))
+            if len(self._heap) > 2 * len(self._set) + SPARE:
+                self._heap = [(at, number, key) for key, (at, number) in self._set.items()]
+                heapq.heapify(self._heap)
 
     def timeout(self) -> float | None:
         while self._heap and self._set.get(self._heap[0][2]) != self._heap[0][:2]:

@@ -2,7 +2,7 @@
 
 import random
 
-from agw.timers import Timers
+from agw.timers import SPARE, Timers
 
 
 def test_a_time_may_be_moved_either_way_or_taken_away():
@@ -38,3 +38,14 @@ def test_it_does_what_a_dict_would_do_and_what_was_moved_is_forgotten():
         for key in due:
             del model[key]
         assert len(timers._heap) < 1000
+
+
+def test_who_moves_its_time_with_every_packet_takes_no_more_room():
+    """A peer may send connectivity checks as fast as it likes, and each moves the end of its consent."""
+    timers = Timers()
+    timers.set("another", 1000.0)
+    for number in range(20_000):
+        timers.set("peer", 30.0 + number / 10_000)
+    assert len(timers._heap) <= 2 * 2 + SPARE
+    assert timers.timeout() == 30.0 + 19_999 / 10_000
+    assert timers.due(1000.0) == ["peer", "another"]
