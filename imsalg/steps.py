@@ -61,6 +61,7 @@ class Steps:
         self._queue: deque[Callable[[], None]] = deque()
         self._waiting: Waiting | None = None
         self._number = 0
+        self._unknown = False  # what the gateway holds, after our restart
         self._release: int | None = None
         self._release_deadline: float | None = None
         self.now = 0.0
@@ -114,7 +115,7 @@ class Steps:
 
     def pause(self) -> None:
         """We have restarted, and the gateway has not been asked yet."""
-        self.holds = self.paused = True
+        self.holds = self.paused = self._unknown = True
 
     def go_on(self, first: Callable[[], None]) -> None:
         """This step now, then those that waited."""
@@ -153,7 +154,7 @@ class Steps:
         self._waiting, self.paused = None, False
         self._queue.clear()
         self._anchor.forget()
-        self.holds, self._release_deadline = False, None
+        self.holds, self._unknown, self._release_deadline = False, False, None
 
     def replied(self, number: int, reply: Reply | ErrorReply) -> None:
         """The reply to the command of that number; late ones are ignored."""
@@ -166,7 +167,8 @@ class Steps:
             return
         self._waiting = None
         fits = isinstance(reply, Reply) and self._anchor.acknowledge(waiting.wanted, reply.results)
-        self.holds = bool(self._anchor)
+        self._unknown = self._unknown and not self._anchor
+        self.holds = bool(self._anchor) or self._unknown
         match reply:
             case Reply():
                 if counts := _counts(reply):

@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from agw.iq.messages import Mode
+from agw.iq.messages import ErrorCode, Mode
 from imsalg.call import Call
 from imsalg.config import RegistrationConfig
 from imsalg.records import decode
@@ -152,6 +152,24 @@ def test_without_the_record_of_which_gateway_it_was_its_grace_is_over_in_time(wo
     assert world.status()["calls"]
     world.advance(40.0)
     assert not world.status()["calls"]
+
+
+@pytest.mark.parametrize("refused", ["AuditValue", "ConfigureConnectionPoint"])
+def test_a_gateway_that_refuses_what_it_is_asked_after_a_restart_is_left_with_nothing(world, alice, refused):
+    world.originate(alice)
+    world.save()
+    world.restart(connected=False)
+    if refused == "AuditValue":
+        world.fail.append(ErrorCode.OVERLOAD)
+        world.connect()
+    else:
+        world.held = True
+        world.connect()
+        world.fail.append(ErrorCode.OVERLOAD)
+        world.answer_gateway()
+    assert type(world.asked[-2].commands[0]).__name__ == refused
+    assert any("ended: the gateway: the test says so" in note.text for note in world.notes)
+    assert not world.plane.legs
 
 
 def test_a_record_that_cannot_be_taken_up_is_dropped_and_the_others_are_restored(world, alice, monkeypatch):
