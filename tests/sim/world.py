@@ -138,7 +138,7 @@ class World:
         self.peers: dict[Address, Peer] = {}
         self._agw, self._loss = agw, loss
         self._replies: list[FromGateway] = []
-        self._told: dict[tuple[str, int], Stream] = {}
+        self._told: dict[tuple[str, str, int], Stream] = {}  # context, termination, stream
         self._secrets: set[str] = set()  # every key the gateway was told, as it might be printed
         self.connected = False
         self._incarnation = 0
@@ -264,7 +264,7 @@ class World:
 
     def notice(self, event: Event, side: str = "access", id: int = 1, detail: str = "") -> None:
         """The gateway tells something of a stream of the only call; see `leg`."""
-        names = [name for name, number in self._told if number == id and name.split(".")[0] == side]
+        names = [name for _, name, number in self._told if number == id and name.split(".")[0] == side]
         (context,), (name,) = self.core.claims(), names
         self.told(Notice(context, event, name, id, detail))
         self.settle()
@@ -279,7 +279,7 @@ class World:
 
     def stream(self, side: str, id: int = 1) -> Stream:
         """What the gateway has been told of a stream of the only call; see `leg`."""
-        told = {name: stream for (name, number), stream in self._told.items() if number == id}
+        told = {name: stream for (_, name, number), stream in self._told.items() if number == id}
         (found,) = [told[side]] if side in told else [s for n, s in told.items() if n.startswith(f"{side}.")]
         return found
 
@@ -379,21 +379,22 @@ class World:
     def _note(self, request: IqRequest) -> None:
         for command in request.commands:
             name = getattr(command, "termination", None)
+            here = request.context, str(name)
             match command:
                 case ReleaseTermination():
-                    gone = [key for key in self._told if name in (None, key[0])]
+                    gone = [k for k in self._told if k[0] == request.context and name in (None, k[1])]
                 case ConfigureConnectionPoint(remove=remove):
-                    gone = [(str(name), id) for id in remove]
+                    gone = [(*here, id) for id in remove]
                 case ChangeThroughConnection(modes=modes):
                     gone = []
                     for id, mode in modes.items():
-                        self._told[str(name), id] = replace(self._told[str(name), id], mode=mode)
+                        self._told[*here, id] = replace(self._told[*here, id], mode=mode)
                 case _:
                     gone = []
             for key in gone:
                 self._told.pop(key, None)
             for stream in getattr(command, "streams", ()):
-                self._told[str(name), stream.id] = stream
+                self._told[*here, stream.id] = stream
 
     def _deliver(self, flow: Flow, data: bytes) -> None:
         if flow.local == CORE:
