@@ -129,12 +129,18 @@ def check_context(context: Context) -> None:
             raise CommandError(ErrorCode.OVERLOAD, f"more than {MAX_STREAMS} streams in {termination.name}")
     for id in {id for termination in context.terminations.values() for id in termination.streams}:
         if pair := context.connected(id):
-            transports = [context.terminations[name].streams[id].transport for name in pair]
-            transparent = [transport in (Transport.UDP, Transport.DTLS) for transport in transports]
-            if transparent[0] != transparent[1]:
-                raise CommandError(
-                    ErrorCode.UNSUPPORTED, f"stream {id}: a transparent side cannot be joined with RTP"
-                )
+            _check_joined(*(context.terminations[name].streams[id] for name in pair))
+
+
+def _check_joined(one: Stream, other: Stream) -> None:
+    transports = (one.transport, other.transport)
+    transparent = [transport in (Transport.UDP, Transport.DTLS) for transport in transports]
+    if transparent[0] != transparent[1]:
+        text = f"stream {one.id}: a transparent side cannot be joined with RTP"
+        raise CommandError(ErrorCode.UNSUPPORTED, text)
+    if Transport.DTLS in transports and any(s.latch and s.transport is Transport.UDP for s in (one, other)):
+        text = f"stream {one.id}: the side without DTLS cannot latch"  # its packets do not pass the Plane
+        raise CommandError(ErrorCode.UNSUPPORTED, text)
 
 
 def _check_stream(stream: Stream, ip6: bool) -> None:

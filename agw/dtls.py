@@ -65,7 +65,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """By the peer's close_notify; nothing follows."""
+    """By the peer's close_notify, which is answered; nothing follows."""
 
 
 Event = Established | Data | Failed | Closed
@@ -282,7 +282,7 @@ class Association:
             except SSL.WantReadError:
                 return
             except SSL.ZeroReturnError:
-                self._end()
+                self.close()  # RFC 5246 section 7.2.1: with a close_notify of our own
                 self._events.append(Closed())
             except SSL.Error as error:
                 self._fail(_text(error))

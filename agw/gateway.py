@@ -44,6 +44,7 @@ from agw.iq.messages import (
     Reserved,
     Result,
     StreamStatistics,
+    Transport,
 )
 from agw.peer import Data, Packet, Peer, Told
 from agw.ports import Realm
@@ -244,11 +245,14 @@ class Gateway:
                         self._pass_on(leg, data)
 
     def _pass_on(self, leg: LegId, data: bytes) -> None:
-        """A datagram to the leg that this one is connected with, as their modes allow."""
+        """A datagram that goes through DTLS on one side, to the leg that this one is connected with, as their
+        modes allow. What was handed up before they became something else is nothing now."""
         standing = self._legs.get(leg.context, {})
         here = standing.get(leg)
         there = standing.get(here.peer) if here and here.peer else None
-        if here is None or there is None or not (here.mode.receives and there.mode.sends):
+        if here is None or there is None or Transport.DTLS not in (here.transport, there.transport):
+            return
+        if not (here.mode.receives and there.mode.sends):
             return
         if there.id in self._peers:
             self._peers[there.id].send(data)

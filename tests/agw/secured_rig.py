@@ -118,8 +118,8 @@ def print_of(certificate):
 class Call:
     """A context of a protected termination `a` and a plain one `b`, and their peers."""
 
-    def __init__(self, ask, ue, core):
-        self.ask, self.ue, self.core = ask, ue, core
+    def __init__(self, ask, ue, core, core_rtcp):
+        self.ask, self.ue, self.core, self.core_rtcp = ask, ue, core, core_rtcp
         self.certificate = Certificate()
         self.protector = self.unprotector = None
 
@@ -134,7 +134,7 @@ class Call:
         return Stream(1, dtls=Dtls(name, role, prints), **fields)
 
     async def begin(self, stream, plain=Transport.RTP):
-        core = Stream(1, plain, self.core.address, mode=Mode.SENDRECV)
+        core = Stream(1, plain, self.core.address, self.core_rtcp.address, mode=Mode.SENDRECV)
         reply = await self.ask(
             "c",
             ReserveConnectionPoint("a", "access", (stream,)),
@@ -182,6 +182,9 @@ class Call:
             self.core.send(rtp(n + 100), self.b.rtp)
             assert self.unprotector.unprotect(await self.ue.hear(), False) == rtp(n + 100)
         self.ue.send(self.protector.protect(RTCP, True), self.a.rtp)
+        assert await self.core_rtcp.hear() == RTCP
+        self.core_rtcp.send(RTCP, self.b.rtcp)
+        assert self.unprotector.unprotect(await self.ue.hear(), True) == RTCP
 
     async def dropped(self, name):
         """What was dropped on a termination: its counts, on release."""
@@ -195,7 +198,7 @@ def scenario(play):
     def test(config):
         async def run():
             async with serving(config), controlling(config) as ask:
-                call = Call(ask, await Socket.open(), await Socket.open())
+                call = Call(ask, *[await Socket.open() for _ in range(3)])
                 await asyncio.wait_for(play(call), 3 * PATIENCE)
                 audited = (await ask("", AuditValue())).results[0]
                 if audited.contexts:

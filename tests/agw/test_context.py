@@ -188,6 +188,13 @@ def test_a_transparent_side_is_joined_with_its_like_only(datagrams):
         assert caught.value.code == "unsupported"
 
 
+def test_what_goes_through_dtls_is_sent_to_where_is_signalled():
+    fax = Stream(1, Transport.DTLS, dtls=AGREED, latch=True)
+    check_context(context(termination("a", fax), termination("b", Stream(1, Transport.UDP))))
+    with pytest.raises(CommandError, match="cannot latch"):
+        check_context(context(termination("a", fax), termination("b", Stream(1, Transport.UDP, latch=True))))
+
+
 def test_the_fingerprint_of_our_certificate_is_told_where_there_is_dtls():
     one = termination("a", rtp(), Stream(2, Transport.DTLS, dtls=AGREED))
     assert one.local(1).fingerprint is None

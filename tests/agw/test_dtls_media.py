@@ -19,7 +19,6 @@ from agw.iq.messages import (
     Fingerprint,
     Mode,
     ReleaseTermination,
-    Stream,
     Transport,
 )
 from agw.srtp import SrtpError
@@ -141,7 +140,7 @@ async def test_media_flow_both_ways_once_the_keys_are_agreed(call):
     await call.media_flow()
     released = (await call.ask("c", ReleaseTermination())).results[0]
     (a,), (b,) = released.terminations["a"], released.terminations["b"]
-    assert (a.received, b.received, a.slow_path) == (4, 3, 3)
+    assert (a.received, b.received, a.slow_path) == (4, 4, 3)
     assert b.dropped == {"no_key": 1}
 
 
@@ -269,7 +268,6 @@ def test_a_wrong_certificate_means_no_media_and_a_notice_p09(config, client):
         await asyncio.sleep(0.1)
         assert call.ue.heard.empty()
         assert call.core.heard.empty()
-        assert (await call.dropped("a")) == {"no_key": 1}
 
     scenario(play)(config)
 
@@ -340,10 +338,14 @@ async def test_a_peer_that_closes_ends_its_media(call):
     await call.media_flow()
     call.ue.association.close()
     call.ue.flush()
+    call.ue.association = None
+    assert (await call.ue.hear())[0] == 21  # it says so, too
+    for n in range(50, 60):
+        call.ue.send(call.protector.protect(rtp(n), False), call.a.rtp)
+        call.core.send(rtp(n), call.b.rtp)
     await asyncio.sleep(0.1)
-    call.ue.send(call.protector.protect(rtp(50), False), call.a.rtp)
-    await asyncio.sleep(0.05)
-    assert (await call.dropped("a")) == {"no_key": 1}
+    assert call.core.heard.empty()
+    assert call.ue.heard.empty()
 
 
 # -- two ports -------------------------------------------------------------------------------------------
@@ -351,26 +353,24 @@ async def test_a_peer_that_closes_ends_its_media(call):
 
 @scenario
 async def test_without_mux_rtcp_has_an_association_and_keys_of_its_own(call):
-    rtcp, core_rtcp = await Socket.open(), await Socket.open()
+    rtcp = await Socket.open()
     await call.begin(call.stream(rtcp_mux=False, remote_rtcp=rtcp.address))
-    core = Stream(1, Transport.RTP, call.core.address, core_rtcp.address, mode=Mode.SENDRECV)
-    await call.ask("c", ConfigureConnectionPoint("b", (core,)))
     call.associate()
     call.key_by(await call.ue.until(Established))
     await call.told(Event.DTLS_ESTABLISHED, "RTP:")
     media, unmedia = call.protector, call.unprotector
-    core_rtcp.send(RTCP, call.b.rtcp)  # no key for it yet
+    call.core_rtcp.send(RTCP, call.b.rtcp)  # no key for it yet
     call.associate(port=rtcp, there=call.a.rtcp)
     call.key_by(await rtcp.until(Established))
     await call.told(Event.DTLS_ESTABLISHED, "RTCP:")
+    rtcp.send([media.protect(RTCP, True) for _ in range(5)][-1], call.a.rtcp)
     rtcp.send(call.protector.protect(RTCP, True), call.a.rtcp)
-    assert await core_rtcp.hear() == RTCP
-    core_rtcp.send(RTCP, call.b.rtcp)
+    assert await call.core_rtcp.hear() == RTCP
+    call.core_rtcp.send(RTCP, call.b.rtcp)
     packet = await rtcp.hear()
     with pytest.raises(SrtpError):
         unmedia.unprotect(packet, True)
     assert call.unprotector.unprotect(packet, True) == RTCP
-    rtcp.send([media.protect(RTCP, True) for _ in range(5)][-1], call.a.rtcp)
     call.ue.send(media.protect(rtp(1), False), call.a.rtp)
     assert await call.core.hear() == rtp(1)
     released = (await call.ask("c", ReleaseTermination())).results[0]

@@ -201,6 +201,17 @@ def test_what_a_check_tells_becomes_the_legs_and_its_absence_is_told(house):
     assert house.gateway.timeout() is None
 
 
+def test_a_check_that_was_on_its_way_when_ice_ended_is_not_taken_for_a_datagram(house):
+    both = {"remote": REMOTE, "mode": Mode.SENDRECV}
+    house.do(
+        ReserveConnectionPoint("a", "access", (replace(RTP, ice=ICE, **both),)),
+        ReserveConnectionPoint("b", "core", (replace(RTP, **both),)),
+    )
+    house.do(ConfigureConnectionPoint("a", (replace(RTP, **both),)))
+    house.gateway.packet(LegId("c", "a", 1), 0, REMOTE, check(), house.now)
+    assert house.plane.sent == []
+
+
 def test_nothing_is_kept_of_a_peer_when_its_leg_goes(house):
     for end in (
         lambda: house.do(ReleaseTermination("a")),

@@ -92,19 +92,19 @@ async def test_media_follow_the_nomination_and_an_ice_restart_is_no_dtls_restart
 @scenario
 async def test_rtcp_has_its_own_checks_and_association_where_it_has_its_own_port(call):
     await checking(call)
-    rtcp, core_rtcp = await Checking.open(), await Socket.open()
+    rtcp = await Checking.open()
     await call.begin(call.stream(ice=ICE, remote=None, rtcp_mux=False))
     for port, there in ((call.ue, call.a.rtp), (rtcp, call.a.rtcp)):
         await port.check(there)
         call.associate(port=port, there=there)
         call.key_by(await port.until(Established))
         await call.told(Event.DTLS_ESTABLISHED)
-    core_rtcp.send(RTCP, call.b.rtcp)
+    call.core_rtcp.send(RTCP, call.b.rtcp)
     assert call.unprotector.unprotect(await rtcp.hear(), True) == RTCP
 
 
 def test_the_loss_of_consent_is_told(config, monkeypatch):
-    monkeypatch.setattr(agw.ice, "CONSENT", 0.3)
+    monkeypatch.setattr(agw.ice, "CONSENT", 0.6)
 
     async def play(call):
         await checking(call)
@@ -112,10 +112,10 @@ def test_the_loss_of_consent_is_told(config, monkeypatch):
         await call.ue.check(call.a.rtp)
         await call.establish()
         for _ in range(3):
-            await asyncio.sleep(0.15)
+            await asyncio.sleep(0.25)
             await call.ue.check(call.a.rtp, nominate=False)
         await call.media_flow()
-        await call.told(Event.CONSENT_LOST, "no connectivity check for 0.3 s")
+        await call.told(Event.CONSENT_LOST, "no connectivity check for 0.6 s")
         await call.media_flow(first=10)
 
     scenario(play)(config)
