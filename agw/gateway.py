@@ -14,6 +14,7 @@ the legs that the context wants, and the difference goes to the Plane as it does
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -74,7 +75,7 @@ class Gateway:
         self._secret = rng.randbytes(32)
         self._certificate = Certificate()
         self._certificate_life = config.dtls.certificate_life
-        self._renew_at: float | None = None
+        self._renew_at = math.inf  # until the first request, which says what time it is
         self._contexts: dict[str, Context] = {}
         self._legs: dict[str, dict[LegId, Leg]] = {}  # of each context, as the Plane has them
         self._peers: dict[LegId, Peer] = {}
@@ -99,11 +100,11 @@ class Gateway:
             draft.forget()
             raise
         draft.commit()
-        if draft.context is not None:
+        if draft.context is None and draft.before is not None:
+            del self._contexts[request.context], self._legs[request.context]
+        elif draft.context is not None and draft.context is not draft.before:
             self._contexts[request.context] = draft.context
             self._signal(draft.context, now)
-        elif draft.before is not None:
-            del self._contexts[request.context], self._legs[request.context]
         results = [self._result(command, request.context, counts, now) for command in request.commands]
         return Reply(request.id, tuple(results))
 
@@ -190,10 +191,9 @@ class Gateway:
 
     def _rotate(self, now: float) -> None:
         """Make a new certificate when the last one is old; terminations keep theirs."""
-        if self._renew_at is not None and now >= self._renew_at:
+        if now >= self._renew_at:
             self._certificate = Certificate()
-            self._renew_at = None
-        if self._renew_at is None:
+        if now >= self._renew_at or self._renew_at == math.inf:
             self._renew_at = now + self._certificate_life
 
     def _tell(self, leg: LegId, event: Event, detail: str) -> None:

@@ -26,7 +26,7 @@ from agw.dtls import Association, State
 from agw.flows import Keys, Learnt, canonical_host, remotes
 from agw.iq.messages import Address, DtlsRole, Event, Key, Stream, Suite, Transport
 
-MAX_KEPT = 4  # packets; the last ones, since a client repeats its ClientHello
+MAX_KEPT = 4  # packets, the last ones: a ClientHello fills two, and is repeated
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ class _Port:
                 if answer is not None:
                     self._out.append(Packet(self._channel, source, answer))
                 self._start(now)
-        elif 20 <= data[0] <= 63 and self._may_speak(source):  # RFC 7983 section 7
+        elif 20 <= data[0] <= 63:  # RFC 7983 section 7
             self._receive_dtls(source, data, now)
 
     def send(self, data: bytes) -> None:
@@ -214,14 +214,15 @@ class _Port:
         stream = self._stream
         if stream is None or stream.dtls is None:
             return
-        if (standing := self._standing) is not None:
+        heard = self._may_speak(source)
+        if (standing := self._standing) is not None and heard:
             standing.association.receive(data, None, now)
             if self._drain(standing, source) and stream.latch:  # it was authentic
                 self._found = source
-        if (new := self._pending) is not None:
+        if (new := self._pending) is not None and heard:
             self._receive_new(new, source, data, now)
         elif stream.dtls.role is None and not (standing and standing.name == stream.dtls.association):
-            self._kept.append((source, data))
+            self._kept.append((source, data))  # whoever it is from: the answer may come without ICE
 
     def _receive_new(self, new: _Named, source: Address, data: bytes, now: float) -> None:
         if self._agent is not None:

@@ -106,6 +106,21 @@ def test_a_flood_while_the_role_is_unknown_is_kept_within_bounds_p06():
     assert len(Ue().talk(peer)) == 1
 
 
+def test_a_hello_before_the_answer_is_heard_when_the_answer_has_no_ice_p06():
+    peer, ue = peer_of(stream(role=None, ice=ICE)), Ue()
+    assert ue.talk(peer) == []
+    peer.signal(stream(), 1.0)
+    (established,) = ue.talk(peer)  # which repeats nothing: no time has passed for it
+    assert established.event is Event.DTLS_ESTABLISHED
+
+
+def test_a_hello_before_the_answer_is_not_heard_without_a_check_where_the_answer_has_ice_p06():
+    peer, ue = peer_of(stream(role=None, ice=ICE)), Ue()
+    assert ue.talk(peer) == []
+    peer.signal(stream(ice=ICE), 1.0)
+    assert said(peer) == []
+
+
 def test_what_was_kept_for_one_association_is_not_heard_by_another_that_stands_p06_p07():
     peer = peer_of(stream())
     Ue().talk(peer)
