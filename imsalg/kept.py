@@ -133,5 +133,9 @@ class Kept:
     def _record(self, key: str, epoch: float) -> bytes | None:
         kind, _, token = key.partition(" ")
         owner = self._calls.get(token) if kind == "call" else self._registrations.find(token)
-        record = owner.record(epoch) if owner is not None else None
-        return encode(record) if record is not None else None
+        try:
+            record = owner.record(epoch) if owner is not None else None
+            return encode(record) if record is not None else None
+        except Exception as error:  # our fault; it shall not keep all the others from being stored
+            self._note(Note(logging.ERROR, f"{key} cannot be stored: {type(error).__name__}"))
+            return None

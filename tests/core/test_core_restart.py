@@ -172,6 +172,18 @@ def test_a_gateway_that_refuses_what_it_is_asked_after_a_restart_is_left_with_no
     assert not world.plane.legs
 
 
+def test_what_cannot_be_made_a_record_of_keeps_nothing_else_from_being_stored(world, alice, monkeypatch):
+    """A fault of ours; nothing at all was stored from then on."""
+    here, far = world.originate(alice)
+    with monkeypatch.context() as patched:
+        patched.setattr(Call, "record", lambda call, epoch: 1 / 0)
+        world.save()
+    world.settle()
+    assert sorted({key.partition(" ")[0] for key in world.stored}) == ["binding", "own"]
+    assert any(note.text.endswith(" cannot be stored: ZeroDivisionError") for note in world.notes)
+    here.hang_up(far)
+
+
 def test_a_record_that_cannot_be_taken_up_is_dropped_and_the_others_are_restored(world, alice, monkeypatch):
     """A fault of ours, which must not come again at each start."""
     world.originate(alice)
