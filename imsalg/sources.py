@@ -26,7 +26,7 @@ from imsalg.intake import Standing
 from imsalg.registration import Registrations
 from imsalg.sip.glance import Kind
 from imsalg.sip.hop import Flow
-from imsalg.sip.shares import Shares, Source, source_of
+from imsalg.sip.shares import Shares, Source, is_stranger, source_of
 
 MAX_SOURCES = 20_000  # with a bucket that is not full
 SPAN = 10.0  # seconds
@@ -58,7 +58,7 @@ class Sources:
 
     def is_stranger(self, flow: Flow) -> bool:
         """Neither registered nor trusted."""
-        return isinstance(self.of(flow), str)
+        return is_stranger(self.of(flow))
 
     def standing(self, flow: Flow, kind: Kind, now: float, messages: int = 1) -> Standing:
         """A message has come, or what costs as much as so many."""
@@ -70,7 +70,7 @@ class Sources:
                 # an emergency call of a stranger goes first only where it may be made
                 access = self._access.get(flow.local)
                 let_in = kind is Kind.EMERGENCY and access is not None and access.emergency
-                return Standing.KNOWN if let_in or not isinstance(source, str) else Standing.STRANGER
+                return Standing.KNOWN if let_in or not is_stranger(source) else Standing.STRANGER
             case Verdict.REFUSED:
                 return Standing.REFUSED
             case Verdict.PENALISED:
