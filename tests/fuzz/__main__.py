@@ -2,7 +2,7 @@
 
 A case is a number, which is printed with what it raised; `--first CASE --once` runs it again. For hours:
 
-    for target in message stream sdp core iq; do
+    for target in message stream sdp core iq peer; do
         nice -n 19 python -m tests.fuzz $target --seconds 14400 --first $(date +%s)000000 > $target.log 2>&1 &
     done
 """

@@ -41,10 +41,12 @@ from imsalg import mediasec, trust
 from imsalg.body import drop_sdp, find_sdp
 from imsalg.errors import BadMessage, BadSdp, PeerError
 from imsalg.policy.decide import Access, Direction, Rules, decide, status
-from imsalg.policy.rewrite import Local, offer
-from imsalg.policy.treatment import Mechanism, Treatment
+from imsalg.policy.rewrite import DtlsLines, Local, offer
+from imsalg.policy.rules import E2dce
+from imsalg.policy.treatment import Mechanism
 from imsalg.sdp.attributes import MATERIAL_LENGTH, Crypto, InlineKey
 from imsalg.sdp.document import MAX_SIZE, Document, Origin
+from imsalg.sdp.dtls import Fingerprint, Setup
 from imsalg.sip.dialog import contact_uri
 from imsalg.sip.endpoint import Address
 from imsalg.sip.glance import glance, key_of, refusal
@@ -69,6 +71,7 @@ from tests.sim.sdp import protected, session
 from tests.sim.world import AGW, Memory, World
 from tests.transport.certificates import Authority
 
+DTLS = DtlsLines(Fingerprint("sha-256", bytes(32)), Setup.ACTPASS, "0" * 20)
 ORIGIN = Origin("-", "1", 1, "IN", "IP4", "198.51.100.1")
 UPGRADE = (
     b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -113,8 +116,9 @@ def message(rng: random.Random) -> None:
         edited.headers.set(name, value)
         parse_head(bytes(edited).partition(b"\r\n\r\n")[0])
     contact_uri(came.headers)
-    mediasec.supported(came.headers)
-    mediasec.verified(came.headers, Mechanism)
+    tokens = mediasec.served(Mechanism, E2dce())
+    mediasec.supported(came.headers, tokens)
+    mediasec.verified(came.headers, tokens.values())
     mediasec.speaks(came.headers)
     mediasec.strip(came.headers)
     trust.assert_identity(came.headers, came.headers.values("P-Associated-URI") or ["<sip:a@b>"])
@@ -257,24 +261,26 @@ def sdp(rng: random.Random) -> None:
         decisions = decide(document, direction, mechanisms, Access.SIP, rules)
         if status(decisions) != 200:
             return
-        keys = {
-            index: tuple(
-                Crypto(tag, suite, (InlineKey(bytes(MATERIAL_LENGTH[suite])),))
-                for tag, suite in enumerate(rules.suites, 1)
-            )
+        crypto = tuple(
+            Crypto(tag, suite, (InlineKey(bytes(MATERIAL_LENGTH[suite])),))
+            for tag, suite in enumerate(rules.suites, 1)
+        )
+        ours = {
+            index: DTLS if decision.treatment.by_dtls else crypto
             for index, decision in enumerate(decisions)
-            if decision.treatment is Treatment.E2AE_SDES and direction is Direction.TERMINATING
+            if decision.treatment.e2ae and direction is Direction.TERMINATING
         }
         local = {n: Local("IP4", "198.51.100.1", 4000 + 2 * n, 4001 + 2 * n) for n in range(len(decisions))}
-        left = offer(document, decisions, direction, local, keys, ORIGIN)
+        left = offer(document, decisions, direction, local, ours, ORIGIN)
     except BadSdp:
         return
     assert len(left.media) == len(document.media)  # trap P32
     if len(bytes(left)) <= MAX_SIZE:  # what comes is bounded; what goes may be a little longer
         assert bytes(Document(bytes(left))) == bytes(left)
     for media, decision in zip(left.media, decisions, strict=True):
-        if decision.treatment is Treatment.E2AE_SDES and direction is Direction.ORIGINATING:
+        if decision.treatment.e2ae and direction is Direction.ORIGINATING:
             assert not media.has("crypto")
+            assert not media.has("fingerprint")
             assert not media.has("3ge2ae")
 
 
