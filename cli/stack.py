@@ -69,6 +69,7 @@ mechanisms = ["sdes-srtp"]
 [core]
 listen = "{host}:{core}"
 next_hop = {next_hop}
+{core_lines}
 
 [gateway]
 iq = {iq}
@@ -96,9 +97,9 @@ class StackError(Exception):
 class Stack:
     """A context manager, or `start` and `stop`.
 
-    routes: user -> SIP URI, for peers that do not register. access: further lines of the proxy's [[access]]
-    table; tables: further tables of its file. media_ports: of each side of the gateway. next_hop: the URI of
-    a SIP core; without one there is the lab core.
+    routes: user -> SIP URI, for peers that do not register. access, core: further lines of the proxy's
+    [[access]] and [core] tables; tables: further tables of its file. media_ports: of each side of the
+    gateway. next_hop: the URI of a SIP core; without one there is the lab core.
     processes: name -> process, in the order in which they were started.
     """
 
@@ -109,6 +110,7 @@ class Stack:
         password: str = "lab",
         routes: Mapping[str, str] | None = None,
         access: str = "",
+        core: str = "",
         tables: str = "",
         media_ports: int = 800,
         log_level: str = "info",
@@ -118,7 +120,7 @@ class Stack:
         self.password = password
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._routes = routes or {}
-        self._access, self._tables = access, tables
+        self._access, self._core, self._tables = access, core, tables
         self._media = base_port + MEDIA
         self._media_ports = media_ports
         self._log_level = log_level
@@ -221,6 +223,7 @@ class Stack:
             iq=iq,
             status=files["proxy"],
             access_lines=self._access,
+            core_lines=self._core,
             tables=self._tables,
             next_hop=next_hop,
             **ports,

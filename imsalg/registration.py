@@ -213,18 +213,16 @@ class Registrations:
             with contextlib.suppress(BadMessage):
                 contact = NameAddr.parse(value)
                 given[_same_contact(contact.uri)] = _expires(contact, response)
-        alive = {
-            uri: now + min(given[same], self.max_expires)
-            for uri in registering.contacts
-            if given.get(same := _same_contact(uri), 0) > 0
-        }
         if not registering.contacts:  # a query
             return self._by_token.get(registering.token)
         old = self._by_key.get(registering.key)
+        before = () if old is None else old.contacts
+        alive = {  # one that is not listed any more was replaced, as by a UE that moved (RFC 5626 section 6)
+            uri: now + min(given[same], self.max_expires)
+            for uri in (*(uri for uri in before if uri not in registering.contacts), *registering.contacts)
+            if given.get(same := _same_contact(uri), 0) > 0
+        }
         if old is not None:
-            alive = {
-                u: t for u, t in old.contacts.items() if t > now and u not in registering.contacts
-            } | alive
             self.remove(old)
         if not alive:
             return None

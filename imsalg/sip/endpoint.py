@@ -103,6 +103,7 @@ class Endpoint:
     large one counts for several. source_of: who shares the server transactions
     that requests of a flow make, `max_of_source` of them at a time; None: only all together are limited.
     is_peer: whether what came on the second flow may be of the peer that a transaction has the first one to.
+    alias_at: our address to whose TLS connections requests may come back (RFC 5923); None: there is none.
     """
 
     def __init__(
@@ -114,6 +115,7 @@ class Endpoint:
         max_of_source: int = 20000,
         source_of: Callable[[Flow], Source | None] = lambda flow: None,
         is_peer: Callable[[Flow, Flow], bool] = lambda flow, came: flow.local == came.local,
+        alias_at: Address | None = None,
     ) -> None:
         self.drops: Counter[str] = Counter()
         self._rng = rng
@@ -121,6 +123,7 @@ class Endpoint:
         self._max_transactions = max_transactions
         self._source_of = source_of
         self._is_peer = is_peer
+        self._alias_at = alias_at
         self._shares = Shares(max_of_source)
         self._weight = self._strangers = 0  # of all transactions, of the strangers' server transactions
         self._for_strangers = max(1, max_transactions // STRANGERS)
@@ -364,7 +367,7 @@ class Endpoint:
         self, request: Request, flow: Flow, branch: str, now: float
     ) -> tuple[bytes, Flow, Flow | None]:
         """The request with our Via as bytes, the flow it goes on, and the one to fall back to."""
-        request.headers.prepend("Via", own_via(flow, branch))
+        request.headers.prepend("Via", self._own_via(flow, branch))
         wire = _framed(request)
         if flow.transport is Transport.UDP and len(wire) > MAX_UDP_REQUEST:
             tcp = Flow(Transport.TCP, flow.local, flow.remote)
@@ -376,8 +379,12 @@ class Endpoint:
 
     def _change_via(self, request: Request, flow: Flow, branch: str) -> bytes:
         request.headers.pop_value("Via")
-        request.headers.prepend("Via", own_via(flow, branch))
+        request.headers.prepend("Via", self._own_via(flow, branch))
         return bytes(request)
+
+    def _own_via(self, flow: Flow, branch: str) -> str:
+        alias = flow.transport is Transport.TLS and flow.local == self._alias_at
+        return own_via(flow, branch, alias=alias)
 
     def _send_cancel(self, invite: ClientTransaction, now: float) -> None:
         request = cancel_of(invite.request, invite.cancel or ())

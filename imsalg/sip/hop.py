@@ -70,19 +70,24 @@ class Flow:
 
     local: the address we listen on, also for connections that we open. remote: the peer, of an accepted
     connection its source address. domain: what the certificate of a peer we connect to must name (RFC 5922
-    section 7.1), "" for its address.
+    section 7.1), "" for its address. accepted: it is a connection that the peer opened, and there is no other
+    way: nobody listens at its source address (RFC 5626 section 3.1).
     """
 
     transport: Transport
     local: Address
     remote: Address
     domain: str = ""
+    accepted: bool = False
 
 
-def own_via(flow: Flow, branch: str) -> str:
-    """The Via value of a request that leaves on `flow` (RFC 3261 section 18.1.1, RFC 3581 section 3)."""
-    rport = "" if flow.transport.reliable else ";rport"
-    return f"SIP/2.0/{flow.transport} {flow.local};branch={branch}{rport}"
+def own_via(flow: Flow, branch: str, *, alias: bool = False) -> str:
+    """The Via value of a request that leaves on `flow` (RFC 3261 section 18.1.1, RFC 3581 section 3).
+
+    alias: requests to us may come back over its connection (RFC 5923 section 7).
+    """
+    param = ";alias" if alias else "" if flow.transport.reliable else ";rport"
+    return f"SIP/2.0/{flow.transport} {flow.local};branch={branch}{param}"
 
 
 def server_key(request: Request) -> Key:

@@ -64,8 +64,8 @@ class Table(Protocol):
 
 class Connection(asyncio.Protocol):
     """flow: from connection_made on. flows: all the names it is sent to by. accepted: the peer opened it.
-    name: what the peer that we connect to was called. ready: done when it may be sent on; raises OSError when
-    that is not to be."""
+    alias: the flow by which we would reach what the peer says that it is, too (RFC 5923). ready: done when it
+    may be sent on; raises OSError when that is not to be."""
 
     flow: Flow
 
@@ -80,12 +80,13 @@ class Connection(asyncio.Protocol):
         name: str | None = None,
     ) -> None:
         """remote: whom we connect to; None: we were connected to."""
-        self.name = name
         self.accepted = remote is None
         self.flows: set[Flow] = set()
+        self.alias: Flow | None = None
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._table = table
         self._kind, self._local, self._remote = transport, local, remote
+        self._name = name
         self._framing = framing
         self._make_tls = make_tls
         self._tls: Tls | None = None
@@ -95,6 +96,12 @@ class Connection(asyncio.Protocol):
         self._ping_at = self._used + framing.ping_every
         self._timer: asyncio.TimerHandle | None = None
         self._error = ""  # why we end it, if it fails what was sent
+
+    def is_of(self, name: str) -> bool:
+        """Whether the peer has shown with TLS that it is this domain or address."""
+        if self._name is not None:  # else there would be no connection
+            return name == self._name
+        return self._tls is not None and name in self._tls.peer_names()
 
     def send(self, message: bytes) -> None:
         if self._transport.is_closing():
@@ -127,7 +134,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
         remote = self._remote or (Address(peer[0], peer[1]) if peer else Address("0.0.0.0", 0))
-        self.flow = Flow(self._kind, self._local, remote)
+        self.flow = Flow(self._kind, self._local, remote, accepted=self.accepted)
         if not self._table.made(self):
             self._transport.abort()
             return

@@ -3,7 +3,11 @@
 
 A connection serves both directions however it came about: a response and a later request to the same flow go
 over the connection that is there. What is sent to a flow without one opens it, and waits in it, within the
-same limit as what a slow peer leaves unread.
+same limit as what a slow peer leaves unread; a connection that the peer had opened is not opened by us.
+
+Where we would connect to with TLS, a peer that has connected to us may say by `alias` in its Via that it is
+what listens there (RFC 5923). Then its connection is taken, if its certificate names whom we want; the host
+is the one it came from, whatever it writes. What speaks no TLS can prove nothing and has no alias.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from dataclasses import replace
 from imsalg.intake import Judge, Standing
 from imsalg.sip.endpoint import Flow, Transport
 from imsalg.sip.glance import Kind
+from imsalg.sip.message import Request
 from imsalg.sip.shares import Shares, source_of
 from imsalg.sip.values import Address
 from imsalg.transport.connection import Connection, ConnectionLimits
@@ -57,6 +62,7 @@ class Connections:
         self._connections: set[Connection] = set()
         self._accepted = Shares(limits.per_source)
         self._by_flow: dict[Flow, Connection] = {}  # with the domain it was asked for, and without
+        self._aliases: dict[Flow, Connection] = {}
         self._openings: dict[Flow, _Opening] = {}
 
     def __len__(self) -> int:
@@ -88,7 +94,7 @@ class Connections:
         opening = self._openings.get(flow)
         if opening is None:
             listener = self._listeners.get(flow.local)  # none: of an address we had before a restart
-            if listener is None or not listener.opens(flow.transport):
+            if flow.accepted or listener is None or not listener.opens(flow.transport):
                 self._drops["no_connection"] += 1
                 self._on_failed(flow, f"no {flow.transport} connection is there, and none is opened")
                 self._on_closed(flow)
@@ -151,9 +157,10 @@ class Connections:
         if family_of(flow.remote.host) != family_of(flow.local.host):
             raise OSError("another address family than ours")
         name = flow.domain or flow.remote.host
-        there = self._by_flow.get(replace(flow, domain=""))
-        if there is not None and (not flow.transport.secure or there.name == name):
-            return there
+        place = replace(flow, domain="")
+        for there in (self._by_flow.get(place), self._aliases.get(place)):
+            if there is not None and (not flow.transport.secure or there.is_of(name)):
+                return there
         async with asyncio.timeout(CONNECT_LIMIT):
             _, connection = await asyncio.get_running_loop().create_connection(
                 lambda: self._connection(flow.transport, flow.local, flow.remote, name),
@@ -213,6 +220,8 @@ class Connections:
         if cost := size // OF_ONE + (not messages):
             self._counts(connection.flow, cost)
         if messages:
+            if connection.accepted and connection.alias is None:
+                self._look_for_alias(messages[0], connection)
             self._on_received(messages, connection.flow)
 
     def failed(self, connection: Connection, error: str) -> None:
@@ -227,6 +236,8 @@ class Connections:
         for flow in connection.flows:
             if self._by_flow.get(flow) is connection:
                 del self._by_flow[flow]
+        if connection.alias is not None and self._aliases.get(connection.alias) is connection:
+            del self._aliases[connection.alias]
 
     def lost(self, connection: Connection) -> None:
         if connection not in self._connections:
@@ -242,6 +253,17 @@ class Connections:
         if self._judge is None:
             return Standing.KNOWN
         return self._judge.standing(flow, Kind.OTHER, time.monotonic(), messages)
+
+    def _look_for_alias(self, message: Received, connection: Connection) -> None:
+        """RFC 5923 section 8.2. A peer listens at one port, and says so with the first that it sends."""
+        flow = connection.flow
+        if flow.transport is not Transport.TLS or not self._listeners[flow.local].opens(flow.transport):
+            return
+        if isinstance(message, Request) and message.via.param("alias") is not None:
+            port = message.via.port or flow.transport.default_port
+            alias = Flow(flow.transport, flow.local, Address(flow.remote.host, port))
+            connection.alias = alias
+            self._aliases[alias] = connection  # the latest, as the others may be dead
 
 
 class _Opening:

@@ -15,6 +15,7 @@ import os
 import ssl
 import time
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 LOOK_EVERY = 5.0  # seconds
 READ = 65536  # octets of plaintext taken at once
@@ -163,9 +164,20 @@ class Tls:
     def take(self) -> bytes:
         return self._out.read()
 
-    def peer_certificate(self) -> bytes | None:
-        """In DER, verified; None if it showed none."""
-        return self._object.getpeercert(binary_form=True)
+    def peer_names(self) -> frozenset[str]:
+        """Whom the peer has shown that it is: the domains and addresses in its verified certificate (RFC 5922
+        section 7.1), whole and in lower case; none if it showed no certificate."""
+        certificate = self._object.getpeercert() or {}
+        names = set()
+        for pair in certificate.get("subjectAltName", ()):
+            match pair:
+                case ("DNS", str() as name):
+                    names.add(name.lower())
+                case ("IP Address", str() as address):
+                    names.add(str(ip_address(address)))
+                case ("URI", str() as uri) if uri.lower().startswith("sip:") and "@" not in uri:
+                    names.add(uri[4:].lower())
+        return frozenset(names)
 
     def _shake(self) -> None:
         try:

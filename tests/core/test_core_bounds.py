@@ -196,7 +196,8 @@ def test_the_contacts_of_one_binding_are_limited(world):
     for n in range(20):
         contact = f'<sip:alice{n}@192.0.2.10>;+sip.instance="<urn:uuid:1>"'
         alice.register("alice", ("Contact", contact))
-        world.network.accept(world.network.expect("REGISTER"))
+        bound = ", ".join(f"<sip:alice{each}@192.0.2.10>;expires=3600" for each in range(n + 1))
+        world.network.accept(world.network.expect("REGISTER"), 3600, ("Contact", bound))
         alice.expect(200)
     (binding,) = world.core.registrations
     assert list(binding.contacts) == [f"sip:alice{n}@192.0.2.10" for n in range(12, 20)]

@@ -129,6 +129,15 @@ def test_two_flows_of_one_ue_are_two_bindings(world):
     second.expect("INVITE")
 
 
+def test_a_ue_that_moves_leaves_no_contact_behind(world):
+    """RFC 5626 section 6: the registrar replaces what has the same instance and reg-id."""
+    here, there = (world.ue(10, port, transport=Transport.TLS) for port in (40001, 40002))
+    for peer in (here, there):
+        register(world, peer, INSTANCE, "reg-id=1")
+    (binding,) = world.core.registrations
+    assert list(binding.contacts) == [there.contact]
+
+
 def test_tokens_are_signed():
     tokens, others = FlowTokens(b"k" * KEY), FlowTokens(b"o" * KEY)
     token = tokens.mint(random.Random(1))

@@ -20,9 +20,16 @@ t1 = 0.08
 """
 
 
-def edge(base_port: int, scscf: Kamailio, tables: str = TABLES) -> World:
-    """A proxy and its gateway whose home network is Kamailio."""
-    return World(base_port, sipp_registrar=False, tables=tables, media_ports=EDGE_MEDIA, next_hop=scscf.uri)
+def edge(base_port: int, scscf: Kamailio, tables: str = TABLES, core: str = "") -> World:
+    """A proxy and its gateway whose home network is Kamailio. core: further lines of its [core] table."""
+    return World(
+        base_port,
+        sipp_registrar=False,
+        tables=tables,
+        media_ports=EDGE_MEDIA,
+        next_hop=scscf.next_hop,
+        core=core,
+    )
 
 
 @pytest.fixture(scope="module")

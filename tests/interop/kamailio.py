@@ -14,21 +14,43 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from imsalg.transport.tls import TlsFiles
+
 HOST = "127.0.0.1"
 OUTSIDE = "127.0.0.2"  # where phones are that it serves without a proxy
 PASSWORD = "lab"
 START = 10.0  # seconds in which it must answer
 _CONFIGURATION = Path(__file__).with_name("kamailio.cfg")
 _TABLES = Path("/usr/share/kamailio/db_sqlite")  # of Debian's kamailio-sqlite-modules
+_TLS = """\
+[{side}:default]
+method = TLSv1.2+
+certificate = {files.cert}
+private_key = {files.key}
+ca_list = {files.ca}
+verify_certificate = yes
+require_certificate = yes
+"""
 
 
 class Kamailio:
-    """A context manager; its files go to `directory`. It trusts who comes from HOST, as proxies do here."""
+    """A context manager; its files go to `directory`. It trusts who comes from HOST, as proxies do here.
 
-    def __init__(self, directory: Path, port: int) -> None:
-        self.uri = f"sip:{HOST}:{port}"
+    tls: with these, proxies reach it over mutual TLS. aliases: it takes the `alias` of RFC 5923 from them.
+    uri: where phones without a proxy go. next_hop: where proxies do.
+    """
+
+    def __init__(
+        self, directory: Path, port: int, *, tls: TlsFiles | None = None, aliases: bool = False
+    ) -> None:
+        self.uri = self.next_hop = f"sip:{HOST}:{port}"
         self._directory = directory
-        self._port = port
+        self._listen = [f"udp:{HOST}:{port}", f"tcp:{HOST}:{port}"]
+        self._tls = tls
+        self.aliases = aliases
+        if tls is not None:
+            self.next_hop = f"sip:{HOST}:{port + 1};transport=tls"
+            self._listen.append(f"tls:{HOST}:{port + 1}")
 
     def __enter__(self) -> Kamailio:
         events = self._directory / "events.sqlite"
@@ -42,13 +64,19 @@ class Kamailio:
             "CONTROL": self._directory / "control",
             "EVENTS": f"sqlite:///{events}",
         }
+        if self._tls is not None:
+            values["CERTIFICATES"] = self._directory / "tls.cfg"
+            values["CERTIFICATES"].write_text(
+                "".join(_TLS.format(side=side, files=self._tls) for side in ("server", "client"))
+            )
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [
                     *("kamailio", "-DD", "-E", "-m", "32", "-M", "4", "-f", _CONFIGURATION),
                     *("-w", self._directory, "-Y", self._directory, "-P", self._directory / "pid"),
-                    *("-l", f"udp:{HOST}:{self._port}", "-l", f"tcp:{HOST}:{self._port}"),
+                    *(word for address in self._listen for word in ("-l", address)),
                     *(word for name, value in values.items() for word in ("-A", f'{name}="{value}"')),
+                    *("-A", f"ALIASES={'yes' if self.aliases else 'no'}"),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -96,6 +124,11 @@ class Kamailio:
     def notified(self, user: str) -> int:
         """How many NOTIFYs it has sent of a user's registration state."""
         return len(re.findall(rf"NOTIFY .* on behalf of sip:{user}@ims\.test for event reg", self.log()))
+
+    def tls_peers(self) -> list[int]:
+        """Of each TLS connection that is up, the port of the other end, whoever opened it."""
+        connections = self._ask("tls.list")["result"]
+        return [each["src_port"] for each in connections if each["state"] == "established"]
 
     def _answers(self) -> bool:
         try:

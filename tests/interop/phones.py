@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+from cli.tone import tone_seconds
 from tests.interop.kamailio import OUTSIDE, PASSWORD, Kamailio
 from tests.interop.ue_process import Ue
 from tests.system.world import World
@@ -39,3 +40,9 @@ def protected(world: World, directory: Path, *options: object, user: str = ALICE
 def direct(scscf: Kamailio, directory: Path, *options: object) -> Ue:
     """One that Kamailio serves without a proxy."""
     return phone(BOB, scscf.uri, directory, "--address", OUTSIDE, *options)
+
+
+def assert_both_heard(directory: Path, seconds: float = 1.0) -> None:
+    """In the recordings of alice and bob."""
+    assert tone_seconds(directory / "bob.wav", TONES[ALICE]) >= seconds
+    assert tone_seconds(directory / "alice.wav", TONES[BOB]) >= seconds

@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 
 from cli.stack import MEDIA
-from cli.tone import tone_seconds
 from imsalg.anchor import Side
 from tests.interop.conftest import EDGE_MEDIA
 from tests.interop.kamailio import Kamailio
-from tests.interop.phones import ALICE, BOB, TONES, direct, next_port, protected
+from tests.interop.phones import ALICE, BOB, TONES, assert_both_heard, direct, next_port, protected
 from tests.interop.ue_process import Ue
 from tests.interop.wire import Capture, Kind, classify, tone_in, tone_share
 from tests.system.world import World
@@ -26,11 +25,6 @@ def media_ports(edge: World, side: Side) -> range:
     """Those of its gateway on one side."""
     first = edge.access_port + MEDIA + (EDGE_MEDIA if side is Side.CORE else 0)
     return range(first, first + EDGE_MEDIA)
-
-
-def assert_both_heard(directory: Path, seconds: float = 1.0) -> None:
-    assert tone_seconds(directory / "bob.wav", TONES[ALICE]) >= seconds
-    assert tone_seconds(directory / "alice.wav", TONES[BOB]) >= seconds
 
 
 def test_registration_with_digest_keeps_the_path_and_deregistration_leaves_nothing(

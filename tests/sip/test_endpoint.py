@@ -114,6 +114,19 @@ def test_a_request_carries_our_via_on_top_and_the_rest_stays() -> None:
     assert below == "SIP/2.0/UDP caller.example;branch=z9hG4bKbelow"
 
 
+@pytest.mark.parametrize(
+    ("transport", "at", "said"),
+    [("TLS", US, True), ("TLS", PEER, False), ("TLS", None, False), ("TCP", US, False), ("UDP", US, False)],
+)
+def test_only_tls_at_the_address_that_is_named_is_said_to_be_an_alias(
+    transport: str, at: Address | None, said: bool
+) -> None:
+    ours = Endpoint(random.Random(1), alias_at=at)
+    ours.request(outgoing(), Flow(Transport(transport), US, PEER), 0.0)
+    ((_, request),) = sent(ours)
+    assert (request.via.param("alias") is not None) is said  # type: ignore[union-attr]
+
+
 def test_an_ipv6_via_has_its_brackets() -> None:
     ours = endpoint()
     ours.request(outgoing(), Flow(Transport.TCP, Address("::1", 5060), Address("::2", 5060)), 0.0)

@@ -11,6 +11,7 @@ from typing import Any
 
 from imsalg.sdp.document import Document
 from imsalg.sip.message import Request, Response
+from imsalg.sip.values import Address
 from tests.system.sipp import HOST, Sipp, Traced, port, responses
 from tests.system.world import World
 
@@ -26,10 +27,11 @@ class Ue:
     port: int
     home: int
     path: str
+    host: str = HOST
 
     @property
     def contact(self) -> str:
-        return f"sip:{self.user}@{HOST}:{self.port}"
+        return f"sip:{self.user}@{Address(self.host, self.port)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +50,11 @@ def register(
     challenged: bool = False,
     expires: int = 600,
     ue: Ue | None = None,
+    host: str = HOST,
+    params: str = "",
 ) -> tuple[Ue, list[Traced]]:
     """Register from a port of its own, or again; and what that looked like to the UE. mediasec: whether it
-    indicates media security, upon which it must be told what there is."""
+    indicates media security, upon which it must be told what there is. params: of its Contact."""
     home = ue.home if ue else port()
     user = ue.user if ue else f"{'challenged' if challenged else 'ue'}{home}"
     with Sipp(
@@ -58,15 +62,17 @@ def register(
         "register",
         remote=world.access_port,
         port=ue.port if ue else None,
+        host=host,
         user=user,
         indication=MEDIASEC if mediasec else "Supported: path",
         verify="Security-Verify: sdes-srtp;mediasec" if mediasec else "Supported: gruu",
         check="check_it" if mediasec else "check_it_inverse",
         expires=expires,
+        params=params,
     ) as phone:
         traced = phone.finish()
     path = responses(traced, 200, "REGISTER", sent=False)[0].headers.get("Path") or ""
-    return Ue(user, phone.port, home, path), traced
+    return Ue(user, phone.port, home, path, host), traced
 
 
 @contextmanager
@@ -98,6 +104,7 @@ def originate(
             caller,
             remote=world.access_port if ue else world.peers_port,
             port=ue.port if ue else None,
+            host=ue.host if ue else HOST,
             tcp=tcp[0],
             user=ue.user if ue else "peer",
             ruri=BOB,
@@ -121,7 +128,7 @@ def terminate(
     """A call from the core to a registered UE, routed by its Path, or by its Contact alone."""
     route = ue.path if by_path else f"<sip:{HOST}:{world.core_port};lr>"
     with (
-        Sipp(directory, callee, port=ue.port, **blanks) as access,
+        Sipp(directory, callee, port=ue.port, host=ue.host, **blanks) as access,
         Sipp(
             directory,
             caller,
@@ -184,13 +191,14 @@ def call_up(world: World, directory: Path, description: str) -> Iterator[tuple[S
 # -- session descriptions ------------------------------------------------------------------------------------
 
 
-def audio(*lines: str, proto: str = "RTP/AVP", port: int = 6000, version: int = 1) -> str:
+def audio(*lines: str, proto: str = "RTP/AVP", port: int = 6000, version: int = 1, host: str = HOST) -> str:
     """A session description with one m=audio and these further lines of it."""
-    return session(f"m=audio {port} {proto} 0", "a=rtpmap:0 PCMU/8000", *lines, version=version)
+    return session(f"m=audio {port} {proto} 0", "a=rtpmap:0 PCMU/8000", *lines, version=version, host=host)
 
 
-def session(*lines: str, version: int = 1) -> str:
-    head = ("v=0", f"o=- 1 {version} IN IP4 {HOST}", "s=-", f"c=IN IP4 {HOST}", "t=0 0")
+def session(*lines: str, version: int = 1, host: str = HOST) -> str:
+    address = f"IN {'IP6' if ':' in host else 'IP4'} {host}"
+    head = ("v=0", f"o=- 1 {version} {address}", "s=-", f"c={address}", "t=0 0")
     return "\n".join((*head, *lines))
 
 

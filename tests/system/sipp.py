@@ -16,9 +16,10 @@ from pathlib import Path
 
 from imsalg.sdp.document import Document
 from imsalg.sip.message import Request, Response, parse_message
+from imsalg.sip.values import Address
 
 SCENARIOS = Path(__file__).with_name("scenarios")
-HOST = "127.0.0.1"
+HOST, HOST6 = "127.0.0.1", "::1"
 BLOCK = 8  # ports for one SIPp: SIP, control, then media
 _blocks = itertools.cycle(range(19100, 19900 - BLOCK, BLOCK))
 _TRACED = re.compile(
@@ -44,7 +45,7 @@ class Traced:
 class Sipp:
     """A running SIPp; a context manager that ends it.
 
-    remote: where all it sends goes; a UAS answers to where a request came from.
+    remote: the port of `host` where all it sends goes; a UAS answers to where a request came from.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Sipp:
         *,
         remote: int | None = None,
         port: int | None = None,
+        host: str = HOST,
         tcp: bool = False,
         calls: int = 1,
         seconds: int = 20,
@@ -63,14 +65,19 @@ class Sipp:
         self._files = directory / f"{scenario}.{self.port}.{time.monotonic_ns()}"
         self._name = scenario
         filled = (SCENARIOS / f"{scenario}.xml").read_text()
+        keys: tuple[str, ...] = ()
         for name, value in {**_BLANKS, **blanks}.items():
-            filled = filled.replace(f"@{name}@", str(value).strip())
+            said = str(value).strip()
+            if "[::" in said:  # no keyword of SIPp's, which would take it for one
+                keys += ("-key", name, said)
+                said = f"[{name}]"
+            filled = filled.replace(f"@{name}@", said)
         if left := re.search(r"@\w+@", filled):
             raise ValueError(f"{scenario}: the blank {left[0]} was not filled")
         self._file(".xml").write_text(filled)
         options: dict[str, object] = {
             "-sf": self._file(".xml"),
-            "-i": HOST,
+            "-i": host,
             "-p": self.port,
             "-cp": self.port + 1,
             "-mp": self.port + 2,
@@ -84,16 +91,17 @@ class Sipp:
             self._process = subprocess.Popen(
                 [
                     "sipp",
-                    *([f"{HOST}:{remote}"] if remote else []),
+                    *([str(Address(host, remote))] if remote else []),
                     *(str(word) for option in options.items() for word in option),
                     *("-nostdin", "-timeout_error", "-trace_msg", "-trace_err"),
+                    *keys,
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=screen,
                 stderr=subprocess.STDOUT,
             )
         if remote is None:
-            self._wait_until_bound("/proc/net/tcp" if tcp else "/proc/net/udp")
+            self._wait_until_bound(f"/proc/net/{'tcp' if tcp else 'udp'}{'6' if ':' in host else ''}")
 
     def __enter__(self) -> Sipp:
         return self

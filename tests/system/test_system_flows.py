@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,27 @@ def test_a_ue_registers_and_calls_on_one_connection(world: World, tmp_path: Path
     assert (len(keys(ok)), keys(invite)) == (1, [])
     register(world, tmp_path, ue=Ue(f"ue{home}", access.port, home, ""), expires=0)
     assert world.status()["registrations"] == []
+
+
+def test_a_ue_with_two_flows_is_reached_over_the_one_that_a_path_names(world: World, tmp_path: Path) -> None:
+    """RFC 5626: a binding for each reg-id of an instance; either may end, or move, without the other."""
+    first, second = (f';+sip.instance="<urn:uuid:1>";reg-id={number}' for number in (1, 2))
+    with registered(world, tmp_path, params=first) as one:
+        two, _ = register(world, tmp_path, ue=replace(one, port=port()), params=second)
+        assert {each["contact"] for each in world.status()["registrations"]} == {one.contact, two.contact}
+        assert one.path != two.path
+        assert one.path.endswith(";lr;ob>")
+        moved, _ = register(world, tmp_path, ue=replace(two, port=port()), params=second)
+        assert moved.path == two.path
+        for ue in (one, moved):
+            call = terminate(world, tmp_path, ue=ue, offer=RTP, answer=audio(*E2AE[:1], proto="RTP/SAVP"))
+            assert requests(call.callee, "INVITE", sent=False)[0].uri == ue.contact
+        register(world, tmp_path, ue=moved, params=second, expires=0)
+        (left,) = world.status()["registrations"]
+        assert left["contact"] == one.contact
+        gone = {"remote": world.core_port, "ruri": moved.contact, "route": moved.path, "offer": RTP}
+        with Sipp(tmp_path, "refused_uac", **gone) as core:
+            assert responses(core.finish(), 430, "INVITE", sent=False)
 
 
 def test_an_invite_over_1300_octets_goes_on_over_tcp(world: World, tmp_path: Path) -> None:

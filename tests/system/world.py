@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cli.stack import Stack
-from tests.system.sipp import HOST, Sipp
+from tests.system.sipp import HOST, HOST6, Sipp
 
 BASE_PORT = 19900  # the gateway's media are 100 above
 PEERS_PORT = BASE_PORT + 6  # an access side whose peers need no registration
@@ -28,6 +28,11 @@ listen = "{HOST}:{PEERS_PORT}"
 mechanisms = ["sdes-srtp"]
 trusted = ["{HOST}"]
 
+[[access]]
+name = "six"
+listen = "[{HOST6}]:{BASE_PORT}"
+mechanisms = ["sdes-srtp"]
+
 [sip]
 t1 = {T1}
 
@@ -37,9 +42,10 @@ ringing_limit = {RINGING_LIMIT}
 
 
 class World(Stack):
-    """The stack with quick transactions, a second access side for peers that need no registration, and the
-    home network that SIPp plays if `sipp_registrar`. store: whether the proxy keeps what it has over a
-    restart."""
+    """The stack with quick transactions, a second access side for peers that need no registration, a third
+    for UEs with IPv6, and the home network that SIPp plays if `sipp_registrar`.
+
+    store: whether the proxy keeps what it has over a restart."""
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ class Authority:
         self.ca.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
     def sign(self, file: str, *names: str, mutual: bool = False) -> TlsFiles:
-        """A certificate for these host names and addresses. mutual: the peers' are checked against ours."""
+        """A certificate for these host names, addresses or SIP URIs. mutual: peers must show one, too."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, file)])
         certificate = self._sign(subject, key.public_key(), ca=False, names=names)
@@ -58,7 +58,15 @@ class Authority:
 
 
 def _general(name: str) -> x509.GeneralName:
+    if name.startswith("sip:"):
+        return x509.UniformResourceIdentifier(name)
     try:
         return x509.IPAddress(ip_address(name))
     except ValueError:
         return x509.DNSName(name)
+
+
+def tls_core(files: TlsFiles) -> str:
+    """Lines of a proxy's [core] table that has mutual TLS with these."""
+    paths = {"cert": files.cert, "key": files.key, "ca": files.ca}
+    return "\n".join(['transports = ["TLS"]', *(f"{name} = {path!r}" for name, path in paths.items())])

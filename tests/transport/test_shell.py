@@ -430,6 +430,30 @@ async def test_a_connection_that_nobody_accepts_fails_the_transaction() -> None:
 
 
 @looped
+async def test_a_connection_that_the_peer_had_opened_is_not_opened_by_us() -> None:
+    """RFC 5626 section 5.3: who listens at its source address now is somebody else."""
+    source = Address("127.0.0.1", next(ports))
+    async with Site() as site:
+        with socket.socket() as peer:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            peer.bind(source)
+            peer.connect(site.address)
+            peer.sendall(options())
+            await until(lambda: site.machine.requests)
+        await until(lambda: site.shell.connections == 0)
+        came: list[object] = []
+        listening = asyncio.start_server(lambda *streams: came.append(streams), *source, reuse_address=True)
+        async with await listening:
+            flow = site.machine.requests[0].flow
+            assert flow.remote == source
+            site.request(flow)
+            assert [failure.cause for failure in site.machine.failures] == ["transport"]
+            assert site.shell.connections == 0
+            site.request(site.flow(source, Transport.TCP))
+            await until(lambda: came)
+
+
+@looped
 async def test_a_response_whose_connection_is_gone_opens_one_to_the_via() -> None:
     """RFC 3261 section 18.2.2: the endpoint knows where, once it is told that the flow is gone."""
     async with Site() as site, Site() as client:

@@ -165,6 +165,62 @@ def test_a_server_is_known_by_the_domain_that_was_looked_up(authority: Authority
     run()
 
 
+@pytest.mark.parametrize(
+    ("names", "said", "domain", "reached"),
+    [
+        (("peer.example",), ";alias", "peer.example", True),
+        (("127.0.0.1",), ";alias", "", True),
+        (("::1",), ";alias", "", True),
+        (("sip:peer.example",), ";alias", "peer.example", True),
+        (("peer.example",), "", "peer.example", False),
+        (("peer.example",), ";alias", "", False),
+        (("*.example", "sip:x@peer.example", "sips:peer.example"), ";alias", "peer.example", False),
+        ((), ";alias", "peer.example", False),
+    ],
+)
+def test_who_connected_and_says_alias_is_reached_there_as_whom_its_certificate_names(
+    authority: Authority, names: tuple[str, ...], said: str, domain: str, reached: bool
+) -> None:
+    ours, theirs = authority.sign("ours", *LOOPBACK, mutual=True), authority.sign("theirs", *names)
+    host = "::1" if names == ("::1",) else "127.0.0.1"
+
+    @looped
+    async def run() -> None:
+        async with secure(ours, host) as site:
+            flow = replace(site.flow(Address(host, 9), Transport.TLS), domain=domain)
+            async with secured(site.address, trusting(authority, theirs)) as (reader, writer):
+                writer.write(options(via=f"TLS somewhere.example:9{said}"))
+                await read_message(reader)
+                site.request(flow)
+                if reached:
+                    assert (await read_message(reader)).startswith(b"OPTIONS")
+                else:
+                    await until(lambda: site.machine.failures)
+            await until(lambda: not site.shell.connections)
+            site.machine.failures.clear()
+            site.request(flow)
+            await until(lambda: site.machine.failures)
+
+    run()
+
+
+def test_nobody_has_an_alias_where_no_connections_are_opened(authority: Authority) -> None:
+    files = authority.sign("edge", *LOOPBACK, mutual=True)
+
+    @looped
+    async def run() -> None:
+        async with (
+            Site(transports=(Transport.TLS,), tls=files) as site,
+            secured(site.address, trusting(authority, files)) as (reader, writer),
+        ):
+            writer.write(options(via="TLS 127.0.0.1:9;alias"))
+            await read_message(reader)
+            site.request(site.flow(Address("127.0.0.1", 9), Transport.TLS))
+            assert [failure.cause for failure in site.machine.failures] == ["transport"]
+
+    run()
+
+
 def test_no_connection_is_opened_where_peers_are_reached_over_their_own(authority: Authority) -> None:
     files = authority.sign("edge", *LOOPBACK)
 
