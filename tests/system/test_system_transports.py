@@ -115,6 +115,23 @@ def test_a_call_to_a_browser_that_has_gone_is_refused_at_once(stack: Stack, auth
     assert any("430 the connection of this UE has gone" in line for line in stack.log("proxy"))
 
 
+def test_a_browser_with_two_connections_is_reached_over_the_one_that_is_left(
+    stack: Stack, authority: Authority
+) -> None:
+    context = ssl.create_default_context(cafile=str(authority.ca))
+    url = f"wss://{HOST}:{WSS_PORT}/sip"
+    first, second = (WebPhone(url, context, "dora", DOMAIN, stack.password, flow) for flow in (1, 2))
+    for phone in (first, second):
+        assert phone.register().headers.values("Path")[0].endswith(";lr;ob>")
+    assert [each["aor"] for each in stack.status()["registrations"]].count(f"sip:dora@{DOMAIN}") == 2
+    first.close()
+    with softphone(stack, "--call", f"sip:dora@{DOMAIN}", "--duration", 0.3) as alice:
+        assert second.answer(audio()).uri == "sip:dora2@df7jal23ls0d.invalid;transport=ws"
+        second.send(make_response(second.receive("BYE"), 200))
+        assert alice.ended() == 0
+    second.close()
+
+
 def test_a_new_certificate_is_shown_after_sighup_and_registrations_stay(
     stack: Stack, authority: Authority, web: WebPhone
 ) -> None:

@@ -20,14 +20,19 @@ _numbers = count(1)
 
 class WebPhone:
     """Its Contact is a name nobody can look up, as RFC 7118 section 5 has it: it is reached over its
-    connection or not at all."""
+    connection or not at all. flow: its reg-id, if this is one of several connections (RFC 5626)."""
 
-    def __init__(self, url: str, context: ssl.SSLContext, user: str, domain: str, password: str) -> None:
+    def __init__(
+        self, url: str, context: ssl.SSLContext, user: str, domain: str, password: str, flow: int = 0
+    ) -> None:
         self._opened = connect(url, ssl=context, subprotocols=[Subprotocol("sip")], proxy=None)
         self._connection = self._opened.__enter__()
         self._aor = f"sip:{user}@{domain}"
         self._user, self._domain, self._password = user, domain, password
         self.contact = f"<sip:{user}@df7jal23ls0d.invalid;transport=ws>"
+        if flow:
+            self.contact = f"<sip:{user}{flow}@df7jal23ls0d.invalid;transport=ws>"
+            self.contact += f';+sip.instance="<urn:uuid:{user}>";reg-id={flow}'
 
     def close(self) -> None:
         self._opened.__exit__(None, None, None)
