@@ -78,14 +78,17 @@ AGW = AgwConfig(
 
 
 class Memory:
-    """A Plane that remembers its legs. silent: seconds without media, of every leg."""
+    """A Plane that remembers its legs. silent: seconds without media, of every leg. sent: the last of what
+    the gateway itself has sent: leg, channel, target, datagram."""
 
     def __init__(self) -> None:
+        self.sent: deque[tuple[LegId, int, object, bytes]] = deque(maxlen=100)
         self.events = lambda id, event, detail: None
         self.legs: dict[LegId, Leg] = {}
         self.silent = 0.0
 
     def send(self, id: LegId, channel: int, target: object, data: bytes) -> bool:
+        self.sent.append((id, channel, target, data))
         return True
 
     def apply(self, difference: Difference) -> dict[LegId, StreamStatistics]:
