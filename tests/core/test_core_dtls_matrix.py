@@ -161,3 +161,47 @@ def expect(ue: Ue, new: bool, negotiated: Setup, message: object) -> None:
     ue.endpoints.append(uncalled)
     ue.pump()
     assert ue.world.leg("access").local_key == before
+
+
+# -- what is not in the matrix --------------------------------------------------------------------------
+
+
+def test_a_client_hello_before_the_answer_is_heard_when_it_comes_p06(ue):
+    world = ue.world
+    invite = world.network.call(ue.peer, sdp=FAR)
+    there = ue.peer.expect("INVITE")
+    ue.shake_hands(Setup.PASSIVE, fingerprint(there))
+    assert ue.established is None
+    ue.peer.reply(there, 200, sdp=ue.says("active", TLS_ID["same"]))
+    world.network.dialog(invite, world.network.expect(200)).ack()
+    ue.peer.expect("ACK")
+    world.advance(1.0)
+    ue.endpoints[0].expire(world.now)
+    ue.pump()
+    assert ue.holds()
+
+
+def test_another_certificate_than_was_signalled_gets_no_keys_and_ends_the_call_p09(ue, certificates):
+    here, _ = ue.world.originate(ue.peer, ue.says("active", TLS_ID["same"]), FAR)
+    ue.certificate = certificates[1]
+    with pytest.raises(AssertionError, match="Failed"):
+        ue.shake_hands(Setup.PASSIVE, fingerprint(here.response))
+    ue.world.settle()
+    assert not ue.world.plane.legs
+    for peer in (ue.peer, ue.world.network):
+        peer.reply(peer.expect("BYE"), 200)
+
+
+def test_a_restart_that_fails_leaves_the_association_and_the_call_p02(ue, certificates):
+    world = ue.world
+    here, far = world.originate(ue.peer, ue.says("active", TLS_ID["same"]), FAR)
+    ue.shake_hands(Setup.PASSIVE, fingerprint(here.response))
+    before = world.leg("access").local_key
+    _, got = here.exchange(far, "INVITE", ue.says("active", TLS_ID["changed"]), FAR)
+    ue.certificate = certificates[1]
+    with pytest.raises(AssertionError, match="Failed"):
+        ue.shake_hands(Setup.PASSIVE, fingerprint(got))
+    world.settle()
+    assert world.leg("access").local_key == before
+    assert ue.peer.quiet()
+    here.hang_up(far)
