@@ -253,12 +253,13 @@ def sdp(rng: random.Random) -> None:
     """The document, the decisions on it, and the offer that leaves: complete, and without anybody's keys."""
     data = mutations.description(rng)
     direction = rng.choice(list(Direction))
-    rules = Rules()
-    mechanisms = frozenset(Mechanism) if rng.random() < 0.7 else frozenset[Mechanism]()
+    rules = Rules(e2dce=E2dce(attribute="3ge2dce"))
+    mechanisms = frozenset(mechanism for mechanism in Mechanism if rng.random() < 0.7)
+    access = rng.choice(list(Access))
     try:
         document = Document(data)
         assert bytes(document) == data
-        decisions = decide(document, direction, mechanisms, Access.SIP, rules)
+        decisions = decide(document, direction, mechanisms, access, rules)
         if status(decisions) != 200:
             return
         crypto = tuple(
@@ -271,7 +272,7 @@ def sdp(rng: random.Random) -> None:
             if decision.treatment.e2ae and direction is Direction.TERMINATING
         }
         local = {n: Local("IP4", "198.51.100.1", 4000 + 2 * n, 4001 + 2 * n) for n in range(len(decisions))}
-        left = offer(document, decisions, direction, local, ours, ORIGIN)
+        left = offer(document, decisions, direction, local, ours, ORIGIN, rules)
     except BadSdp:
         return
     assert len(left.media) == len(document.media)  # trap P32

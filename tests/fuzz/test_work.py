@@ -65,6 +65,7 @@ LINES += [
     "To: <sip:b>",
     "Proxy-Require: mediasec",
 ]
+DTLS, CHANNEL, REQUESTED = "UDP/TLS/RTP/SAVP", "UDP/DTLS/SCTP", "a=3ge2ae:requested"
 DESCRIPTIONS: list[Callable[[int], str]] = [
     lambda n: session("192.0.2.10", media(4000, "RTP/SAVP", *[crypto(tag=7)] * n, "a=3ge2ae:requested")),
     lambda n: session("192.0.2.10", media(4000, "RTP/AVP", *["a=crypto:x"] * n)),
@@ -77,6 +78,14 @@ DESCRIPTIONS: list[Callable[[int], str]] = [
     lambda n: session("192.0.2.10", "m=audio 4000 RTP/AVP" + " 0" * n),
     lambda n: session("192.0.2.10", "m=audio" + " " * n + "4000 RTP/AVP 0"),
     lambda n: session("192.0.2.10").replace("o=-", "o=" + "- " * n),
+    lambda n: session("192.0.2.10", media(4000, DTLS, *["a=fingerprint:sha-256 AB"] * n, REQUESTED)),
+    lambda n: session("192.0.2.10", media(4000, DTLS, f"a=fingerprint:sha-256 {'AB:' * n}", REQUESTED)),
+    lambda n: session(
+        "192.0.2.10", media(4000, DTLS, "a=tls-id:" + " x" * n, "a=setup:" + " " * n, REQUESTED)
+    ),
+    lambda n: session("192.0.2.10", media(4000, CHANNEL, *["a=dcmap:0"] * n)),
+    lambda n: session("192.0.2.10", media(4000, CHANNEL, *["a=candidate:1 1 UDP 1 h 1 typ host"] * n)),
+    lambda n: session("192.0.2.10", media(4000, CHANNEL, "a=ice-options:" + "trickle " * n)),
 ]
 
 
