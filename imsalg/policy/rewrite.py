@@ -114,8 +114,11 @@ def answer(
     """
     out, fates = _begin(document, decisions, locals, origin, rules)
     to_ue = direction is Direction.ORIGINATING
+    like_webrtc = to_ue and any(decision.treatment.by_dtls for decision in decisions)
     for index, (media, decision, fate) in enumerate(zip(out.media, decisions, fates, strict=True)):
         asked = offered.media[index]
+        if like_webrtc and fate in (_Fate.OURS, _Fate.GONE):
+            _identify(media, asked)
         match fate:
             case _Fate.GONE:
                 _clear(media, asked.proto, origin)
@@ -329,6 +332,13 @@ def _check_here(out: Document, media: Media, local: Local, one_port: bool) -> No
     media.add_attribute("candidate", str(Candidate.host(1, local.address, local.rtp_port)))
     if not one_port:
         media.add_attribute("candidate", str(Candidate.host(2, local.address, local.rtcp_port)))
+
+
+def _identify(media: Media, asked: Media) -> None:
+    """WebRTC clients insist on being answered by their own names (RFC 8829 section 5.3.1)."""
+    if not media.has("mid"):
+        for mid in asked.attributes("mid")[:1]:
+            media.add_attribute("mid", mid)
 
 
 def _mux(media: Media, asked: Media) -> None:
