@@ -160,6 +160,10 @@ class Branches:
         self._heard = [*(media for media in self._heard if media is not chosen), chosen]
         return self.wanted()
 
+    def hears(self, termination: str) -> bool:
+        """Whether it is one of the dialog that is heard."""
+        return bool(self._heard) and termination in self._heard[-1].names
+
     def wanted(self, changed: Negotiation | None = None) -> Wanted:
         """What the gateway shall have as it is now. changed: whose media count while none are heard."""
         heard = self._heard[-1] if self._heard else changed

@@ -30,15 +30,12 @@ class Agreed:
     associations: Mapping[int, Association] = field(default_factory=dict)
     streams: Mapping[Side, Mapping[int, Stream]] = field(default_factory=dict)
 
-    def stream(self, side: Side, index: int) -> Stream | None:
-        """The stream of an m-line."""
-        streams = self.streams.get(side, {}).values()
-        return next((stream for stream in streams if m_line(stream.id) == index), None)
+    def stream(self, side: Side, id: int) -> Stream | None:
+        return self.streams.get(side, {}).get(id)
 
-    def association(self, index: int, id: int) -> Association | None:
-        """The one that stands, if the m-line has the same stream still."""
-        stream = self.stream(Side.ACCESS, index)
-        return self.associations.get(index) if stream is not None and stream.id == id else None
+    def association(self, id: int) -> Association | None:
+        """The one that stands on a stream."""
+        return self.associations.get(m_line(id)) if self.stream(Side.ACCESS, id) is not None else None
 
     def ids(self, decisions: Sequence[Decision]) -> tuple[int, ...]:
         """The streams of the m-lines of an offer: those that stand, but another one where a line is to be
@@ -46,7 +43,12 @@ class Agreed:
         return tuple(self._id(index, decision) for index, decision in enumerate(decisions))
 
     def _id(self, index: int, decision: Decision) -> int:
-        stands = {side: stream for side in Side if (stream := self.stream(side, index))}
+        stands = {
+            side: stream
+            for side, streams in self.streams.items()
+            for stream in streams.values()
+            if m_line(stream.id) == index
+        }
         if not stands:
             return index + 1
         id = next(iter(stands.values())).id

@@ -132,13 +132,11 @@ class Negotiation:
         for index, (id, decision) in enumerate(zip(ids, decisions, strict=True)):
             if not decision.active or not decision.anchored:
                 continue
-            before = agreed.stream(side.other, index)
-            if before is None or before.id != id:
-                before = None
+            before = agreed.stream(side.other, id)
             if side is Side.CORE and decision.treatment.e2ae:
-                own[index] = self.own.to_offer(index, id, decision, agreed)
+                own[index] = self.own.to_offer(id, decision, agreed)
             carriage = transport(decision, side.other)
-            streams[id] = before or self.own.reserve(index, id, carriage, own.get(index))
+            streams[id] = before or self.own.reserve(id, carriage, own.get(index))
         self.edges[side].ip6 = ip6
         self.pending = Exchange(side, document, decisions, ids, own, streams, agreed)
         name = self.edges[side.other].name
@@ -261,8 +259,8 @@ class Negotiation:
 
     def _stream(self, index: int, side: Side, exchange: Exchange) -> Stream:
         where, rtcp = exchange.remote(index, side)
-        before = self.agreed.stream(side, index)
-        if where is None and before is not None and before.id == exchange.ids[index]:
+        before = self.agreed.stream(side, exchange.ids[index])
+        if where is None and before is not None:
             where, rtcp = before.remote, before.remote_rtcp
         mode = exchange.mode(index, side)
         carriage = exchange.transport(index, side)

@@ -17,7 +17,7 @@ from imsalg.sip.endpoint import Random
 
 @dataclass(slots=True, eq=False)
 class OwnDtls:
-    """Those of one dialog, by m-line. hashes: those served, the best first. What was offered in vain is
+    """Those of one dialog, by stream. hashes: those served, the best first. What was offered in vain is
     offered again (traps P03, P37)."""
 
     rng: Random
@@ -28,12 +28,13 @@ class OwnDtls:
         """Those of another dialog."""
         return OwnDtls(self.rng, self.hashes)
 
-    def to_offer(self, index: int, standing: Association | None) -> Association:
-        return standing or self._spares(index)[0]
+    def to_offer(self, stream: int) -> Association:
+        """The first of a stream."""
+        return self._spares(stream)[0]
 
-    def ice_to_offer(self, index: int) -> Ice:
+    def ice_to_offer(self, stream: int) -> Ice:
         """Of a stream that is new."""
-        return self._spares(index)[1]
+        return self._spares(stream)[1]
 
     def ice_to_answer(self, theirs: IceCredentials, used: Ice | None) -> Ice:
         """Ours to the credentials of an offer; fresh ones if they are (RFC 8839 section 4.4.1.1.1)."""
@@ -57,10 +58,10 @@ class OwnDtls:
         """A tls-id: 120 random bits in 20 characters (RFC 8842 section 4)."""
         return base64.urlsafe_b64encode(self.rng.randbytes(15)).decode()
 
-    def _spares(self, index: int) -> tuple[Association, Ice]:
-        if index not in self._spare:
-            self._spare[index] = association.offered(self.fresh), self._ice()
-        return self._spare[index]
+    def _spares(self, stream: int) -> tuple[Association, Ice]:
+        if stream not in self._spare:
+            self._spare[stream] = association.offered(self.fresh), self._ice()
+        return self._spare[stream]
 
     def _ice(self) -> Ice:
         """24 random bits and 128 are the least (RFC 8839 section 5.4)."""

@@ -10,7 +10,7 @@ from typing import Self
 from msgspec.structs import replace
 
 from agw.iq.messages import Ice, Stream, Transport
-from imsalg.anchor import Anchor, Side
+from imsalg.anchor import Anchor, Side, m_line
 from imsalg.edge import Edge
 from imsalg.errors import UsageError
 from imsalg.exchange import Agreed, Exchange
@@ -55,16 +55,16 @@ class OwnProtection:
 
     # -- in an offer to the UE
 
-    def to_offer(self, index: int, id: int, decision: Decision, agreed: Agreed) -> Own:
-        """What an m-line is offered with. id: of its stream."""
+    def to_offer(self, id: int, decision: Decision, agreed: Agreed) -> Own:
+        """What the m-line of a stream is offered with."""
         if decision.treatment.by_dtls:
-            return self.dtls.to_offer(index, agreed.association(index, id))
-        return self.keys.to_offer(index, agreed.keys.get(index))
+            return agreed.association(id) or self.dtls.to_offer(id)
+        return self.keys.to_offer(m_line(id), agreed.keys.get(m_line(id)))
 
-    def reserve(self, index: int, id: int, carriage: Transport, own: Own | None) -> Stream:
+    def reserve(self, id: int, carriage: Transport, own: Own | None) -> Stream:
         """A new stream, as an offer needs it."""
         if isinstance(own, Association):
-            return Stream(id, carriage, dtls=self.dtls.for_gateway(own), ice=self.dtls.ice_to_offer(index))
+            return Stream(id, carriage, dtls=self.dtls.for_gateway(own), ice=self.dtls.ice_to_offer(id))
         return Stream(id, carriage)
 
     def offered(self, exchange: Exchange, edge: Edge, anchor: Anchor) -> dict[int, Protection]:
@@ -121,7 +121,7 @@ class OwnProtection:
     def _association(self, index: int, exchange: Exchange, line: AnswerLine, agreed: Agreed) -> Association:
         remote, _ = exchange.remote(index, Side.ACCESS)
         where = f"{remote.host} {remote.port}" if remote else ""
-        standing = agreed.association(index, exchange.ids[index])
+        standing = agreed.association(exchange.ids[index])
         if exchange.side is Side.ACCESS:
             if line.decision.dtls is None:
                 raise UsageError("an offer of DTLS that says nothing of it")
@@ -137,8 +137,8 @@ class OwnProtection:
         if theirs is None:
             return None
         id = exchange.ids[index]
-        before = agreed.stream(Side.ACCESS, index)
-        used = before.ice if before is not None and before.id == id else None
+        before = agreed.stream(Side.ACCESS, id)
+        used = before.ice if before is not None else None
         if exchange.side is Side.ACCESS:
             return self.dtls.ice_to_answer(theirs, used)
         ours = exchange.reserved[id].ice if id in exchange.reserved else used

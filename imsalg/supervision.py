@@ -47,8 +47,9 @@ class Supervision:
                     self._protected.add((notice.termination, notice.stream))
             case Event.DTLS_FAILED:
                 self._effects.append(Note(logging.WARNING, text))
-                if (notice.termination, notice.stream) not in self._protected:
-                    self._lost(f"DTLS: {notice.detail}")  # TS 23.334 clause 5.11.2.4
+                stands = (notice.termination, notice.stream) in self._protected
+                if not stands and self._branches.hears(notice.termination):  # RFC 8842 section 8
+                    self._lost(f"DTLS: {notice.detail}")
             case Event.CONSENT_LOST:  # RFC 7675 section 5.1: nothing may be sent there any more
                 self._effects.append(Note(logging.INFO, text))
                 self._lost("the UE does not answer for its address any more")

@@ -163,6 +163,20 @@ def test_an_answer_that_does_not_protect_ends_the_call_p17(world, alice, answer)
     world.network.expect(488)
 
 
+def test_an_answer_that_does_not_protect_is_plain_where_policy_says_so(worlds):
+    access = replace(BASE["access"][0], mechanisms=ALL)
+    world = worlds(access=(access,), policy=Rules(answer_without_crypto="plain"))
+    ue = registered(world, "dtls-srtp", "udptl-dtls")
+    here, far = world.terminate(ue, answer=session("192.0.2.10", media(4000)))
+    assert (world.stream("access").transport, world.stream("access").dtls) == (Transport.RTP, None)
+    there, _ = far.exchange(here, "INVITE", FAR, dtls("active"))  # and is asked again
+    assert only(there, "m=").split()[2] == "UDP/TLS/RTP/SAVP"
+    assert world.stream("access", 33).transport is Transport.DTLS_SRTP
+    far.exchange(here, "INVITE", session("203.0.113.5", FAX), session("192.0.2.10", "m=image 4000 udptl t38"))
+    assert {leg.transport for leg in world.legs().values()} == {Transport.UDP}
+    here.hang_up(far)
+
+
 def test_sdes_comes_first_where_both_are_registered(world):
     both = registered(world, "dtls-srtp", "sdes-srtp")
     world.network.call(both, sdp=FAR)
@@ -385,6 +399,20 @@ def test_a_handshake_that_fails_beside_one_that_stands_is_only_told_p02(world, a
     assert alice.quiet()
     assert "dtls_failed" in world.notes[-1].text
     here.hang_up(far)
+
+
+def test_a_handshake_that_fails_in_an_early_dialog_beside_is_only_told_p26(world, alice):
+    invite = alice.invite("sip:bob@home.example", sdp=dtls(setup="passive"))
+    there = world.network.expect("INVITE")
+    for number in (1, 2):
+        world.network.reply(there, 183, sdp=FAR, tag=f"fork{number}")
+        alice.expect(183)
+    world.notice(Event.DTLS_FAILED, "access.1", detail="timeout")
+    assert alice.quiet()
+    world.network.reply(there, 200, sdp=FAR, tag="fork2")
+    alice.dialog(invite, alice.expect(200)).ack()
+    world.network.expect("ACK")
+    assert world.network.quiet()
 
 
 def test_a_ue_that_does_not_consent_any_more_has_gone(browser):

@@ -267,7 +267,8 @@ class World:
 
     def notice(self, event: Event, side: str = "access", id: int = 1, detail: str = "") -> None:
         """The gateway tells something of a stream of the only call; see `leg`."""
-        names = [name for _, name, number in self._told if number == id and name.split(".")[0] == side]
+        named = [name for _, name, number in self._told if number == id]
+        names = [side] if side in named else [name for name in named if name.split(".")[0] == side]
         (context,), (name,) = self.core.claims(), names
         self.told(Notice(context, event, name, id, detail))
         self.settle()
