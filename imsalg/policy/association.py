@@ -94,7 +94,7 @@ def _is_new(standing: Association, setup: Setup, said: DtlsAttributes, where: st
 
 
 def _confirmed(standing: Association, said: DtlsAttributes, where: str) -> Association:
-    """It stands; what the peer says now counts for the next time."""
-    if said.tls_id is None and standing.peer is not None:
-        said = replace(said, tls_id=standing.peer.tls_id)
+    """It stands, with the fingerprints it has, in their order; the rest counts for the next time."""
+    if (before := standing.peer) is not None:
+        said = replace(said, fingerprints=before.fingerprints, tls_id=said.tls_id or before.tls_id)
     return replace(standing, peer=said, where=where or standing.where)

@@ -150,7 +150,11 @@ def test_a_tls_id_that_was_left_out_once_is_remembered_p04() -> None:
 
 def test_the_order_of_fingerprints_is_no_change_p08() -> None:
     before = replace(standing(Setup.PASSIVE), peer=said("active", TLS_ID["same"], [OLD, NEW]))
-    assert answering(before, said("actpass", TLS_ID["same"], [NEW, OLD]), THERE, fresh()).name == "standing"
+    again = answering(before, said("actpass", TLS_ID["same"], [NEW, OLD]), THERE, fresh())
+    assert again.name == "standing"
+    assert again.peer is not None
+    assert before.peer is not None
+    assert again.peer.fingerprints == before.peer.fingerprints  # the gateway is told the same
 
 
 def test_a_tls_id_that_appears_names_another_association() -> None:
