@@ -5,11 +5,13 @@ what these say, and nothing is left when they have hung up. (`test_core_chaos` h
 import random
 
 import pytest
+from msgspec.structs import replace
 
 from agw.gateway import Gateway
-from agw.iq.messages import VERSION, Hello, Mode
+from agw.iq.messages import VERSION, DtlsRole, Fingerprint, Hello, Mode
 from imsalg.config import ProxyConfig
 from imsalg.core import Core
+from imsalg.policy.treatment import Mechanism
 from imsalg.sip.endpoint import Address
 from tests.sim.link import Link
 from tests.sim.phone import Phone
@@ -24,7 +26,9 @@ class Proxy:
 
     def __init__(self, link):
         self.link = link
-        self.core = Core(ProxyConfig(**BASE), link.rng)
+        access = replace(BASE["access"][0], mechanisms=(Mechanism.SDES_SRTP, Mechanism.DTLS_SRTP))
+        self.core = Core(ProxyConfig(**{**BASE, "access": (access,)}), link.rng)
+        self.told = {}  # (context, termination) -> the last stream that the gateway was told of there
         self.plane = Memory()
         self.gateway = Gateway(AGW, self.plane, link.rng)
         self._clear_at = 0.0
@@ -46,16 +50,19 @@ class Proxy:
     def _execute(self, request):
         reply = self.gateway.execute("pcscf", request, self.link.now)
         assert type(reply).__name__ == "Reply", reply
+        for command in request.commands:
+            for stream in getattr(command, "streams", ()):
+                self.told[request.context, command.termination] = stream
         self.core.gateway_message(reply, self.link.now)
 
 
 class Walk:
-    def __init__(self, seed):
+    def __init__(self, seed, dtls):
         self.rng = random.Random(seed)
         loss = self.rng.choice((0.0, 0.0, 0.1, 0.2))
         self.link = Link(random.Random(seed), loss=loss, duplicate=loss / 2, delay=(0.001, 0.02))
         self.proxy = Proxy(self.link)
-        self.ue = Phone(self.link, self.rng, PHONE, ACCESS, secured=True)
+        self.ue = Phone(self.link, self.rng, PHONE, ACCESS, secured=True, dtls=dtls)
         self.far = Phone(self.link, self.rng, NETWORK, CORE, secured=False)
         self.phones = self.ue, self.far
 
@@ -124,12 +131,21 @@ class Walk:
             if mine.host != "0.0.0.0":
                 assert leg.remote.port == mine.port
         mine, theirs = near.agreed
-        assert [key.material for key in access.remote_keys] == [mine.key]
-        assert access.local_key.material == theirs.key
+        if near.phone.dtls:
+            self.compare_dtls(self.proxy.told[token, access.id.termination].dtls, mine, theirs)
+        else:
+            assert [key.material for key in access.remote_keys] == [mine.key]
+            assert access.local_key.material == theirs.key
         there = mine.sends and far.agreed[0].receives
         back = far.agreed[0].sends and mine.receives
         assert access.mode is MODES[there, back]
         assert core.mode is MODES[back, there]
+
+    @staticmethod
+    def compare_dtls(told, mine, theirs):
+        assert told.fingerprints == (Fingerprint("sha-256", mine.key),)
+        ue_begins = mine.setup == "active" if theirs.setup == "actpass" else theirs.setup == "passive"
+        assert told.role is (DtlsRole.SERVER if ue_begins else DtlsRole.CLIENT)
 
     def nothing_left(self):
         core = self.proxy.core
@@ -150,4 +166,9 @@ MODES = {
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_both_ends_and_the_gateway_agree_whatever_crosses_p26_p27_p28_p29_p35_p37(seed):
-    Walk(seed).run()
+    Walk(seed, dtls=False).run()
+
+
+@pytest.mark.parametrize("seed", range(SEEDS, SEEDS + SEEDS // 2))
+def test_the_same_where_dtls_protects_p01_p02_p03_p26_p27_p29_p35(seed):
+    Walk(seed, dtls=True).run()

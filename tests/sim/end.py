@@ -60,7 +60,9 @@ class End:
             direction = rng.choice(ANSWERS[to.direction])
         host = "0.0.0.0" if held else phone.address.host
         key = phone.key(self.call_id) if phone.secured else b""
-        return Said(phone.marks * 2 + phone.secured, host, rng.choice((4000, 4002, 4004)), direction, key)
+        mark, port = phone.marks * 2 + phone.secured, rng.choice((4000, 4002, 4004))
+        setup = "" if not phone.dtls else "actpass" if to is None else rng.choice(("active", "passive"))
+        return Said(mark, host, port, direction, key, setup)
 
     def complete(self, mine: Said, theirs: Said) -> None:
         self.pending, self.agreed = None, (mine, theirs)

@@ -96,12 +96,20 @@ class Attempt:
 
 
 class Phone:
-    """secured: it asks for e2ae SDES."""
+    """secured: it asks for e2ae SDES; dtls: for DTLS-SRTP instead."""
 
     def __init__(
-        self, link: Link, rng: random.Random, address: Address, proxy: Address, *, secured: bool
+        self,
+        link: Link,
+        rng: random.Random,
+        address: Address,
+        proxy: Address,
+        *,
+        secured: bool,
+        dtls: bool = False,
     ) -> None:
-        self.link, self.rng, self.address, self.secured = link, rng, address, secured
+        self.link, self.rng, self.address = link, rng, address
+        self.secured, self.dtls = secured, dtls
         self.flow = Flow(Transport.UDP, address, proxy)
         self.endpoint = Endpoint(rng)
         self.ends: dict[tuple[str, str], End] = {}  # (Call-ID, the other's tag; for a callee its own)
@@ -117,7 +125,7 @@ class Phone:
     def key(self, call_id: str) -> bytes:
         """One for each call, and sometimes a new one."""
         if call_id not in self._keys or self.rng.random() < 0.1:
-            self._keys[call_id] = self.rng.randbytes(30)
+            self._keys[call_id] = self.rng.randbytes(32 if self.dtls else 30)
         return self._keys[call_id]
 
     def of(self, call_id: str) -> list[End]:
@@ -152,7 +160,7 @@ class Phone:
         return Request(method, uri, fields)
 
     def register(self) -> None:
-        mechanism = ("Security-Client", "sdes-srtp;mediasec")
+        mechanism = ("Security-Client", f"{'dtls' if self.dtls else 'sdes'}-srtp;mediasec")
         self.send(self.outside("REGISTER", "sip:home.example", mechanism, ("Expires", "3600")), None)
 
     def call(self, uri: str, route: str = "") -> None:
