@@ -88,10 +88,9 @@ class OwnProtection:
             return replace(stream, local_key=keys[0][0], remote_keys=keys[1]), ours
         if not line.decision.treatment.by_dtls:
             return stream, None
-        standing = self._association(index, exchange, line, agreed)
+        named = self._association(index, exchange, line, agreed)
         ice = self._ice(index, exchange, agreed)
-        dtls = self.dtls.for_gateway(standing)
-        return replace(stream, dtls=dtls, ice=ice, latch=ice is None), standing
+        return replace(stream, dtls=self.dtls.for_gateway(named), ice=ice, latch=ice is None), named
 
     def answered(
         self, exchange: Exchange, agreed: Agreed, edge: Edge, anchor: Anchor

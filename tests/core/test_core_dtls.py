@@ -615,3 +615,30 @@ def test_no_room_for_a_protected_stream_is_told_and_leaves_nothing(world, alice)
     world.fail.append(ErrorCode.NO_PORTS)
     world.network.call(alice, sdp=FAR)
     world.network.expect(503)
+
+
+@pytest.mark.parametrize("letter", ["A", "B"])
+def test_an_invite_that_comes_again_after_an_early_answer_is_answered_anew_p03_p37(world, alice, letter):
+    invite = world.network.call(alice, sdp=FAR)
+    there = alice.expect("INVITE")
+    alice.reply(there, 183, sdp=dtls("active"))
+    world.network.expect(183)
+    alice.reply(there, 407)
+    world.network.expect(407)
+    again = world.network.compose(
+        "INVITE",
+        alice.contact,
+        *[(name, invite.headers.get(name) or "") for name in ("From", "To", "Call-ID")],
+        ("CSeq", "900 INVITE"),
+        ("Route", alice.path),
+        sdp=FAR,
+    )
+    world.network.send(again)
+    second = alice.expect("INVITE")
+    assert ours(second)[0] == ours(there)[0]
+    alice.reply(second, 200, sdp=dtls("passive", letter=letter))
+    got = world.network.expect(200)
+    access = world.stream("access")
+    assert access.dtls.role is DtlsRole.CLIENT
+    assert access.dtls.fingerprints == (Fingerprint("sha-256", bytes.fromhex(letter * 64)),)
+    world.network.dialog(again, got).ack()
