@@ -181,8 +181,9 @@ class Branches:
         """A 2xx has come for it: the early dialogs beside it are over."""
         over = [tag for tag, each in self._by_tag.items() if each is not chosen and not each.dialog.confirmed]
         gone = [self._take(tag).media for tag in over]
-        names = [name for media in gone for name in media.names]
-        return {**dict.fromkeys(names), **self.hear(chosen.media)}
+        released = dict.fromkeys(name for media in gone for name in media.names)
+        stands = any(each is chosen for each in self)  # else a BYE was quicker
+        return {**released, **(self.hear(chosen.media) if stands else self.wanted())}
 
     def drop(self, tag: str) -> Wanted | None:
         """A dialog is over; if it was heard, the one before it is again. Gives its own terminations, which

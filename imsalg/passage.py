@@ -193,7 +193,7 @@ class Passage:
         proceed = partial(self._pass_on, crossing, outgoing)
         if invite and response.status >= 200:
             branch.media.accepted()
-            proceed = partial(self._descriptions.confirm, branch, proceed)
+            proceed = partial(self._descriptions.confirm, branch, partial(self._accept, crossing, outgoing))
         fail = partial(self._fail, crossing, response)
         self._descriptions.in_response(crossing, branch, response, outgoing, proceed, fail)
 
@@ -225,6 +225,12 @@ class Passage:
         if outgoing.status >= 200:
             self.underway.finish(crossing, outgoing.status)
         self._effects.append(Respond(crossing, outgoing))
+
+    def _accept(self, crossing: Crossing, outgoing: Response) -> None:
+        """A 2xx to an INVITE leaves."""
+        self._pass_on(crossing, outgoing)
+        if not self._branches:  # a BYE was quicker
+            self._close()
 
     def _decline(self, crossing: Crossing, outgoing: Response) -> None:
         """A final response other than 2xx. Media it may describe (RFC 3261 section 21.4.26) are not ours."""
