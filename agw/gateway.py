@@ -177,6 +177,9 @@ class Gateway:
         wanted = {leg.id: leg for leg in (legs(context, self._learnt) if context else ())}
         if not (change := difference(standing, wanted.values())):
             return {}
+        if all(leg.id in standing for leg in change.wanted):  # nothing is opened, so nothing can fail
+            for leg in change.removed:
+                self._close(leg)
         counts = self._plane.apply(change)
         self._legs[name] = wanted
         for leg in change.removed:
@@ -216,6 +219,14 @@ class Gateway:
                 self._peers[leg].signal(stream, now)
                 signalled.append(leg)
         self._settle(signalled)
+
+    def _close(self, leg: LegId) -> None:
+        """Its peer hears that this is the end, as long as there are sockets to say it from."""
+        if (peer := self._peers.get(leg)) is not None:
+            peer.close()
+            while (said := peer.next()) is not None:
+                if isinstance(said, Packet):
+                    self._plane.send(leg, said.channel, said.target, said.data)
 
     def _forget(self, leg: LegId) -> None:
         self._peers.pop(leg, None)

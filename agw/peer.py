@@ -74,6 +74,11 @@ class Peer:
         """In a record, if an association stands."""
         self._ports[0].send(data)
 
+    def close(self) -> None:
+        """Says close_notify; nothing is to be asked of it but next()."""
+        for port in self._ports:
+            port.close()
+
     def expire(self, now: float) -> None:
         for port in self._ports:
             port.expire(now)
@@ -141,6 +146,11 @@ class _Port:
         if self._standing is not None and (target := self._target(self._standing)) is not None:
             self._standing.association.send(data)
             self._drain(self._standing, target)
+
+    def close(self) -> None:
+        if self._standing is not None:
+            self._standing.association.close()
+            self._drain(self._standing, self._target(self._standing))
 
     def expire(self, now: float) -> None:
         if self._agent is not None and self._agent.expire(now) and self._channel == 0:

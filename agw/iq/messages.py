@@ -153,7 +153,8 @@ class Stream(Struct, frozen=True, omit_defaults=True):
     inactivity: seconds without media from the peer after which a notice is sent; 0: never.
     dtls: needed with DTLS_SRTP and DTLS, which need its role before the mode is anything but inactive. With
     separate ports RTCP has an association of its own, which has the same name, role and fingerprints.
-    ice: connectivity checks tell where the peer is, and `remote` only until then; latching excludes them.
+    ice: connectivity checks tell where the peer is, and `remote` only until then; latching excludes them, and
+    they come from anywhere, so the source filter does not hold.
     """
 
     id: int

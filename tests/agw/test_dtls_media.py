@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from agw.certificate import Certificate
-from agw.dtls import Data, Established, Failed, State
+from agw.dtls import Closed, Data, Established, Failed, State
 from agw.iq.messages import (
     Address,
     ConfigureConnectionPoint,
@@ -346,6 +346,30 @@ async def test_a_peer_that_closes_ends_its_media(call):
     await asyncio.sleep(0.1)
     assert call.core.heard.empty()
     assert call.ue.heard.empty()
+
+
+@scenario
+async def test_a_peer_hears_of_the_end_on_both_ports(call):
+    rtcp = await Socket.open()
+    await call.begin(call.stream(rtcp_mux=False, remote_rtcp=rtcp.address))
+    call.associate()
+    call.associate(port=rtcp, there=call.a.rtcp)
+    for port in (call.ue, rtcp):
+        await port.until(Established)
+    await call.ask("c", ReleaseTermination())
+    for port in (call.ue, rtcp):
+        await port.until(Closed)
+
+
+@scenario
+async def test_a_peer_that_moves_keeps_its_association_and_keys_p05(call):
+    await call.begin(call.stream())
+    await call.establish()
+    await call.media_flow()
+    call.ue = await Socket.open()
+    await call.configure(call.stream())
+    await call.media_flow(first=10)
+    assert call.ue.association is None
 
 
 # -- two ports -------------------------------------------------------------------------------------------
