@@ -12,8 +12,9 @@ the handshake was done has missed our last flight, and is sent that again. The l
 Who is trusted. The peer's certificate has to match a fingerprint before OpenSSL goes on with the handshake,
 and is looked at once more before keys or data leave here (RFC 8122 section 6, trap P09). A server answers a
 ClientHello from an unverified source with a cookie and forgets it (RFC 6347 section 4.2.1): a flood of
-spoofed ones costs no state. An established association hears no record of epoch 0 (trap P07): a new handshake
-needs a new association, which signalling announces. There is no renegotiation, no resumption and no ticket.
+spoofed ones costs no state. (Browsers' ClientHellos come in fragments; the first has the cookie.) An
+established association hears no record of epoch 0 (trap P07): a new handshake needs a new association, which
+signalling announces. There is no renegotiation, no resumption and no ticket.
 """
 
 from __future__ import annotations

@@ -31,6 +31,8 @@ def test_the_file_says_nothing_and_all_its_comments_are_the_defaults():
         ("grace = -1", "whole file: grace: 0 to 3600"),
         ("grace = nan", "whole file: grace: 0 to 3600"),
         ("name = ''", "whole file: name:"),
+        ("[dtls]\ncertificate_life = 1", "dtls: certificate_life: 60 to 31536000 seconds"),
+        ("[dtls]\ncertificate_life = inf", "dtls: certificate_life: 60 to 31536000 seconds"),
         ("[limits]\ncontexts = 0", "limits: limits are from 1"),
         ("[limits]\ncontexts = true", "limits.contexts: Expected `int`, got `bool`"),
         ("[iq]\nlisten = 'tcp:x'", "neither \"unix:PATH\" nor \"tls:HOST:PORT\""),

@@ -8,6 +8,7 @@ import subprocess
 import time
 import weakref
 from contextlib import contextmanager
+from itertools import pairwise
 
 import pytest
 from cryptography import x509
@@ -303,6 +304,43 @@ def test_a_verified_source_needs_no_cookie():
     server.receive(hello(), None, 0.0)
     assert server.state is State.HANDSHAKE
     assert sum(map(len, server.to_send())) > 300
+
+
+def fragments(datagram, *cuts):
+    """A ClientHello in several records, each in a datagram of its own (RFC 6347 section 4.2.3)."""
+    message, body = datagram[13:25], datagram[25:]
+    cuts = [0, *cuts, len(body)]
+    for n, (begin, end) in enumerate(pairwise(cuts)):
+        part = message[:6] + begin.to_bytes(3, "big") + (end - begin).to_bytes(3, "big") + body[begin:end]
+        yield datagram[:5] + n.to_bytes(6, "big") + len(part).to_bytes(2, "big") + part
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_hello_in_fragments_is_heard_from_a_verified_source_in_any_order(order):
+    server = association(False)
+    for datagram in list(fragments(hello(), 50, 90))[::order]:
+        assert server.to_send() == []
+        server.receive(datagram, None, 0.0)
+    assert sum(map(len, server.to_send())) > 300
+
+
+@pytest.mark.parametrize("cut", [68, 100])
+def test_a_hello_in_fragments_has_its_cookie_in_the_first(cut):
+    client, server = association(True), association(False)
+    client.start(0.0)
+    for _ in range(2):  # without and with the cookie
+        (whole,) = client.to_send()
+        first, second = fragments(whole, cut)
+        for n in range(300):
+            server.receive(first, n.to_bytes(2, "big"), 0.0)
+            assert sum(map(len, server.to_send())) <= len(first)
+        assert server.state is State.WAITING
+        for datagram in (first, second):
+            server.receive(datagram, b"there", 0.0)
+        for datagram in server.to_send():
+            client.receive(datagram, None, 0.0)
+    carry(client, server)
+    assert server.state is State.ESTABLISHED
 
 
 def test_a_hello_out_of_the_blue_is_ignored_by_an_established_association_p07():
