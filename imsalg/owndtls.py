@@ -10,6 +10,7 @@ from agw.iq import messages as iq
 from agw.iq.messages import Dtls, DtlsRole, Ice
 from imsalg.policy import association
 from imsalg.policy.association import Association
+from imsalg.policy.rules import Rules
 from imsalg.sdp.dtls import Setup
 from imsalg.sdp.ice import IceCredentials
 from imsalg.sip.endpoint import Random
@@ -17,16 +18,15 @@ from imsalg.sip.endpoint import Random
 
 @dataclass(slots=True, eq=False)
 class OwnDtls:
-    """Those of one dialog, by stream. hashes: those served, the best first. What was offered in vain is
-    offered again (traps P03, P37)."""
+    """Those of one dialog, by stream. What was offered in vain is offered again (traps P03, P37)."""
 
     rng: Random
-    hashes: tuple[str, ...]
+    rules: Rules
     _spare: dict[int, tuple[Association, Ice]] = field(default_factory=dict)
 
     def fork(self) -> OwnDtls:
         """Those of another dialog."""
-        return OwnDtls(self.rng, self.hashes)
+        return OwnDtls(self.rng, self.rules)
 
     def to_offer(self, stream: int) -> Association:
         """The first of a stream."""
@@ -51,7 +51,9 @@ class OwnDtls:
         if said is None or setup is None:
             return Dtls(agreed.name)
         role = DtlsRole.CLIENT if setup is Setup.ACTIVE else DtlsRole.SERVER
-        fingerprints = tuple(iq.Fingerprint(each.hash, each.digest) for each in said.usable(self.hashes))
+        fingerprints = tuple(
+            iq.Fingerprint(each.hash, each.digest) for each in said.usable(self.rules.hashes)
+        )
         return Dtls(agreed.name, role, fingerprints)
 
     def fresh(self) -> str:
@@ -60,7 +62,7 @@ class OwnDtls:
 
     def _spares(self, stream: int) -> tuple[Association, Ice]:
         if stream not in self._spare:
-            self._spare[stream] = association.offered(self.fresh), self._ice()
+            self._spare[stream] = association.offered(self.fresh, named=self.rules.tls_id), self._ice()
         return self._spare[stream]
 
     def _ice(self) -> Ice:

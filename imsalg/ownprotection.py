@@ -35,7 +35,7 @@ class OwnProtection:
 
     @classmethod
     def start(cls, rng: Random, rules: Rules) -> Self:
-        return cls(OwnKeys(rng, rules.suites), OwnDtls(rng, rules.hashes))
+        return cls(OwnKeys(rng, rules.suites), OwnDtls(rng, rules))
 
     def fork(self) -> OwnProtection:
         """That of another dialog."""
@@ -124,7 +124,8 @@ class OwnProtection:
         if exchange.side is Side.ACCESS:
             if line.decision.dtls is None:
                 raise UsageError("an offer of DTLS that says nothing of it")
-            return association.answering(standing, line.decision.dtls, where, self.dtls.fresh)
+            named = self.dtls.rules.tls_id
+            return association.answering(standing, line.decision.dtls, where, self.dtls.fresh, named=named)
         ours = standing or exchange.own[index]
         if line.dtls is None or not isinstance(ours, Association):
             raise UsageError("an accepted answer to DTLS that says nothing of it")

@@ -37,11 +37,11 @@ class Association:
     where: str = ""
 
 
-def offered(fresh: Callable[[], str]) -> Association:
+def offered(fresh: Callable[[], str], *, named: bool = True) -> Association:
     """One of our offer, where none stands; else that one is offered again, as we never want another. fresh:
-    gives a new tls-id, 120 random bits or more."""
+    gives a new tls-id, 120 random bits or more. named: whether the peer is told it."""
     name = fresh()
-    return Association(name, name)
+    return Association(name, name if named else None)
 
 
 def answered(ours: Association, said: DtlsAttributes, where: str, fresh: Callable[[], str]) -> Association:
@@ -62,7 +62,12 @@ def answered(ours: Association, said: DtlsAttributes, where: str, fresh: Callabl
 
 
 def answering(
-    standing: Association | None, said: DtlsAttributes, where: str, fresh: Callable[[], str]
+    standing: Association | None,
+    said: DtlsAttributes,
+    where: str,
+    fresh: Callable[[], str],
+    *,
+    named: bool = True,
 ) -> Association:
     """Of an offer of the peer's, which we answer. Where we may choose we are the server: that works through
     NATs, and sends nothing to where nobody has spoken from. Raises BadSdp if nobody would begin."""
@@ -78,7 +83,7 @@ def answering(
             raise BadSdp("an offer with a=setup:holdconn (RFC 8842 section 5.1)")
     if standing is None or _is_new(standing, setup, said, where):
         name = fresh()
-        return Association(name, name if said.tls_id else None, setup, said, where)
+        return Association(name, name if named and said.tls_id else None, setup, said, where)
     return _confirmed(standing, said, where)
 
 

@@ -43,6 +43,8 @@ class Rules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     answer_without_crypto: a UE answers RTP/AVP to e2ae: the answer is not accepted, or the stream is plain.
     feedback: what e2ae from a UE with RTCP feedback becomes in the core: RTP/AVPF (TS 23.334 clause
         5.11.2.4), or RTP/AVP without a=rtcp-fb, for peers that refuse what they do not know.
+    tls_id: a=tls-id stands in our offers, and in answers to offers with one (RFC 8842); off for UEs that
+        cannot bear it (trap P04).
     """
 
     suites: Annotated[tuple[SuiteName, ...], Meta(min_length=1)] = (
@@ -58,4 +60,5 @@ class Rules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     echo_applied: bool = False
     answer_without_crypto: Literal["reject", "plain"] = "reject"
     feedback: Literal["keep", "drop"] = "keep"
+    tls_id: bool = True
     e2dce: E2dce = E2dce()

@@ -118,6 +118,23 @@ def test_a_ue_without_a_tls_id_is_answered_without_p04(world, alice):
     assert world.stream("access").dtls.role is DtlsRole.SERVER
 
 
+def test_a_tls_id_is_left_out_where_policy_says_so_p04(worlds):
+    access = replace(BASE["access"][0], mechanisms=ALL)
+    world = worlds(access=(access,), policy=Rules(tls_id=False))
+    ue = registered(world, "dtls-srtp")
+    here, far = world.originate(ue, dtls())
+    assert not lines_of(here.response, "a=tls-id")
+    name = world.stream("access").dtls.association
+    here.exchange(far, "INVITE", dtls(), FAR)
+    assert world.stream("access").dtls.association == name
+    here.hang_up(far)
+    here, far = world.terminate(ue, answer=dtls("active"))
+    assert not lines_of(here.invite, "a=tls-id")
+    there, _ = far.exchange(here, "INVITE", FAR, dtls("active"))
+    assert not lines_of(there, "a=tls-id")
+    assert only(there, "a=fingerprint:") == only(here.invite, "a=fingerprint:")
+
+
 def test_a_blank_before_a_tls_id_is_none_of_it_p04(world, alice):
     here, far = world.originate(alice, dtls(tls_id=f" {TLS_ID}"))
     name = world.stream("access").dtls.association
