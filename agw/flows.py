@@ -164,16 +164,13 @@ class Plane(Protocol):
 
 def legs(context: Context, learnt: Mapping[LegId, Learnt]) -> list[Leg]:
     """The legs that realise a context. learnt: of those whose peers have told something."""
-    return [
-        _leg(
-            context,
-            termination,
-            stream,
-            learnt.get(LegId(context.name, termination.name, stream.id), Learnt()),
-        )
-        for termination in context.terminations.values()
-        for stream in termination.streams.values()
-    ]
+    found = []
+    for termination in context.terminations.values():
+        for stream in termination.streams.values():
+            told = learnt.get(LegId(context.name, termination.name, stream.id))
+            speaks = stream.dtls is not None or stream.ice is not None  # what it told before counts no more
+            found.append(_leg(context, termination, stream, told if told and speaks else Learnt()))
+    return found
 
 
 def _leg(context: Context, termination: Termination, stream: Stream, learnt: Learnt) -> Leg:

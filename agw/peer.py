@@ -266,7 +266,7 @@ class _Port:
     def _target(self, named: _Named) -> Address | None:
         if self._agent is not None:
             return self.remote or named.source  # both are verified
-        return self._found if named is self._standing else named.source
+        return (self._found or self._signalled) if named is self._standing else named.source
 
     def _drain(self, named: _Named, target: Address | None) -> bool:
         """What it has to send, to `target`, and to tell; true if it has told anything."""

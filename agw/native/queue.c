@@ -18,6 +18,11 @@ static void advance(_Atomic uint32_t *end, uint32_t at) {
     atomic_store_explicit(end, at + 1, memory_order_release);
 }
 
+bool queue_has_room(const struct queue *queue) {
+    uint32_t at;
+    return free_place(&queue->told, QUEUE_NOTICES, &at);
+}
+
 bool queue_tell(struct queue *queue, const struct relay_notice *notice) {
     uint32_t at;
     if (!free_place(&queue->told, QUEUE_NOTICES, &at)) {

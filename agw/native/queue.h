@@ -30,6 +30,8 @@ struct queue {
     } packets[RELAY_PACKETS];
 };
 
+/* For a notice. */
+bool queue_has_room(const struct queue *queue);
 /* False, and counted: there is no room. */
 bool queue_tell(struct queue *queue, const struct relay_notice *notice);
 /* The packet of a RELAY_PACKET, notice->value octets. False: there is no room, for this leg or any. */

@@ -602,6 +602,10 @@ static void look_for_silence(struct worker *worker) {
             watch_by(worker, silent < worker->now + WATCH_PERIOD ? worker->now + WATCH_PERIOD : silent);
             continue;
         }
+        if (!queue_has_room(&worker->queue)) { /* who is not told now is told later: nothing else ends such a call */
+            watch_by(worker, worker->now + WATCH_PERIOD);
+            return;
+        }
         leg->watched = leg->flowing = false;
         tell(leg, (struct relay_notice){.kind = RELAY_MEDIA_INACTIVE});
     }

@@ -140,3 +140,11 @@ def test_what_dtls_carries_goes_through_the_gateway_on_both_sides():
     assert a.slow_path is b.slow_path is SlowPath.ALL
     a, b = legs_of(context(termination("a", rtp()), termination("b", rtp())))
     assert a.slow_path is b.slow_path is SlowPath.NONE
+
+
+def test_what_a_peer_told_counts_while_it_is_one_that_speaks():
+    told = {LegId("c", "a", 1): Learnt((Address("192.0.2.7", 7), None))}
+    ice = Ice("ours", "our+password+of+22+characters")
+    (checked,) = legs_of(context(termination("a", rtp(remote=REMOTE, rtcp_mux=True, ice=ice))), told)
+    (plain,) = legs_of(context(termination("a", rtp(remote=REMOTE, rtcp_mux=True))), told)
+    assert (checked.remote, plain.remote) == (Address("192.0.2.7", 7), REMOTE)

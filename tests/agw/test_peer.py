@@ -39,9 +39,9 @@ def told(peer):
 class Ue:
     """An association at an address."""
 
-    def __init__(self, address=UE, certificate=THEIRS, client=True, channel=0):
+    def __init__(self, address=UE, certificate=THEIRS, client=True, channel=0, srtp=True):
         prints = [("sha-256", OURS.sha256)]
-        self.association = Association(certificate, client, prints, True, bytes(32))
+        self.association = Association(certificate, client, prints, srtp, bytes(32))
         self.address, self.channel = address, channel
         if client:
             self.association.start(0.0)
@@ -193,6 +193,15 @@ def test_a_peer_that_does_nothing_on_its_rtcp_port_has_not_failed_but_an_imposto
 def test_with_mux_the_port_of_rtcp_has_no_association():
     peer = peer_of(stream())
     assert Ue(RTCP, channel=1).talk(peer) == []
+
+
+def test_data_go_to_the_address_that_is_signalled_anew_for_the_same_association():
+    fax = Stream(1, Transport.DTLS, UE, rtcp_mux=True, dtls=Dtls("1", DtlsRole.SERVER, (PRINT,)))
+    peer, ue = peer_of(fax), Ue(srtp=False)
+    ue.talk(peer)
+    peer.signal(replace(fax, remote=OTHER), 1.0)
+    peer.send(b"t38")
+    assert [packet.target for packet in said(peer)] == [OTHER]
 
 
 def test_a_stream_that_is_no_longer_protected_forgets_its_keys():

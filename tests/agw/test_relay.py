@@ -6,8 +6,10 @@ import asyncio
 import gc
 import logging
 import shutil
+import socket
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -153,22 +155,32 @@ def test_packets_that_come_fast_wait_for_each_other_and_none_is_lost() -> None:
     uvloop.run(scenario())
 
 
-def test_the_notices_are_bounded_and_counted() -> None:
-    """Straight at the library, where nobody reads."""
+def test_silence_is_told_of_every_leg_and_other_notices_that_find_no_room_are_counted() -> None:
+    """Straight at the library, where nobody reads at first."""
     settings = ffi.new("struct relay_settings *", {"workers": 1, "cores": [-1]})
     relay = lib.relay_open(settings)
-    legs = [lib.relay_leg_new(relay, 0, name) for name in range(1500)]
+    legs = [lib.relay_leg_new(relay, 0, name) for name in range(1501)]
     change = {"inactivity": 1, "receives": True, "sockets": [-1, -1]}
-    changes = ffi.new("struct relay_change[]", [{"leg": leg, **change} for leg in legs])
-    assert lib.relay_apply(relay, changes, len(legs)) == -1
-    while not lib.relay_unread(relay):
-        time.sleep(0.001)
-    removed = ffi.new("struct relay_change[]", [{"leg": leg, "removed": True} for leg in legs])
-    lib.relay_apply(relay, removed, len(legs))
-    notice, told = ffi.new("struct relay_notice *"), 0
-    while lib.relay_read(relay, notice, ffi.NULL):  # there are no packets
-        told += 1
-    assert told + lib.relay_unread(relay) == len(legs)
+    changes = ffi.new("struct relay_change[]", [{"leg": leg, **change} for leg in legs[:-1]])
+    assert lib.relay_apply(relay, changes, len(changes)) == -1
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as lost:
+        lost.setblocking(False)
+        last = ffi.new("struct relay_change[]", [{"leg": legs[-1], "sockets": [lost.fileno(), -1]}])
+        assert lib.relay_apply(relay, last, 1) == -1  # from here on the first have been looked at
+        with suppress(OSError):
+            lost.shutdown(socket.SHUT_RDWR)  # it is not connected, and yet this breaks it
+        until = time.monotonic() + 10.0
+        while not lib.relay_unread(relay) and time.monotonic() < until:
+            time.sleep(0.001)
+        notice, silent = ffi.new("struct relay_notice *"), set()
+        while len(silent) < 1500 and time.monotonic() < until:
+            if lib.relay_read(relay, notice, ffi.NULL):  # there are no packets
+                assert notice.kind == lib.RELAY_MEDIA_INACTIVE
+                silent.add(notice.leg)
+        assert silent == set(range(1500))
+        assert lib.relay_unread(relay) == 1
+        removed = ffi.new("struct relay_change[]", [{"leg": leg, "removed": True} for leg in legs])
+        lib.relay_apply(relay, removed, len(removed))
     for leg in legs:
         lib.relay_leg_free(leg)
     lib.relay_close(relay)
