@@ -6,13 +6,17 @@ import base64
 import random
 
 import pytest
+from msgspec.structs import replace
 
 from agw.iq.messages import ErrorCode, Event
 from imsalg.config import CallConfig, LimitsConfig, RegistrationConfig
+from imsalg.policy.treatment import Mechanism
 from imsalg.sip.dialog import contact_uri
 from imsalg.sip.message import Request, Response
 from tests.sim.sdp import media, session
-from tests.sim.world import World
+from tests.sim.world import BASE, World
+
+MECHANISMS = (Mechanism.SDES_SRTP, Mechanism.DTLS_SRTP, Mechanism.UDPTL_DTLS)
 
 SEEDS = 120
 STEPS = 250
@@ -57,6 +61,7 @@ class Chaos:
             loss=self.rng.choice((0.0, 0.0, 0.1, 0.3)),
             call=CallConfig(ringing_limit=60.0, inactivity=30.0),
             limits=LimitsConfig(calls=CALLS),
+            access=(replace(BASE["access"][0], mechanisms=MECHANISMS),),
             registration=RegistrationConfig(min_expires=1),
         )
         self.phones = [self.world.ue(number) for number in (10, 11, 12)]
@@ -133,7 +138,8 @@ class Chaos:
 
     def register(self):
         phone = self.rng.choice(self.phones)
-        headers = self.rng.choice(((), (("Security-Client", "sdes-srtp;mediasec"),)))
+        spoken = [f"{mechanism};mediasec" for mechanism in MECHANISMS if self.rng.random() < 0.5]
+        headers = [("Security-Client", ", ".join(spoken))] if spoken else []
         phone.register(phone.user, *headers, expires=self.rng.choice((0, 1, 60, 3600)))
         for message in self.network.inbox:
             if isinstance(message, Request) and message.method == "REGISTER":
@@ -234,7 +240,26 @@ class Chaos:
         plain = media(port, "RTP/AVP", direction)
         secured = media(port, "RTP/SAVP", crypto, direction)
         asked = media(port, "RTP/SAVP", crypto, direction, "a=3ge2ae:requested")
+        if self.rng.random() < 0.4:
+            return self.other_line(port, direction, phone)
         return self.rng.choice((plain, secured, asked, asked) if phone else (plain, plain, plain, secured))
+
+    def other_line(self, port, direction, phone):
+        """Under DTLS, or no RTP at all; certificates, roles and names change now and then."""
+        choice = self.rng.choice
+        lines = [
+            direction,
+            f"a=setup:{choice(('actpass', 'actpass', 'active', 'active', 'passive', 'holdconn'))}",
+            f"a=fingerprint:sha-256 {':'.join([choice(('AA', 'AA', 'BB'))] * 32)}",
+            *choice(((), ("a=rtcp-mux",))),
+            *choice(((), (f"a=tls-id:{choice('ab') * 20}",))),
+            *choice(((), (f"a=ice-ufrag:{choice('ab') * 4}", "a=ice-pwd:asd88fgpdd777uzjYhagZg"))),
+            *choice(((), ("a=3ge2ae:requested",))) * phone,
+        ]
+        dtls = media(port, "UDP/TLS/RTP/SAVP", *lines)
+        fax, channel = f"m=image {port} udptl t38", f"m=application {port} UDP/DTLS/SCTP webrtc-datachannel"
+        secured_fax = "\r\n".join((f"m=image {port} UDP/TLS/UDPTL t38", *lines))
+        return choice((dtls, dtls, dtls, fax, secured_fax, "\r\n".join((channel, *lines))))
 
     # -- what the gateway does
 
