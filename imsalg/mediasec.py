@@ -46,9 +46,10 @@ def allowed(mechanisms: Iterable[Mechanism], e2dce: E2dce) -> frozenset[Mechanis
 
 
 def supported(headers: Headers, tokens: Mapping[Mechanism, str]) -> frozenset[Mechanism]:
-    """What the UE says it supports of what is served: in Security-Client, or by mirroring our list in
-    Security-Verify, which is all a UE sends after a 494."""
-    said = entries(headers, "Security-Client") | entries(headers, "Security-Verify")
+    """What the UE says it supports of what is served: in Security-Client, or else in Security-Verify, which
+    is all a UE sends after a 494. Beside Security-Client that says nothing of the UE, as it is the whole of
+    our list (RFC 3329 section 2.3.1)."""
+    said = entries(headers, "Security-Client") or entries(headers, "Security-Verify")
     return frozenset(mechanism for mechanism, token in tokens.items() if token in said)
 
 

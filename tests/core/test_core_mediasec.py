@@ -114,6 +114,11 @@ def test_a_ue_that_only_mirrors_our_list_after_a_494_has_registered_it_p23(world
     assert mechanisms(world) == [["sdes-srtp"]]
 
 
+def test_who_mirrors_our_whole_list_has_registered_what_its_security_client_says_p23(world):
+    register(world, CLIENT, ("Security-Verify", "sdes-srtp;mediasec, msrp-tls;mediasec"))
+    assert mechanisms(world) == [["sdes-srtp"]]
+
+
 def test_a_changed_security_verify_in_a_call_is_494_too(world):
     alice = world.register(world.ue(), "alice")
     alice.invite(
