@@ -1,9 +1,10 @@
 """`imsalg demo`: calls between real softphones, each with another treatment, and what became of them.
 
-Each row is one call between two processes of `imsalg ue` that play a tone each; no tone is used twice. While
-the call is up the proxy is asked what it does to the media, on the caller's side and on the callee's (a call
-between two phones behind the same proxy passes it twice). Afterwards the recordings tell what was heard. The
-rows run side by side, so each has users of its own.
+Each row is one call between two processes of `imsalg ue` or `imsalg rtcue` that play a tone each, or say
+their names over data channels; no tone is used twice. While the call is up the proxy is asked what it does
+to the media, on the caller's side and on the callee's (a call between two phones behind the same proxy passes
+it twice). Afterwards the recordings tell what was heard. The rows run side by side, so each has users of its
+own.
 """
 
 from __future__ import annotations
@@ -31,27 +32,49 @@ HEARD = 1.0  # seconds of a tone that must arrive
 LEFT = 8.0  # seconds in which everything must be gone
 PHONES = 1800  # from the base port to the first port for the softphones' media
 
-# A second access side, where the proxy announces no media security: e2ae is requested unregistered there.
-TABLES = '[[access]]\nname = "unannounced"\nlisten = "{host}:{port}"\nmechanisms = []\n'
+# Beside the access side for all: one where the proxy announces no media security, so that e2ae is requested
+# unregistered there, and one for browsers.
+UNANNOUNCED_PORT, WEB_PORT, LAB_PORT = 1, 6, 4  # from the base port
+TABLES = """
+[[access]]
+name = "unannounced"
+listen = "{host}:{unannounced}"
+mechanisms = []
+
+[[access]]
+name = "web"
+listen = "{host}:{web}"
+transports = ["WS"]
+type = "webrtc"
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
     """What a phone is. port: where it registers, from the base port. treatment: what the proxy does on its
-    side, "-" where there is no proxy. srtp: whether its own media shall be SRTP."""
+    side, "-" where there is no proxy. srtp: whether its own media shall be SRTP. rtc: it is `imsalg rtcue`.
+    data: it has data channels and no audio."""
 
     words: str
     port: int = 0
     options: tuple[str, ...] = ()
     treatment: str = "-"
     srtp: bool = False
+    rtc: bool = False
+    data: bool = False
 
 
 E2AE = Kind("e2ae", options=("--e2ae",), treatment="e2ae-sdes", srtp=True)
 SDES = Kind("SDES", options=("--srtp", "mandatory"), treatment="e2e", srtp=True)
 PLAIN = Kind("plain", treatment="plain")
-PEER = Kind("no proxy", port=4)
-UNANNOUNCED = Kind("e2ae unregistered", port=1, options=("--e2ae",))
+PEER = Kind("no proxy", port=LAB_PORT)
+UNANNOUNCED = Kind("e2ae unregistered", port=UNANNOUNCED_PORT, options=("--e2ae",))
+DTLS = Kind("DTLS e2ae", options=("--e2ae",), treatment="e2ae-dtls-srtp", srtp=True, rtc=True)
+WEB = Kind("browser", port=WEB_PORT, options=("--ice",), treatment="e2ae-dtls-srtp", srtp=True, rtc=True)
+DATA = Kind("data", options=("--channel", "1000:chat"), treatment="e2e", rtc=True, data=True)
+BOOTSTRAP = ("--channel", "0:http")
+DCMTSI = Kind("DCMTSI", options=("--dcmtsi", *BOOTSTRAP), treatment="e2dce", rtc=True, data=True)
+DCMF = Kind("media function", port=LAB_PORT, options=BOOTSTRAP, rtc=True, data=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +93,16 @@ ROWS = (
     Row(("alice", SDES), ("bob", SDES)),
     Row(("alice", PLAIN), ("bob", PLAIN)),
     Row(("alice", UNANNOUNCED), ("peer", PEER), refused=488),
+    Row(("alice", DTLS), ("peer", PEER)),
+    Row(("alice", WEB), ("peer", PEER)),
+    Row(("alice", DATA), ("bob", DATA)),
+    Row(("alice", DCMTSI), ("dcmf", DCMF)),
 )
 
 
 @dataclass(slots=True)
 class Side:
-    """One end of one call: what is expected and what was seen. heard: the tone in its recording, in Hz."""
+    """One end of one call: what is expected and what was seen. heard: of its peer."""
 
     user: str
     kind: Kind
@@ -84,7 +111,11 @@ class Side:
     rtp_port: int
     seen: str = "-"
     srtp: bool = False
-    heard: int | None = None
+    heard: str = "nothing"
+
+    @property
+    def says(self) -> str:
+        return self.user if self.kind.data else f"{self.tone} Hz"
 
 
 @dataclass(slots=True)
@@ -102,7 +133,7 @@ class Outcome:
         def side(side: Side) -> dict[str, Any]:
             expected = {"treatment": side.kind.treatment, "srtp": side.kind.srtp}
             seen = {"treatment": side.seen, "srtp": side.srtp}
-            ends = {"user": side.user, "kind": side.kind.words, "plays": side.tone, "hears": side.heard}
+            ends = {"user": side.user, "kind": side.kind.words, "plays": side.says, "hears": side.heard}
             return {**ends, "expected": expected, "seen": seen}
 
         return {
@@ -128,9 +159,12 @@ def command(base_port: int, as_json: bool) -> None:
     if importlib.util.find_spec("pjsua2") is None:
         raise click.ClickException("the softphones need the package pjsua2-python")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    tables = TABLES.format(host=HOST, port=base_port + 1)
+    tables = TABLES.format(host=HOST, unannounced=base_port + UNANNOUNCED_PORT, web=base_port + WEB_PORT)
     try:
-        with Stack(base_port, tables=tables) as stack, TemporaryDirectory(prefix="imsalg-demo-") as directory:
+        with (
+            Stack(base_port, mechanisms=("sdes-srtp", "dtls-srtp"), tables=tables) as stack,
+            TemporaryDirectory(prefix="imsalg-demo-") as directory,
+        ):
             demo = Demo(stack, Path(directory), quiet=as_json)
             asyncio.run(demo.run())
     except StackError as error:
@@ -221,12 +255,20 @@ class Demo:
                     outcome.why.append(f"{callee.user} was called")
             for side, phone in ((caller, calling), (callee, answering)):
                 side.srtp = any(event["event"] == "media" and event["srtp"] for event in phone.events)
-                side.heard = await asyncio.to_thread(self._heard, side)
+                side.heard = await asyncio.to_thread(self._heard, side, phone)
 
     def _phone(self, side: Side, *options: object) -> Phone:
-        registrar = ("--registrar", f"sip:{HOST}:{self._stack.access_port + side.kind.port}")
-        media = ("--rtp-port", side.rtp_port, "--tone", side.tone, "--record", side.recording)
-        return Phone(side.user, self._stack.password, *registrar, *media, *side.kind.options, *options)
+        kind = side.kind
+        place = f"{HOST}:{self._stack.access_port + kind.port}"
+        registrar = f"ws://{place}/" if kind.port == WEB_PORT else f"sip:{place}"
+        media = ("--say", side.says) if kind.data else ("--tone", side.tone, "--record", side.recording)
+        ports = () if kind.rtc else ("--rtp-port", side.rtp_port)
+        return Phone(
+            side.user,
+            self._stack.password,
+            *("--registrar", registrar, *media, *ports, *kind.options, *options),
+            command="rtcue" if kind.rtc else "ue",
+        )
 
     def _look(self, outcome: Outcome) -> None:
         """Note what the proxy says of this call, for each time it passes."""
@@ -235,14 +277,17 @@ class Demo:
                 side = outcome.caller if call["direction"] == "originating" else outcome.callee
                 side.seen = ",".join(call["treatments"]) or side.seen
 
-    def _heard(self, side: Side) -> int | None:
-        """Which of all tones of the demo is in a recording, if any is there for long enough."""
+    def _heard(self, side: Side, phone: Phone) -> str:
+        """What came over the data channel; or which of all tones of the demo is in the recording, if any is
+        there for long enough."""
+        if side.kind.data:
+            return next((event["text"] for event in phone.events if event["event"] == "message"), "nothing")
         if not side.recording.exists():
-            return None
+            return "nothing"
         tones = [each.tone for outcome in self.outcomes for each in (outcome.caller, outcome.callee)]
         seconds = {tone: tone_seconds(side.recording, tone) for tone in tones}
         loudest = max(tones, key=lambda tone: seconds[tone])
-        return loudest if seconds[loudest] >= HEARD else None
+        return f"{loudest} Hz" if seconds[loudest] >= HEARD else "nothing"
 
     def _judge(self, outcome: Outcome) -> None:
         code = outcome.row.refused or 200
@@ -255,8 +300,8 @@ class Demo:
                 outcome.why.append(f"{side.user}: {side.seen} instead of {side.kind.treatment}")
             if side.srtp != side.kind.srtp:
                 outcome.why.append(f"{side.user} has {'SRTP' if side.srtp else 'RTP'}")
-            if side.heard != other.tone:
-                outcome.why.append(f"{side.user} hears {_hertz(side.heard)} instead of {other.tone} Hz")
+            if side.heard != other.says:
+                outcome.why.append(f"{side.user} hears {side.heard} instead of {other.says}")
 
     # -- afterwards ------------------------------------------------------------------------------------------
 
@@ -276,7 +321,7 @@ class Demo:
             await asyncio.sleep(0.1)
 
 
-LINE = "{:<26}  {:<16}  {:<21}  {:<21}  {:<16}  {:>5}  {}"
+LINE = "{:<27}  {:<24}  {:<21}  {:<21}  {:<17}  {:>5}  {}"
 
 
 def _line(outcome: Outcome) -> str:
@@ -291,11 +336,7 @@ def _line(outcome: Outcome) -> str:
         f"{callee.user} ({callee.kind.words})",
         expected,
         seen,
-        f"{_hertz(caller.heard)} | {_hertz(callee.heard)}",
+        f"{caller.heard} | {callee.heard}",
         f"{outcome.seconds:.1f} s",
         f"FAILED: {'; '.join(outcome.why)}" if outcome.why else "ok",
     )
-
-
-def _hertz(tone: int | None) -> str:
-    return "nothing" if tone is None else f"{tone} Hz"

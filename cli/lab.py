@@ -15,6 +15,7 @@ import click
 from cli.page import Page
 from cli.stack import BASE_PORT, DOMAIN, HOST, PORTS, Stack, StackError
 
+MECHANISMS = ("sdes-srtp", "dtls-srtp")
 WEB, PAGE = 6, 8  # from the base port: the access side for browsers, and where they get the web phone
 # Browsers let a page of loopback have the microphone, and let it use a WebSocket without TLS.
 TABLES = '[[access]]\nname = "web"\nlisten = "{host}:{port}"\ntransports = ["WS"]\ntype = "webrtc"\n'
@@ -38,7 +39,13 @@ def command(base_port: int, password: str, routes: tuple[str, ...], as_json: boo
     try:
         tables = TABLES.format(host=HOST, port=base_port + WEB)
         with (
-            Stack(base_port, password=password, routes=_parse_routes(routes), tables=tables) as stack,
+            Stack(
+                base_port,
+                password=password,
+                mechanisms=MECHANISMS,
+                routes=_parse_routes(routes),
+                tables=tables,
+            ) as stack,
             _web_phone(stack) as page,
         ):
             click.echo(

@@ -21,6 +21,7 @@ COMMANDS = {
     "demo": "Run protected calls between softphones on loopback.",
     "lab": "Run gateway, proxy and a small SIP core on loopback.",
     "ue": "Register, call and answer as a softphone.",
+    "rtcue": "The same with DTLS-SRTP, as a browser or an IMS UE, or with data channels.",
     "sdp": "Show what becomes of an SDP offer, and why.",
     "check": "Validate a configuration file.",
     "proxy": "Run the P-CSCF with IMS-ALG.",

@@ -1,4 +1,4 @@
-"""`imsalg ue` as a child process: its events as they come."""
+"""`imsalg ue` or `imsalg rtcue` as a child process: its events as they come."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ class Phone:
     """An async context manager: within it the phone runs, and it leaves in good order at the end; raises
     PhoneError where it does not.
 
-    events: what it has told so far, each a dict as cli.softphone.Softphone describes.
+    events: what it has told so far, each a dict as cli.softphone.Softphone describes; `imsalg rtcue` has a
+    few of its own.
     """
 
-    def __init__(self, user: str, password: str, *options: object) -> None:
+    def __init__(self, user: str, password: str, *options: object, command: str = "ue") -> None:
         self.user = user
         self.events: list[dict[str, Any]] = []
-        self._arguments = ("ue", "--json", "--user", user, *map(str, options))
+        self._arguments = (command, "--json", "--user", user, *map(str, options))
         self._environment = {**os.environ, "IMSALG_UE_PASSWORD": password}
         self._news = asyncio.Condition()
         self._over = False

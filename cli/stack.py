@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ visited_network = "lab.example"
 [[access]]
 name = "access"
 listen = "{host}:{access}"
-mechanisms = ["sdes-srtp"]
+mechanisms = {mechanisms}
 {access_lines}
 {tables}
 
@@ -97,9 +97,10 @@ class StackError(Exception):
 class Stack:
     """A context manager, or `start` and `stop`.
 
-    routes: user -> SIP URI, for peers that do not register. access, core: further lines of the proxy's
-    [[access]] and [core] tables; tables: further tables of its file. media_ports: of each side of the
-    gateway. next_hop: the URI of a SIP core; without one there is the lab core.
+    mechanisms: media security of the access side. routes: user -> SIP URI, for peers that do not register.
+    access, core: further lines of the proxy's [[access]] and [core] tables; tables: further tables of its
+    file. media_ports: of each side of the gateway. next_hop: the URI of a SIP core; without one there is the
+    lab core.
     processes: name -> process, in the order in which they were started.
     """
 
@@ -108,6 +109,7 @@ class Stack:
         base_port: int = BASE_PORT,
         *,
         password: str = "lab",
+        mechanisms: Sequence[str] = ("sdes-srtp",),
         routes: Mapping[str, str] | None = None,
         access: str = "",
         core: str = "",
@@ -119,6 +121,7 @@ class Stack:
         self.access_port, self.core_port, self.lab_port = base_port, base_port + 2, base_port + 4
         self.password = password
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._mechanisms = mechanisms
         self._routes = routes or {}
         self._access, self._core, self._tables = access, core, tables
         self._media = base_port + MEDIA
@@ -222,6 +225,7 @@ class Stack:
         proxy = PROXY.format(
             iq=iq,
             status=files["proxy"],
+            mechanisms=json.dumps(self._mechanisms),
             access_lines=self._access,
             core_lines=self._core,
             tables=self._tables,

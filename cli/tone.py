@@ -22,8 +22,13 @@ QUIETEST = 300.0  # the least root mean square (of 32,768) of a window that coun
 
 def write_tone(path: Path, hz: int, seconds: int = 1, rate: int = RATE) -> None:
     """Write a sine at half of full scale: whole hertz and seconds, so that it loops without a click."""
+    write_wav(path, tone_samples(hz, seconds, rate), rate)
+
+
+def tone_samples(hz: int, seconds: int = 1, rate: int = RATE) -> list[int]:
+    """The same as samples."""
     step = 2 * math.pi * hz / rate
-    write_wav(path, [round(16384 * math.sin(step * i)) for i in range(seconds * rate)], rate)
+    return [round(16384 * math.sin(step * i)) for i in range(seconds * rate)]
 
 
 def tone_seconds(path: Path, hz: float) -> float:

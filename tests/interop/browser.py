@@ -20,6 +20,7 @@ START = 20.0  # seconds until the driver listens
 SCRIPT = 20.0  # seconds in which a script's promise must be settled
 FLAGS = (
     "--headless",
+    "--window-size=800,1000",
     "--no-sandbox",
     "--disable-background-networking",
     "--use-fake-ui-for-media-stream",  # the microphone is granted without being asked for

@@ -1,4 +1,4 @@
-"""`imsalg ue` as a process under test: its events as they come, its exit code, its log."""
+"""`imsalg ue` or `imsalg rtcue` as a process under test: its events as they come, its exit code, its log."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ import threading
 import time
 from typing import Any
 
-UE = (sys.executable, "-c", "from cli.ue import command; command()")
-
 
 class Ue:
-    """A running softphone; a context manager that ends it with SIGTERM and sees that it ended well.
+    """A running UE; a context manager that ends it with SIGTERM and sees that it ended well.
 
-    A quiet one must write nothing on standard error; of any, that is in `log` once it has ended.
+    command: which of `imsalg` it is. A quiet one must write nothing on standard error; of any, that is in
+    `log` once it has ended.
     """
 
-    def __init__(self, *options: object, quiet: bool = True) -> None:
+    def __init__(self, *options: object, quiet: bool = True, command: str = "ue") -> None:
         self.events: list[dict[str, Any]] = []
         self.log = ""
         self._quiet = quiet
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (as long-lived as the process)
+        python = (sys.executable, "-c", f"from cli.{command} import command; command()")
         self._process = subprocess.Popen(
-            [*UE, "--json", *map(str, options)], stdout=subprocess.PIPE, stderr=self._errors, text=True
+            [*python, "--json", *map(str, options)], stdout=subprocess.PIPE, stderr=self._errors, text=True
         )
         self._arriving: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, daemon=True)

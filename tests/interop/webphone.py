@@ -69,7 +69,7 @@ class WebPhone(Browser):
     def keep_picture(self, name: str) -> None:
         """A screenshot in OUT."""
         OUT.mkdir(exist_ok=True)
-        self.screenshot(OUT / f"{name}.png")
+        self.screenshot(OUT / f"{name.replace(' ', '-').translate(str.maketrans('[', '-', ']'))}.png")
 
     def _wait_to_hear(self, expected: Any, what: str, seconds: float) -> None:
         deadline = time.monotonic() + seconds

@@ -45,7 +45,8 @@ class Traced:
 class Sipp:
     """A running SIPp; a context manager that ends it.
 
-    remote: the port of `host` where all it sends goes; a UAS answers to where a request came from.
+    remote: the port of `host` where all it sends goes; a UAS answers to where a request came from. echo: RTP
+    that comes goes back, from the port 2 above its own.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Sipp:
         port: int | None = None,
         host: str = HOST,
         tcp: bool = False,
+        echo: bool = False,
         calls: int = 1,
         seconds: int = 20,
         **blanks: object,
@@ -93,6 +95,7 @@ class Sipp:
                     "sipp",
                     *([str(Address(host, remote))] if remote else []),
                     *(str(word) for option in options.items() for word in option),
+                    *(["-rtp_echo"] if echo else []),
                     *("-nostdin", "-timeout_error", "-trace_msg", "-trace_err"),
                     *keys,
                 ],
