@@ -35,8 +35,11 @@ HANDSHAKE_LIMIT = 30.0  # seconds from the first flight
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 2.0  # seconds until a flight is sent again; RFC 6347 section 4.2.4.1
 MAX_REPEATS = 10  # of the last flight
 MAX_DATA = 2048  # bytes in a record, and of a datagram that comes
+MAX_MESSAGE = 1 << 14  # bytes of a handshake message; the first fragment has OpenSSL make room for all of it
 _HEADER = 13  # of a record
-_IN_HANDSHAKE = (20, 21, 22)  # change_cipher_spec, alert, handshake: at others in the clear OpenSSL gives up
+_MESSAGE_HEADER = 12  # of a handshake message, or a fragment of one
+_HANDSHAKE = 22
+_IN_HANDSHAKE = (20, 21, _HANDSHAKE)  # with change_cipher_spec and alert; at others in the clear it gives up
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +131,14 @@ class Association:
         if len(datagram) > MAX_DATA:
             return
         if self.state is State.WAITING:
-            if self._client or not _is_client_hello(datagram):
+            if self._client or not (_is_client_hello(datagram) and all(map(_fits, _records(datagram)))):
                 return
             self._connection.bio_write(datagram)
             if source is not None and not self._is_there(source):
                 return
             self._begin(now)
         elif self.state is State.HANDSHAKE:
-            heard = [record for record in _records(datagram) if record[0] in _IN_HANDSHAKE or _epoch(record)]
+            heard = [record for record in _records(datagram) if _epoch(record) or _fits(record)]
             if heard:
                 self._connection.bio_write(b"".join(heard))
                 self._shake(now)
@@ -336,11 +339,23 @@ def _epoch(record: bytes) -> int:
     return int.from_bytes(record[3:5], "big")
 
 
+def _fits(record: bytes) -> bool:
+    """Of epoch 0, and belongs in a handshake: no message or fragment in it tells of one that is too long."""
+    if record[0] != _HANDSHAKE:
+        return record[0] in _IN_HANDSHAKE
+    at = _HEADER
+    while at + _MESSAGE_HEADER <= len(record):  # RFC 6347 section 4.2.2
+        if int.from_bytes(record[at + 1 : at + 4], "big") > MAX_MESSAGE:
+            return False
+        at += _MESSAGE_HEADER + int.from_bytes(record[at + 9 : at + 12], "big")
+    return True
+
+
 def _is_client_hello(datagram: bytes) -> bool:
     """So far as can be seen: a handshake record of epoch 0 whose first message is one."""
     return (
         len(datagram) > _HEADER
-        and datagram[0] == 22
+        and datagram[0] == _HANDSHAKE
         and datagram[1] == 0xFE
         and not _epoch(datagram)
         and datagram[_HEADER] == 1

@@ -19,6 +19,7 @@ from agw.certificate import MTU, Certificate
 from agw.dtls import (
     HANDSHAKE_LIMIT,
     MAX_DATA,
+    MAX_MESSAGE,
     Association,
     Closed,
     Data,
@@ -341,6 +342,23 @@ def test_a_hello_in_fragments_has_its_cookie_in_the_first(cut):
             client.receive(datagram, None, 0.0)
     carry(client, server)
     assert server.state is State.ESTABLISHED
+
+
+def fragment(message, length):
+    """The first byte of a handshake message that is to have so many."""
+    header = bytes([11]) + length.to_bytes(3, "big") + message.to_bytes(2, "big") + bytes(5) + b"\1"
+    return b"\x16\xfe\xfd" + message.to_bytes(8, "big") + (13).to_bytes(2, "big") + header + b"x"
+
+
+def test_no_room_is_made_for_a_long_message_that_is_announced():
+    client, server = association(True), association(False)
+    client.start(0.0)
+    (hello,) = client.to_send()
+    server.receive(hello, None, 0.0)
+    for message in range(1, 9):
+        server.receive(fragment(message, MAX_MESSAGE + 1), None, 0.0)
+    carry(client, server)  # else its certificate would be of another length than announced
+    assert [type(event) for event in events(client) + events(server)] == [Established] * 2
 
 
 def test_a_hello_out_of_the_blue_is_ignored_by_an_established_association_p07():
