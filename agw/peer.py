@@ -11,7 +11,8 @@ its keys. While a new one is announced and our role in it not known, its packets
 
 Where a DTLS packet may come from: with ICE from where a check came from, without from anywhere, but a server
 speaks with one source at a time, which has shown that it is there. Whoever scans our ports can do that too:
-such a handshake gives way to one from the host that is signalled, and its failure is nobody's.
+such a handshake gives way to one from the host that is signalled, its failure is nobody's, and there are not
+many of them.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from agw.dtls import Association, State
 from agw.flows import Keys, Learnt, canonical_host, remotes
 from agw.iq.messages import Address, DtlsRole, Event, Key, Stream, Suite, Transport
 
+MAX_STRANGERS = 8  # handshakes of one association in vain, until only the hosts that are signalled are heard
 MAX_KEPT = 4  # packets, the last ones: a ClientHello fills two, and is repeated
 
 
@@ -112,6 +114,7 @@ class _Port:
         self._standing: _Named | None = None
         self._pending: _Named | None = None
         self._kept: deque[tuple[Address, bytes]] = deque(maxlen=MAX_KEPT)
+        self._strangers = 0  # whose handshakes have failed, while there is a pending association
         self.keys = Keys()
 
     @property
@@ -191,6 +194,7 @@ class _Port:
             self._pending = None
         else:
             self._pending = self._new(stream)
+            self._strangers = 0
             kept = [*self._kept]
             self._kept.clear()
             for source, data in kept:
@@ -239,6 +243,8 @@ class _Port:
             new.source = source
             new.association.receive(data, None, now)
             self._drain(new, self._target(new))
+            return
+        if self._strangers == MAX_STRANGERS and not self._is_expected(source):
             return
         if new.source not in (None, source):
             if new.client or self._is_expected(new.source) or not self._is_expected(source):
@@ -302,6 +308,7 @@ class _Port:
         elif not named.client and self._agent is None and not self._is_expected(named.source):
             assert self._stream is not None
             self._pending = self._new(self._stream)  # the peer may still come
+            self._strangers += 1
             return
         if self._channel == 0 or event.impostor:  # many a peer sends no RTCP, and does nothing for it
             self._out.append(Told(Event.DTLS_FAILED, f"{self._of} {event.reason}"))

@@ -5,11 +5,11 @@ from aioice import stun
 from msgspec.structs import replace
 
 from agw.certificate import Certificate
-from agw.dtls import HANDSHAKE_LIMIT, Association, Established
+from agw.dtls import HANDSHAKE_LIMIT, Association, Established, State
 from agw.flows import Keys
 from agw.ice import CONSENT
 from agw.iq.messages import Address, Dtls, DtlsRole, Event, Fingerprint, Ice, Stream, Transport
-from agw.peer import MAX_KEPT, Packet, Peer, Told
+from agw.peer import MAX_KEPT, MAX_STRANGERS, Packet, Peer, Told
 
 OURS, THEIRS = Certificate(), Certificate()
 PRINT = Fingerprint("sha-256", THEIRS.sha256)
@@ -147,6 +147,18 @@ def test_without_ice_a_stranger_with_a_wrong_certificate_is_nobodys_failure_p09(
         assert Ue(OTHER, Certificate()).talk(peer) == []
     (established,) = Ue().talk(peer)
     assert established.event is Event.DTLS_ESTABLISHED
+
+
+def test_strangers_do_not_keep_us_busy_with_handshakes_for_ever():
+    peer = peer_of(stream())
+    for _ in range(MAX_STRANGERS):
+        stranger = Ue(OTHER, Certificate())
+        stranger.talk(peer)
+        assert stranger.association.state is State.ENDED  # by our alert
+    stranger = Ue(OTHER, Certificate())
+    stranger.talk(peer)
+    assert stranger.association.state is State.HANDSHAKE  # not even a cookie
+    assert Ue().talk(peer)[0].event is Event.DTLS_ESTABLISHED
 
 
 def test_without_ice_the_signalled_host_is_believed_and_told_when_it_is_wrong_p09():
