@@ -147,7 +147,10 @@ _ICE = (
     "altc",  # RFC 6947: other addresses, too
 )
 _SHARED = ("fingerprint", "setup", "ice-ufrag", "ice-pwd", "ice-options")  # of session or media level
-_KEYING = ("crypto", "key-mgmt", "fingerprint", "setup", "connection", "tls-id")
+_KEYING = (
+    *("crypto", "key-mgmt", "fingerprint", "setup", "connection", "tls-id"),
+    "identity",  # RFC 8827 section 5: it vouches for fingerprints that are taken away
+)
 _CAPABILITIES = frozenset(
     (
         *("csup", "creq", "acap", "tcap", "pcfg", "acfg"),  # RFC 5939

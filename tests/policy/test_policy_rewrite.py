@@ -274,6 +274,13 @@ def test_a_line_under_dtls_has_no_crypto_and_one_fingerprint_p17() -> None:
     assert media.attributes("tls-id") == ["ours"]
 
 
+def test_who_vouches_for_the_fingerprints_of_an_end_does_not_do_so_for_ours() -> None:
+    identity = "a=identity:eyJpZHAiOnsiZG9tYWluIjoiYSJ9fQ=="
+    lines = ["c=IN IP4 192.0.2.10", "t=0 0", identity]
+    assert not plain(*lines, "m=audio 4000 RTP/AVP 0").session.has("identity")
+    assert plain(*lines, "m=audio 4000 UDP/TLS/RTP/SAVP 0", THEIR_FINGERPRINT).session.has("identity")
+
+
 def test_zero_addresses_are_no_hold_where_ice_stands_for_them() -> None:
     ice = ["a=ice-ufrag:abcd", "a=ice-pwd:asd88fgpdd777uzjYhagZg"]
     offered = ["t=0 0", "m=audio 9 UDP/TLS/RTP/SAVPF 0", "c=IN IP4 0.0.0.0", THEIR_FINGERPRINT]
