@@ -8,23 +8,15 @@ import tomllib
 from pathlib import Path
 
 import click
+from msgspec.structs import fields
 
 import agw.config
 import imsalg.config
 
-_GATEWAYS = {"iq", "realm", "grace"}  # what only the gateway's file has
-_PROXYS = {
-    "visited_network",
-    "access",
-    "core",
-    "gateway",
-    "sip",
-    "policy",
-    "registration",
-    "call",
-    "status",
-    "store",
-}
+_GATEWAYS, _PROXYS = (
+    {field.encode_name for field in fields(config)}
+    for config in (agw.config.GatewayConfig, imsalg.config.ProxyConfig)
+)
 
 
 @click.command()
@@ -54,7 +46,7 @@ def _kind_of(path: str) -> str:
         tree = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return "proxy"
-    if tree.keys() & _GATEWAYS:
+    if tree.keys() & (_GATEWAYS - _PROXYS):
         return "gateway"
-    near = [key for key in tree if difflib.get_close_matches(key, _PROXYS, n=1)]
+    near = [key for key in tree if difflib.get_close_matches(key, _PROXYS - _GATEWAYS, n=1)]
     return "proxy" if near else "gateway"

@@ -438,6 +438,7 @@ def _place(message: str) -> str:
     """msgspec's "what - at `$.a.b`" as "a.b: what"; our own checks begin with the key they are about."""
     what, _, path = message.partition(" - at `$")
     path = path.rstrip("`").lstrip(".")
+    what = re.sub("^Object missing required field `(.+)`$", r"\1: is needed", what)
     key = re.match(r"([a-z_]+): ", what)
     if key:
         return f"{path}.{what}".lstrip(".")

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from imsalg.policy.treatment import Mechanism
+
 SuiteName = Literal[
     "AES_CM_128_HMAC_SHA1_80",
     "AES_CM_128_HMAC_SHA1_32",
@@ -29,6 +31,12 @@ class E2dce(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     mechanism: Token = ""
     attribute: Token = ""
     implicit: bool = True
+
+    def __post_init__(self) -> None:
+        if self.mechanism in {each.value for each in Mechanism if each is not Mechanism.E2DCE}:
+            raise ValueError(f"mechanism: {self.mechanism} has its meaning already")
+        if self.attribute == "3ge2ae":
+            raise ValueError("attribute: 3ge2ae has its meaning already")
 
 
 class Rules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -122,6 +122,22 @@ def test_check_knows_a_proxys_file_by_its_misspelt_table(tmp_path: Path) -> None
     assert imsalg("check", str(path)) == (2, f"{path}: acess: unknown key; did you mean 'access'?\n")
 
 
+@pytest.mark.parametrize("line", ["cores = [0, 1]", "plane = 'python'", "[dtls]", "coalesce = 0.0001", ""])
+def test_check_knows_a_gateways_file_by_any_line_of_it(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text(line)
+    assert imsalg("check", str(path)) == (0, f"{path}: right (gateway)\n")
+
+
+@pytest.mark.parametrize("line", ["[sources]", "[store]\npath = ''"])
+def test_check_knows_a_proxys_file_by_any_line_of_it(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text(line)
+    code, said = imsalg("check", str(path))
+    assert code == 2
+    assert said.endswith(": is needed\n")
+
+
 def test_a_gateway_that_cannot_listen_names_the_socket(tmp_path: Path) -> None:
     path, socket = tmp_path / "x.toml", tmp_path / "none" / "iq.sock"
     path.write_text(f'[iq]\nlisten = "unix:{socket}"\n')
