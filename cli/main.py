@@ -4,7 +4,7 @@ Try it:
 
 \b
   imsalg demo                    calls between real softphones, on loopback
-  imsalg lab                     everything on loopback, for your own softphone
+  imsalg lab                     everything on loopback, for your own softphone or a browser
   imsalg sdp offer.sdp           what would become of an offer, and why
 """
 
@@ -21,7 +21,7 @@ COMMANDS = {
     "demo": "Run protected calls between softphones on loopback.",
     "lab": "Run gateway, proxy and a small SIP core on loopback.",
     "ue": "Register, call and answer as a softphone.",
-    "rtcue": "The same with DTLS-SRTP, as a browser or an IMS UE, or with data channels.",
+    "rtcue": "The same with DTLS-SRTP or data channels.",
     "sdp": "Show what becomes of an SDP offer, and why.",
     "check": "Validate a configuration file.",
     "proxy": "Run the P-CSCF with IMS-ALG.",
