@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import ssl
 import sys
@@ -12,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import click
+from websockets.exceptions import WebSocketException
 
 from cli.rtcmedia import Media, Wishes, parse_channels
 from cli.sipuser import Refused, SipUser
 
 FEATURE = '+sip.app-subtype="webrtc-datachannel"'  # of a DCMTSI client (TS 26.114 clause 6.2.10.1)
 HANDSHAKE = 10.0  # seconds that ICE and DTLS may take, before what is timed begins
+
+_REGISTRAR = re.compile(r"sip:[^\s:@/]+:[0-9]{1,5}|wss?://\S+")
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -69,7 +73,14 @@ def command(**options: Any) -> None:
         told = json.dumps(event) if options["as_json"] else "  ".join(f"{k}={v}" for k, v in event.items())
         print(told, flush=True)
 
-    sys.exit(0 if asyncio.run(RtcUe(wishes, options, emit).run()) else 1)
+    if not _REGISTRAR.fullmatch(registrar := options["registrar"]):
+        problem = f"expected sip:HOST:PORT, ws://… or wss://…, got {registrar!r}"
+        raise click.BadParameter(problem, param_hint="--registrar")
+    try:
+        done = asyncio.run(RtcUe(wishes, options, emit).run())
+    except (OSError, WebSocketException) as error:
+        raise click.ClickException(f"{registrar}: {str(error) or 'no answer'}") from None
+    sys.exit(0 if done else 1)
 
 
 class RtcUe:

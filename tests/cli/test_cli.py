@@ -146,6 +146,21 @@ def test_a_gateway_that_cannot_listen_names_the_socket(tmp_path: Path) -> None:
     assert said.splitlines()[-1] == f"imsalg gateway: cannot listen on {socket}: No such file or directory"
 
 
+@pytest.mark.parametrize(
+    ("registrar", "code", "says"),
+    [
+        ("127.0.0.1", 2, "--registrar: expected sip:HOST:PORT, ws://… or wss://…, got '127.0.0.1'"),
+        ("sip:127.0.0.1", 2, "expected sip:HOST:PORT"),
+        ("ws://127.0.0.1:1/", 1, "ws://127.0.0.1:1/: "),
+        ("sip:nobody.invalid:5060", 1, "sip:nobody.invalid:5060: "),
+    ],
+)
+def test_a_ue_that_reaches_nobody_says_so(registrar: str, code: int, says: str) -> None:
+    exited, said = imsalg("rtcue", "--user", "alice", "--registrar", registrar)
+    assert exited == code
+    assert says in said.splitlines()[-1]
+
+
 def test_check_of_what_cannot_be_read_exits_with_2(tmp_path: Path) -> None:
     assert imsalg("check", str(tmp_path / "none.toml"))[0] == 2
     (tmp_path / "broken.toml").write_text("[[")
