@@ -209,13 +209,13 @@ class _Port:
         return _Named(stream.dtls.association, client, association)
 
     def _start(self, now: float) -> None:
-        """A client begins when it is known where the peer is."""
+        """A client begins when it is known where the peer is, and follows it."""
         new = self._pending
-        if new is None or not new.client or new.association.state is not State.WAITING:
+        if new is None or not new.client:
             return
-        if self._agent is None:
+        if self._agent is None and self._signalled is not None:
             new.source = self._signalled
-        if (target := self._target(new)) is not None:
+        if new.association.state is State.WAITING and (target := self._target(new)) is not None:
             new.association.start(now)
             self._drain(new, target)
 

@@ -207,6 +207,14 @@ def test_with_mux_the_port_of_rtcp_has_no_association():
     assert Ue(RTCP, channel=1).talk(peer) == []
 
 
+def test_a_handshake_follows_its_peer_to_the_address_that_is_signalled_anew_p05():
+    peer = peer_of(stream(role=DtlsRole.CLIENT))
+    assert {each.target for each in said(peer)} == {UE}
+    peer.signal(stream(role=DtlsRole.CLIENT, remote=OTHER), 1.0)
+    peer.expire(peer.timeout())
+    assert {each.target for each in said(peer)} == {OTHER}
+
+
 def test_data_go_to_the_address_that_is_signalled_anew_for_the_same_association():
     fax = Stream(1, Transport.DTLS, UE, rtcp_mux=True, dtls=Dtls("1", DtlsRole.SERVER, (PRINT,)))
     peer, ue = peer_of(fax), Ue(srtp=False)
