@@ -43,9 +43,8 @@ class Page:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self.url = (
-            f"http://{host}:{port}/"  # of a secure context where the host is loopback: microphones work
-        )
+        # of a secure context where the host is loopback: microphones work
+        self.url = f"http://{host}:{port}/"
         self._server = ThreadingHTTPServer((host, port), Answer)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 

@@ -70,8 +70,8 @@ def command(**options: Any) -> None:
     )
 
     def emit(event: dict[str, Any]) -> None:
-        told = json.dumps(event) if options["as_json"] else "  ".join(f"{k}={v}" for k, v in event.items())
-        print(told, flush=True)
+        said = "  ".join(f"{name}={value}" for name, value in event.items() if name != "sdp")
+        print(json.dumps(event) if options["as_json"] else said, flush=True)
 
     if not _REGISTRAR.fullmatch(registrar := options["registrar"]):
         problem = f"expected sip:HOST:PORT, ws://… or wss://…, got {registrar!r}"

@@ -136,7 +136,8 @@ def _local(document: Document, media: Media, index: int, *, ice: bool) -> Local:
 
 def _protection(decision: Decision, rules: Rules) -> Protection:
     if decision.treatment.by_dtls:
-        return DtlsLines(Fingerprint("sha-256", bytes(32)), Setup.ACTPASS, "PLACEHOLDER/TLS-ID/PLACEHOLDER")
+        tls_id = "PLACEHOLDER/TLS-ID/PLACEHOLDER" if rules.tls_id else None
+        return DtlsLines(Fingerprint("sha-256", bytes(32)), Setup.ACTPASS, tls_id)
     return tuple(
         Crypto(tag, suite, (InlineKey(_placeholder_key(MATERIAL_LENGTH[suite])),))
         for tag, suite in enumerate(rules.suites, 1)

@@ -110,10 +110,8 @@ class Edge:
         if said:
             return said.pop()
         held = document.connection_of(document.media[next(iter(lines))])
-        if (
-            held is None or decisions[next(iter(lines))].treatment.by_dtls
-        ):  # ICE: the family of the signalling
-            return self.ip6
+        if held is None or decisions[next(iter(lines))].treatment.by_dtls:
+            return self.ip6  # with ICE: the family of the signalling
         return ":" in held.host
 
 

@@ -157,9 +157,7 @@ class LabCore:
             if request.method == "REGISTER":
                 response = self._registrar.register(request, now)
                 return self._endpoint.respond(event.transaction, self._tagged(response), now)
-            if (
-                request.method == "OPTIONS" and uri.user is None
-            ):  # somebody wants to know whether we are there
+            if request.method == "OPTIONS" and uri.user is None:  # who asks whether we are there
                 response = make_response(request, 200, to_tag=self._tag())
                 return self._endpoint.respond(event.transaction, response, now)
             targets = self._targets(uri)

@@ -7,9 +7,7 @@ import re
 from imsalg.sdp.document import Media
 
 MAX_STREAMS = 256  # looked at in one section
-FIRST_APPLICATION = (
-    1000  # stream ids below it are of bootstrap channels: 0, 10, 100, 110 (TS 24.186 clause 9)
-)
+FIRST_APPLICATION = 1000  # stream ids below are of bootstrap channels: 0, 10, 100, 110 (TS 24.186 clause 9)
 
 
 def over_udp(proto: str) -> bool:

@@ -61,9 +61,8 @@ class ClientTransaction(_Transaction):
         super().__init__(machine, request, flow, flow, fallback, owner)
         self.key = (branch, request.method)  # RFC 3261 section 17.1.3
         self.sent_by = (flow.local.host.lower(), flow.local.port)
-        self.cancel: tuple[tuple[str, str], ...] | None = (
-            None  # the header fields of the CANCEL that is wanted
-        )
+        # the header fields of the CANCEL that is wanted
+        self.cancel: tuple[tuple[str, str], ...] | None = None
 
 
 class ServerTransaction(_Transaction):

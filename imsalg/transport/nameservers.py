@@ -68,9 +68,7 @@ class Nameservers:
             answer = await self._look_up(question)
         except (dns.exception.DNSException, OSError, ValueError):
             answer = Answer()
-        except (
-            Exception
-        ):  # whatever an answer makes the library do: who asked is waiting, in one of few places
+        except Exception:  # whatever an answer makes the library do: who asked waits in one of few places
             log.exception("the DNS: %s of %s", question.kind, printable(question.name))
             answer = Answer()
         self._answered(question, answer)

@@ -173,6 +173,11 @@ def test_the_rules_come_from_a_proxys_configuration(tmp_path: Path) -> None:
     )
     result = run(sdp(*E2AE), "--config", str(config), "--json")
     assert json.loads(result.stdout)["media"][0]["treatment"] == "e2ae-sdes"
+    config.write_text(config.read_text() + "tls_id = false\n")
+    plain = sdp("m=audio 4000 RTP/AVP 0")
+    to_ue = ("--direction", "terminating", "--registered", "dtls-srtp")
+    assert "a=tls-id" in run(plain, *to_ue).stdout
+    assert "a=tls-id" not in run(plain, *to_ue, "--config", str(config)).stdout
     config.write_text(config.read_text() + 'colour = "red"\n')
     result = run(sdp(*E2AE), "--config", str(config))
     assert result.exit_code == 2
