@@ -123,6 +123,8 @@ class Phone {
     session.on("unhold", () => this.#note("call", "talking"));
     for (const end of ["ended", "failed"])
       session.on(end, ({ cause }) => this.#note("call", `ended: ${cause}`));
+    for (const what of ["createoffer", "createanswer", "setlocaldescription", "setremotedescription"])
+      session.on(`peerconnection:${what}failed`, (error) => this.#write(`${what}: ${error.message ?? error}`));
     session.on("peerconnection", ({ peerconnection }) => this.#listen(peerconnection));
     if (session.connection) this.#listen(session.connection);
   }

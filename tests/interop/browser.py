@@ -23,6 +23,7 @@ FLAGS = (
     "--window-size=800,1000",
     "--no-sandbox",
     "--disable-background-networking",
+    "--disable-dev-shm-usage",  # which is small in some containers
     "--use-fake-ui-for-media-stream",  # the microphone is granted without being asked for
     "--use-fake-device-for-media-stream",
     "--autoplay-policy=no-user-gesture-required",

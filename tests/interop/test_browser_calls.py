@@ -3,6 +3,7 @@ both directions; what is heard at both ends; hold, resume, mute, an ICE restart.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from cli.stack import DOMAIN, HOST, Stack
 from cli.tone import tone_seconds
 from tests.interop.ue_process import Ue
 from tests.interop.webphone import WebPhone
+from tests.interop.wire import Capture, Kind, classify, tone_in, tone_share
 from tests.system.calls import audio
 from tests.system.sipp import Sipp
 from tests.transport.certificates import Authority
@@ -21,6 +23,7 @@ from tests.transport.certificates import Authority
 BASE_PORT = 28100
 WEB, PAGE, DRIVER, ECHO = (BASE_PORT + offset for offset in (6, 8, 10, 12))
 SOFTPHONE = BASE_PORT + 40
+MEDIA_PORTS = 100  # of each side of the gateway
 TONE, SOFTPHONE_TONE = 1000, 440
 TABLES = """
 [[access]]
@@ -39,7 +42,7 @@ def _stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, st
     files = Authority(tmp_path_factory.mktemp("certificates")).sign("edge", HOST)
     tables = TABLES.format(host=HOST, port=WEB, files=files)
     routes = {"echo": f"sip:{HOST}:{ECHO}"}
-    with Stack(BASE_PORT, tables=tables, routes=routes, media_ports=100, log_level="debug") as stack:
+    with Stack(BASE_PORT, tables=tables, routes=routes, media_ports=MEDIA_PORTS, log_level="debug") as stack:
         yield stack, files.cert
         stack.check()
 
@@ -132,6 +135,27 @@ def test_a_browser_calls_a_plain_softphone(stack: Stack, browser: WebPhone, tmp_
     assert tone_seconds(tmp_path / "bob.wav", TONE) >= 0.5
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="a capture needs root")
+def test_what_a_browser_says_is_noise_on_its_own_side(
+    stack: Stack, browser: WebPhone, tmp_path: Path
+) -> None:
+    with softphone(stack, stack.lab_uri, tmp_path) as callee:
+        callee.wait_for("registered")
+        with Capture(range(stack.access_media.start, stack.access_media.stop + MEDIA_PORTS)) as capture:
+            browser.do("dial", "bob")
+            browser.wait_for_tone(SOFTPHONE_TONE)
+            time.sleep(0.5)
+            browser.do("hangUp")
+            seen = capture.drain()
+    assert_nothing_left(stack, browser)
+    rtp = [packet for packet in seen if classify(packet.payload) is Kind.RTP]
+    access = [packet.payload for packet in rtp if packet.destination[1] in stack.access_media]
+    core = [packet.payload for packet in rtp if packet.destination[1] == SOFTPHONE + 2]
+    assert tone_in(core, TONE) > 0.3
+    assert len(access) > 20
+    assert tone_share(access, TONE) < 0.1
+
+
 @pytest.mark.parametrize(
     ("through", "options", "treated"),
     [
@@ -160,17 +184,24 @@ def test_a_softphone_calls_a_browser(
     assert tone_seconds(tmp_path / "bob.wav", TONE) >= 0.8
 
 
-def test_a_softphone_holds_a_browser_and_comes_back(stack: Stack, browser: WebPhone, tmp_path: Path) -> None:
-    calling = ("--call", f"sip:alice@{DOMAIN}", "--duration", 2.5, "--hold-after", 0.8)
-    with softphone(stack, stack.lab_uri, tmp_path, *calling) as caller:
-        browser.wait_for_call("ringing")
-        browser.do("answer")
+@pytest.mark.parametrize("called", [False, True], ids=["calls", "is called"])
+def test_a_softphone_holds_a_browser_and_comes_back(
+    stack: Stack, browser: WebPhone, tmp_path: Path, called: bool
+) -> None:
+    calling = () if called else ("--call", f"sip:alice@{DOMAIN}")
+    with softphone(stack, stack.lab_uri, tmp_path, *calling, "--duration", 2.5, "--hold-after", 0.8) as peer:
+        if called:
+            peer.wait_for("registered")
+            browser.do("dial", "bob")
+        else:
+            browser.wait_for_call("ringing")
+            browser.do("answer")
         browser.wait_for_tone(SOFTPHONE_TONE)
         browser.wait_for_call("held by the peer")
         browser.wait_for_silence()
         browser.wait_for_call("talking")
         browser.wait_for_tone(SOFTPHONE_TONE)
-        assert caller.ended() == 0
+        peer.wait_for("ended", confirmed=True)
     assert_nothing_left(stack, browser)
 
 

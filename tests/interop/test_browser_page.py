@@ -1,5 +1,5 @@
-"""The web phone's page with another one, before it proves anything: JsSIP over WebSocket through the proxy,
-and what the two browsers agree on end to end."""
+"""The web phone with another one: JsSIP over WebSocket through the proxy, what the two browsers agree on end
+to end, and what each agrees on with the gateway."""
 
 from __future__ import annotations
 
@@ -16,9 +16,20 @@ from tests.interop.browser import BrowserError
 from tests.interop.webphone import WebPhone
 
 BASE_PORT, LAB = 28000, 30000
-WEB, PAGE, DRIVERS = BASE_PORT + 6, BASE_PORT + 8, BASE_PORT + 10
-SERVER = f"ws://{HOST}:{WEB}/"
-TABLES = f'[[access]]\nname = "web"\nlisten = "{HOST}:{WEB}"\ntransports = ["WS"]\n'
+WEB, PAGE, DRIVERS, PASSING = BASE_PORT + 6, BASE_PORT + 8, BASE_PORT + 10, BASE_PORT + 14
+SERVER, PASSING_SERVER = f"ws://{HOST}:{WEB}/", f"ws://{HOST}:{PASSING}/"
+TABLES = f"""
+[[access]]
+name = "web"
+listen = "{HOST}:{WEB}"
+transports = ["WS"]
+type = "webrtc"
+
+[[access]]
+name = "passing"
+listen = "{HOST}:{PASSING}"
+transports = ["WS"]
+"""
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +56,17 @@ def phones(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[WebPhone,
         yield alice, bob
 
 
-def test_two_pages_call_each_other(stack: Stack, page: Page, phones: tuple[WebPhone, WebPhone]) -> None:
+@pytest.mark.parametrize(
+    ("server", "treated"),
+    [(PASSING_SERVER, ["e2e", "e2e"]), (SERVER, ["e2ae-dtls-srtp", "e2ae-dtls-srtp"])],
+    ids=["end to end", "as far as the gateway"],
+)
+def test_two_pages_call_each_other(
+    stack: Stack, page: Page, phones: tuple[WebPhone, WebPhone], server: str, treated: list[str]
+) -> None:
     alice, bob = phones
     for phone in phones:
+        phone.server = server
         phone.register(page.url, stack.password)
     alice.begin("dial", "bob")
     bob.wait_for_call("ringing")
@@ -55,6 +74,8 @@ def test_two_pages_call_each_other(stack: Stack, page: Page, phones: tuple[WebPh
     alice.finish()
     alice.wait_for_tone(bob.tone)
     bob.wait_for_tone(alice.tone)
+    assert [call["treatments"] for call in stack.status()["calls"]] == [[each] for each in treated]
+    assert alice.stats()["codec"] == "audio/opus"
     alice.do("hold")
     bob.wait_for_call("held by the peer")
     bob.wait_for_silence()
