@@ -214,6 +214,7 @@ def _begin(
         # the gateway's ports are one stream's each
         out.session.remove_attributes_where(lambda name, value: name == "group" and _is_bundle(value))
     if present & {_Fate.OURS, _Fate.GONE}:
+        out.session.remove_attributes("crypto")  # of m-lines only (RFC 4568 section 4.1), and may be ours
         for section in (out.session, *out.media):  # all of it or none (trap P21)
             section.remove_attributes_where(lambda name, _: name in _CAPABILITIES or name.startswith("tra-"))
     return out, fates

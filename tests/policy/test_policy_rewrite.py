@@ -214,6 +214,16 @@ def test_an_untouched_line_keeps_the_session_address_and_key_it_needs() -> None:
     )
 
 
+@pytest.mark.parametrize("beside", ["m=message 5000 TCP/MSRP *", "m=audio 5000 RTP/SAVP 0"])
+def test_a_key_out_of_place_at_session_level_does_not_reach_the_core(beside: str) -> None:
+    head = [*HEAD, "c=IN IP4 192.0.2.10", "t=0 0", f"a=crypto:1 {THEIRS}"]
+    ours = ["m=audio 4000 RTP/SAVP 0", "a=3ge2ae:requested", f"a=crypto:1 {THEIRS}"]
+    document = sdp(*head, *ours, beside)
+    text = bytes(offer(document, decided(document, UE), UE, locals_(2), {}, OURS))
+    assert b"a=crypto" not in text
+    assert b"m=audio 30000 RTP/AVP 0" in text
+
+
 def test_capability_negotiation_passes_whole_where_all_is_end_to_end_p21() -> None:
     lines = [
         "c=IN IP4 192.0.2.10",
