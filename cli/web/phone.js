@@ -35,7 +35,8 @@ class Phone {
   }
 
   // Kept when the call is answered.
-  dial(target) {
+  async dial(target) {
+    if (!this.ua) throw Error("register first");
     const uri = target.includes("@") ? target : `sip:${target}@${this.domain}`;
     return this.#until("confirmed", () => this.ua.call(uri, this.#media()));
   }
@@ -183,7 +184,7 @@ element("dial").addEventListener("submit", (event) => {
   phone.dial(element("target").value).catch(report);
 });
 for (const name of ["answer", "hold", "resume", "mute", "unmute", "restartIce", "hangUp"])
-  element(name).addEventListener("click", () => phone[name]().catch(report));
+  element(name).addEventListener("click", () => phone.session && phone[name]().catch(report));
 
 async function show() {
   element("level").value = Math.max(0, 1 + phone.hears().level / 100);

@@ -112,3 +112,16 @@ def test_the_lab_serves_the_page_and_its_form_needs_nothing_typed_in(
         phone.wait_until("element('registration').value === 'registered as carol@ims.test'")
         lab.terminate()
         assert lab.wait(10) == 0
+
+
+def test_who_calls_before_registering_is_told_and_buttons_without_a_call_do_nothing(
+    page: Page, phones: tuple[WebPhone, WebPhone]
+) -> None:
+    phone, _ = phones
+    phone.open(page.url)
+    phone.run("document.querySelectorAll('.buttons button').forEach((button) => button.click())")
+    assert phone.run("element('call').value") == "no call"
+    phone.run("element('target').value = 'bob'")
+    phone.run("element('dial').requestSubmit()")
+    phone.wait_until("element('call').value === 'register first'")
+    assert not [line for line in phone.console() if line.startswith("SEVERE")]
