@@ -53,12 +53,11 @@ class Call:
             self.flows[invite.side] = invite.server.flow
         self.started = now
         self.effects: list[Effect] = []
-        invite.call = self
         effects, anchor = self.effects, Anchor(token)
-        self._steps = Steps(anchor, effects, limits.gateway, self._lost)
+        self._steps = Steps(anchor, effects, limits.gateway, self._end)
         self._steps.now = now
         self._branches = Branches(invite, anchor, terms, rng, self.flows)
-        descriptions = Descriptions(token, self._branches, self._steps, effects, self._lost)
+        descriptions = Descriptions(token, self._branches, self._steps, effects)
         self._passage = Passage(
             token,
             self._branches,
@@ -69,9 +68,7 @@ class Call:
             route,
             limits,
         )
-        self._supervision = Supervision(
-            token, self._branches, self._steps, effects, terms.inactivity, self._lost
-        )
+        self._supervision = Supervision(token, self._branches, self._steps, effects, terms.inactivity)
 
     @property
     def invite(self) -> Crossing:
@@ -196,7 +193,7 @@ class Call:
     def acknowledge(self, request: Request, ack: SendAck, side: Side, now: float) -> None:
         """The ACK to a 2xx, as it came and as it is to leave."""
         self._steps.now = now
-        self._passage.acks.take(request, ack, side)
+        self._passage.acknowledge(request, ack, side)
 
     def response(self, crossing: Crossing, response: Response, now: float) -> None:
         """A response to a request of this call, or to one of our own."""
@@ -239,7 +236,7 @@ class Call:
         """Whatever the gateway had of this call is gone."""
         self._steps.now = now
         self._steps.gone()
-        self._lost(reason)
+        self._steps.lost(reason)
 
-    def _lost(self, reason: str) -> None:
-        self._passage.end(reason, 503)
+    def _end(self, reason: str, status: int) -> None:
+        self._passage.end(reason, status)

@@ -41,6 +41,7 @@ from imsalg.sip.endpoint import (
     RequestReceived,
     ResponseReceived,
     ServerTransaction,
+    TransactionEnded,
     TransactionFailed,
 )
 from imsalg.sip.glance import Kind
@@ -246,6 +247,10 @@ class Core:
                     # a response that did not get through has somebody with timers waiting for it
                     if isinstance(transaction, ClientTransaction):
                         self._forwarding.failed(transaction, cause, detail, self._now)
+                case TransactionEnded(transaction):
+                    crossing, transaction.owner = transaction.owner, None
+                    if isinstance(crossing, Crossing):
+                        crossing.transaction_ended()
             self._follow_registrations()
 
     def _delivered(self, crossing: Crossing, response: Response) -> None:
@@ -298,6 +303,7 @@ class Core:
             for effect in todo:
                 match effect:
                     case Send(crossing):
+                        crossing.call = call
                         self._forwarding.send(crossing, now)
                     case Respond(crossing, response):
                         self._respond(crossing, response)
@@ -353,6 +359,7 @@ class Core:
             self._refuse(transaction, error.status, error.reason)
         else:
             transaction.owner = crossing
+            crossing.open += 1
             if call is not None:
                 call.request(crossing, self._now)
                 self._carry_out(call)

@@ -31,7 +31,8 @@ class Crossing:
     that is so once a server was found, and before it is where it came from. The proxy's own requests have no
     server transaction. sent: the client transaction was asked for. answered: the final status its sender was
     given, 0 if none yet. final: the other side's, until it is passed on. deadline: when an INVITE is given
-    up. offer: the session description it carried, if that was an offer.
+    up. offer: the session description it carried, if that was an offer. open: how many of its transactions
+    have not ended.
     """
 
     side: Side
@@ -50,6 +51,14 @@ class Crossing:
     registering: Registering | None = None
     subscription: Subscription | None = None
     departure: Departure | None = None
+    open: int = 0
+
+    def transaction_ended(self) -> None:
+        """With the last one nobody hears of this request any more. A call remembers the INVITE that made it,
+        and these two shall not keep each other."""
+        self.open -= 1
+        if not self.open and (self.departure is None or self.departure.settled):
+            self.call = None
 
     @property
     def accepted(self) -> bool:

@@ -24,22 +24,13 @@ Refuse = Callable[[int, str], None]
 
 class Descriptions:
     """One call's. Each `in_...` ends in `proceed` once the message that leaves carries what the other side
-    shall read, or in `refuse`; both possibly later, when the gateway has answered. lost: called where the
-    gateway refuses what both sides have agreed on."""
+    shall read, or in `refuse`; both possibly later, when the gateway has answered."""
 
-    def __init__(
-        self,
-        token: str,
-        branches: Branches,
-        steps: Steps,
-        effects: list[Effect],
-        lost: Callable[[str], None],
-    ) -> None:
+    def __init__(self, token: str, branches: Branches, steps: Steps, effects: list[Effect]) -> None:
         self._token = token
         self._branches = branches
         self._steps = steps
         self._effects = effects
-        self._lost = lost
 
     # -- what it is: an offer, the answer, or one of these again
 
@@ -217,7 +208,7 @@ class Descriptions:
 
     def _misled(self, _: int, reason: str) -> None:
         """The gateway refuses what the two sides have agreed on already."""
-        self._lost(reason)
+        self._steps.lost(reason)
 
     def _tell_decisions(self, media: Negotiation) -> None:
         if media.pending is None:

@@ -1,9 +1,9 @@
 """Finding the core: each search goes from server to server until one serves, those that lately did not last
 (RFC 3263 section 4.3).
 
-    search = Search(finding.servers(uris), told)
-    finding.next(search, now)           # calls told(flow, now), at once or when the DNS has answered
-    finding.next(search, now)           # the server did not serve: the next one; told(None, now): no more
+    search = Search(finding.servers(uris))
+    finding.next(search, told, now)     # calls told(flow, now), at once or when the DNS has answered
+    finding.next(search, told, now)     # the server did not serve: the next one; told(None, now): no more
 
 A server in quarantine is tried when no other is left. Drain `to_ask` after every call, put what the DNS says
 into `answered`, and call `expire` at `timeout`.
@@ -26,14 +26,17 @@ MAX_WAITING = 1024  # searches that wait for the DNS
 MAX_QUARANTINE = 1024  # servers; the oldest go first
 
 
+Told = Callable[[Flow | None, float], None]
+"""Called with the next server and the time, or with None: there is none."""
+
+
 class Search:
-    """One request's way from server to server. told: called with the next one, or None: there is none."""
+    """One request's way from server to server."""
 
-    __slots__ = ("question", "questions", "running", "servers", "skipped", "told", "tried")
+    __slots__ = ("question", "questions", "running", "servers", "skipped", "tried")
 
-    def __init__(self, servers: Servers, told: Callable[[Flow | None, float], None]) -> None:
+    def __init__(self, servers: Servers) -> None:
         self.servers = servers
-        self.told = told
         self.question: Question | None = None  # whose answer `servers` wants before it goes on
         self.questions = 0  # so far
         self.running: Running[Search] | None = None  # while it waits for that answer
@@ -48,7 +51,7 @@ class Finding:
         self._sources = sources
         self._rng = rng
         self._names = Names()
-        self._waiting: dict[Question, dict[Search, None]] = {}
+        self._waiting: dict[Question, dict[Search, Told]] = {}
         self._timers: Timers[Search] = Timers()
         self._quarantine: dict[Flow, float] = {}  # until when
 
@@ -57,10 +60,10 @@ class Finding:
         for uri in uris:
             yield from locate(uri, self._sources, self._rng)
 
-    def next(self, search: Search, now: float) -> None:
+    def next(self, search: Search, told: Told, now: float) -> None:
         """Look for the server to try next; one search is one request, and looks once at a time."""
         if search.running is None:
-            self._go_on(search, None, now)
+            self._go_on(search, None, told, now)
 
     def stop(self, search: Search) -> None:
         """Its request needs no other server for now; `next` would go on from here."""
@@ -94,16 +97,18 @@ class Finding:
 
     def answered(self, question: Question, answer: Answer, now: float) -> None:
         records = self._names.answered(question, answer, now)
-        for search in list(self._waiting.get(question, ())):
+        for search, told in list(self._waiting.get(question, {}).items()):
             if search.running is not None:  # else it was stopped by what became of another
                 self.stop(search)
-                self._go_on(search, records, now)
+                self._go_on(search, records, told, now)
 
     def expire(self, now: float) -> None:
         while (search := self._timers.expired(now)) is not None:
+            assert search.question is not None
+            told = self._waiting[search.question][search]
             self.stop(search)
             self._give_up(search)
-            self._go_on(search, None, now)
+            self._go_on(search, None, told, now)
 
     def timeout(self) -> float | None:
         return self._timers.next()
@@ -114,13 +119,13 @@ class Finding:
 
     # -- inside
 
-    def _go_on(self, search: Search, records: Sequence[Record] | None, now: float) -> None:
+    def _go_on(self, search: Search, records: Sequence[Record] | None, told: Told, now: float) -> None:
         """records: the answer to the question of the search, if that has just come."""
         while len(search.tried) < MAX_TRIES:
             if search.question is not None and records is None:
                 records = self._names.known(search.question, now)
                 if records is None:
-                    if self._wait(search, now):
+                    if self._wait(search, told, now):
                         return
                     self._give_up(search)
                     continue
@@ -141,20 +146,20 @@ class Finding:
                 search.skipped.append(step)
             elif step not in search.tried:
                 search.tried.add(step)
-                search.told(step, now)
+                told(step, now)
                 return
         left = [flow for flow in search.skipped if flow not in search.tried]
         if not left or len(search.tried) >= MAX_TRIES:
-            search.told(None, now)
+            told(None, now)
             return
         search.tried.add(left[0])
-        search.told(left[0], now)
+        told(left[0], now)
 
-    def _wait(self, search: Search, now: float) -> bool:
+    def _wait(self, search: Search, told: Told, now: float) -> bool:
         assert search.question is not None
         if len(self._timers) >= MAX_WAITING or not self._names.ask(search.question):
             return False
-        self._waiting.setdefault(search.question, {})[search] = None
+        self._waiting.setdefault(search.question, {})[search] = told
         search.running = self._timers.start(now + LOOKUP_LIMIT, search)
         return True
 

@@ -69,15 +69,14 @@ class Forwarding:
         if not crossing.hops:
             self._start(crossing, now)
             return
-        search = Search(self._finding.servers(crossing.hops), partial(self._found, crossing))
-        crossing.departure = Departure(search)
-        self._finding.next(search, now)
+        crossing.departure = Departure(Search(self._finding.servers(crossing.hops)))
+        self._next(crossing, crossing.departure, now)
 
     def acknowledge(self, request: Request, flow: Flow, hops: Hops, now: float) -> None:
         """The ACK to a 2xx: nobody answers it, so it goes to the first server there is."""
         if hops:
-            search = Search(self._finding.servers(hops), partial(self._acknowledge, request))
-            self._finding.next(search, now)
+            search = Search(self._finding.servers(hops))
+            self._finding.next(search, partial(self._acknowledge, request), now)
         else:
             self._endpoint.send(request, flow, now)
 
@@ -140,7 +139,7 @@ class Forwarding:
             departure.silence = None
             self._finding.shun(crossing.flow, self._config.quarantine, now)
             self._say(crossing, "silent")
-            self._finding.next(departure.search, now)
+            self._next(crossing, departure, now)
 
     def timeout(self) -> float | None:
         return self._silences.next()
@@ -150,6 +149,9 @@ class Forwarding:
         return len(self._silences)
 
     # -- inside
+
+    def _next(self, crossing: Crossing, departure: Departure, now: float) -> None:
+        self._finding.next(departure.search, partial(self._found, crossing), now)
 
     def _found(self, crossing: Crossing, flow: Flow | None, now: float) -> None:
         """A server, or no other than those that had their turn."""
@@ -184,6 +186,7 @@ class Forwarding:
         crossing.client = self._endpoint.request(
             crossing.outgoing, crossing.flow, now, owner=crossing, branch_suffix=suffix
         )
+        crossing.open += 1
 
     def _acknowledge(self, request: Request, flow: Flow | None, now: float) -> None:
         if flow is None:
@@ -197,7 +200,7 @@ class Forwarding:
         """Its server does not serve: the next."""
         self._say(crossing, why)
         departure.failure, crossing.client = failure, None
-        self._finding.next(departure.search, now)
+        self._next(crossing, departure, now)
 
     def _settle(self, departure: Departure) -> None:
         departure.settled = True

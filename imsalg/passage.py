@@ -17,7 +17,7 @@ from imsalg.acks import Acks
 from imsalg.anchor import Side
 from imsalg.body import drop_sdp
 from imsalg.branches import MAX_BRANCHES, Branch, Branches
-from imsalg.crossing import Cancel, Crossing, Effect, Ended, Hops, Note, Respond, Send
+from imsalg.crossing import Cancel, Crossing, Effect, Ended, Hops, Note, Respond, Send, SendAck
 from imsalg.descriptions import Descriptions
 from imsalg.release import Release
 from imsalg.sip.endpoint import Flow
@@ -61,9 +61,9 @@ class Passage:
         self._effects = effects
         self._flows = flows
         self._limits = limits
-        self.underway = Underway(token, effects, self._refused)
+        self.underway = Underway(token, effects)
         self.release = Release(branches, self.underway, effects, flows, route)
-        self.acks = Acks(token, branches, descriptions, steps, effects, self._acked, self.end)
+        self._acks = Acks(token, branches, descriptions, steps, effects)
         self.again: float | None = None
 
     # -- requests
@@ -76,21 +76,21 @@ class Passage:
             crossing.deadline = self._steps.now + self._limits.ringing
         if not invite and self._branches.of(crossing.request, crossing.side) is None:
             # what crosses a BYE of ours is answered as by a peer that has hung up already
-            self.underway.refuse(crossing, 200 if self._branches.closed and method == "BYE" else 481)
+            self._refuse(crossing, 200 if self._branches.closed and method == "BYE" else 481)
             return
         if not invite and crossing.server is not None:
             self._flows[crossing.side] = crossing.server.flow
         if method == "BYE":
-            if not self.acks.wait(crossing.side):  # else it follows
+            if not self._acks.wait(crossing.side):  # else it follows
                 self._send(crossing)
         elif not self._steps.run(partial(self._enter, crossing)):
-            self.underway.refuse(crossing, 503, "too much at once in one call")
+            self._refuse(crossing, 503, "too much at once in one call")
 
     def _enter(self, crossing: Crossing) -> None:
         if crossing.answered or self._glares(crossing):
             return
         branch = self._branches.of(crossing.request, crossing.side)
-        refuse = partial(self.underway.refuse, crossing)
+        refuse = partial(self._refuse, crossing)
         if branch is None and crossing is not self._branches.invite:
             refuse(481)  # its dialog ended while it waited
             return
@@ -103,7 +103,7 @@ class Passage:
         for other in self.underway:
             if other is not crossing and other.request.method == "INVITE" and not other.answered:
                 status = 500 if other.side is crossing.side else 491
-                self.underway.refuse(crossing, status, "an INVITE is pending")
+                self._refuse(crossing, status, "an INVITE is pending")
                 return True
         return False
 
@@ -124,6 +124,10 @@ class Passage:
         crossing.sent = True
         self._effects.append(Send(crossing))
 
+    def acknowledge(self, request: Request, ack: SendAck, side: Side) -> None:
+        """The ACK to a 2xx, as it came and as it is to leave."""
+        self._acks.take(request, ack, side, partial(self._acked, side))
+
     def _acked(self, side: Side) -> None:
         """The BYE of a side may follow its ACK."""
         for crossing in self.underway:
@@ -136,7 +140,7 @@ class Passage:
         if crossing.answered:
             return
         if crossing is self._branches.invite or not crossing.sent:
-            self.underway.refuse(crossing, 487, "", reasons)
+            self._refuse(crossing, 487, "", reasons)
         else:  # whether it has changed the dialog is the other end's to say
             self._effects.append(Cancel(crossing, reasons))
 
@@ -204,7 +208,7 @@ class Passage:
             branch = self._branches.of(crossing.request, crossing.side)
             if branch is None and response.status >= 200:
                 self.underway.settle(crossing)
-                self.underway.refuse(crossing, 481)
+                self._refuse(crossing, 481)
                 if crossing.request.method == "INVITE":
                     self.release.hang_up(crossing, response)
             return branch
@@ -258,7 +262,7 @@ class Passage:
         accepted = response.status >= 200
         if accepted:
             self.underway.settle(crossing)
-        self.underway.refuse(crossing, status, reason)
+        self._refuse(crossing, status, reason)
         if accepted and crossing.request.method == "INVITE":
             self.release.hang_up(crossing, response)
         if not invite:
@@ -273,7 +277,11 @@ class Passage:
 
     # -- endings
 
-    def _refused(self, crossing: Crossing) -> None:
+    def _refuse(
+        self, crossing: Crossing, status: int, reason: str = "", reasons: tuple[str, ...] | None = None
+    ) -> None:
+        """See `Underway`; what the request was for has failed."""
+        self.underway.refuse(crossing, status, reason, reasons)
         if crossing is self._branches.invite:
             self._close()
         else:
@@ -299,14 +307,15 @@ class Passage:
             if branch.dialog.confirmed:
                 self.release.end(branch.dialog, status)
         if not self._branches.invite.answered:
-            self.underway.refuse(self._branches.invite, status, reason)
+            self._refuse(self._branches.invite, status, reason)
         self._close()
 
     def expire(self) -> None:
         """Time has come to what has a deadline."""
         if self.again is not None and self.again <= self._steps.now:
             self._close()
-        self.underway.expire(self._steps.now)
+        for crossing in self.underway.overdue(self._steps.now):
+            self._refuse(crossing, 408, "the ringing limit")
         for tag, dialog in self._branches.expired(self._steps.now):
             self._warn("ended: its session was not refreshed")
             self._effects.append(Ended(408))

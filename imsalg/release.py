@@ -58,9 +58,9 @@ class Release:
 
     def _bye(self, dialog: Dialog, callee: bool, status: int) -> None:
         side = self._branches.caller.other if callee else self._branches.caller
-        request, call = dialog.request("BYE", callee), self._branches.invite.call
+        request = dialog.request("BYE", callee)
         request.headers.append("Reason", because(status))
-        crossing = Crossing(side.other, request, request, *self._way(side, request), call=call, sent=True)
+        crossing = Crossing(side.other, request, request, *self._way(side, request), sent=True)
         self._underway.add(crossing)
         self._effects.append(Send(crossing))
 

@@ -47,17 +47,16 @@ class Waiting:
 
 
 class Steps:
-    """The gateway's side of one call. timeout: seconds for one command. lost: called when the gateway does
-    not
-    answer or has given the context up: what it has is unknown then."""
+    """The gateway's side of one call. timeout: seconds for one command. end: called with the reason and its
+    status when the call cannot go on."""
 
     def __init__(
-        self, anchor: Anchor, effects: list[Effect], timeout: float, lost: Callable[[str], None]
+        self, anchor: Anchor, effects: list[Effect], timeout: float, end: Callable[[str, int], None]
     ) -> None:
         self._anchor = anchor
         self._effects = effects
         self._timeout = timeout
-        self._lost = lost
+        self._end = end
         self._queue: deque[Callable[[], None]] = deque()
         self._waiting: Waiting | None = None
         self._number = 0
@@ -138,8 +137,9 @@ class Steps:
         return bool(commands)
 
     def release(self) -> None:
-        """Give everything back, at once; steps that wait are dropped. A gateway that does not answer drops
-        the context when it is greeted next, as nobody claims it then."""
+        """The call is over: give everything back, at once; steps that wait are dropped. A gateway that does
+        not answer drops the context when it is greeted next, as nobody claims it then."""
+        self._end = _over
         self._waiting, self.paused = None, False
         self._queue.clear()
         self._anchor.forget()
@@ -148,6 +148,11 @@ class Steps:
             self._release = self._number
             self._release_deadline = self.now + self._timeout
             self._effects.append(Ask(self._anchor.context, (ReleaseTermination(),), self._number))
+
+    def lost(self, reason: str, status: int = 503) -> None:
+        """The call cannot go on, as when the gateway does not answer or has given the context up: what it has
+        is unknown then."""
+        self._end(reason, status)
 
     def gone(self) -> None:
         """The gateway has nothing of this call any more, and steps that wait are dropped."""
@@ -177,18 +182,18 @@ class Steps:
                     waiting.then(reply)
                 else:
                     waiting.refused(500, _MISFIT)
-                    self._lost(_MISFIT)
+                    self.lost(_MISFIT)
             case ErrorReply(code=code, text=text):
                 waiting.refused(_STATUS.get(code, 500), f"the gateway: {text}")
                 if code is ErrorCode.UNKNOWN_CONTEXT:
-                    self._lost("the gateway does not know the context")
+                    self.lost("the gateway does not know the context")
         self._go_on()
 
     def expire(self) -> None:
         if self._waiting is not None and self._waiting.deadline <= self.now:
             waiting, self._waiting = self._waiting, None
             waiting.refused(503, "the gateway did not answer")
-            self._lost("the gateway did not answer")
+            self.lost("the gateway did not answer")
             self._go_on()
         if self._release_deadline is not None and self._release_deadline <= self.now:
             self.holds, self._release_deadline = False, None
@@ -198,6 +203,10 @@ class Steps:
     def _go_on(self) -> None:
         while self._queue and self._waiting is None and not self.paused:
             self._queue.popleft()()
+
+
+def _over(reason: str, status: int) -> None:
+    """A call that is over ends no more, and its steps need not know it."""
 
 
 def _counts(reply: Reply | ErrorReply) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from functools import partial
 
 from agw.iq.messages import Audited, AuditedContext, AuditValue, Event, Notice, Reply
@@ -16,7 +15,7 @@ MAX_PROTECTED = 64  # of terminations and streams of one call
 
 
 class Supervision:
-    """inactivity: seconds without media after which a call is over; 0: never. lost: told why it is."""
+    """inactivity: seconds without media after which a call is over; 0: never."""
 
     def __init__(
         self,
@@ -25,14 +24,12 @@ class Supervision:
         steps: Steps,
         effects: list[Effect],
         inactivity: float,
-        lost: Callable[[str], None],
     ) -> None:
         self._token = token
         self._branches = branches
         self._steps = steps
         self._effects = effects
         self._inactivity = inactivity
-        self._lost = lost
         self._protected: set[tuple[str, int]] = set()  # streams with an association that stands
 
     def notice(self, notice: Notice) -> None:
@@ -49,15 +46,15 @@ class Supervision:
                 self._effects.append(Note(logging.WARNING, text))
                 stands = (notice.termination, notice.stream) in self._protected
                 if not stands and self._branches.hears(notice.termination):  # RFC 8842 section 8
-                    self._lost(f"DTLS: {notice.detail}")
+                    self._steps.lost(f"DTLS: {notice.detail}")
             case Event.CONSENT_LOST:  # RFC 7675 section 5.1: nothing may be sent there any more
                 self._effects.append(Note(logging.INFO, text))
-                self._lost("the UE does not answer for its address any more")
+                self._steps.lost("the UE does not answer for its address any more")
             case Event.SRTP_FAILURES:
                 self._effects.append(Note(logging.WARNING, text))
             case Event.CONTEXT_LOST:
                 self._steps.gone()
-                self._lost("the gateway has lost the context")
+                self._steps.lost("the gateway has lost the context")
             case Event.MEDIA_INACTIVE:
                 self._effects.append(Note(logging.INFO, text))
                 self._steps.run(self._audit)
@@ -70,7 +67,7 @@ class Supervision:
     def _audited(self, reply: Reply) -> None:
         context = _context(reply)
         if context is None or self._silent(context):
-            self._lost("no media")
+            self._steps.lost("no media")
 
     def reclaim(self) -> None:
         """The gateway is there after our restart: what it has of this call becomes what had been agreed."""
@@ -85,16 +82,16 @@ class Supervision:
             streams = termination.streams.values() if termination else ()
             self._protected.update((name, stream.id) for stream in streams if stream.dtls)
         if context is None or not self._steps.restate(wanted, context.terminations, self._misled):
-            self._lost("the gateway has lost the context")
+            self._steps.lost("the gateway has lost the context")
         elif branch.media.supervised and self._silent(context):  # the notice found nobody
-            self._lost("no media")
+            self._steps.lost("no media")
 
     def _silent(self, context: AuditedContext) -> bool:
         return context.idle >= self._inactivity * 0.9
 
     def _misled(self, _: int, reason: str) -> None:
         """The gateway refuses what must be."""
-        self._lost(reason)
+        self._steps.lost(reason)
 
 
 def _context(reply: Reply) -> AuditedContext | None:

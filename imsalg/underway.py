@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from imsalg.anchor import Side
 from imsalg.crossing import Cancel, Crossing, Effect, Note, Respond
@@ -14,12 +14,11 @@ RETRY_AFTER = "2"  # seconds, in a 500 or 503
 
 
 class Underway:
-    """token: of the call; the To tag of what is answered here. refused: told of each request that was."""
+    """token: of the call; the To tag of what is answered here."""
 
-    def __init__(self, token: str, effects: list[Effect], refused: Callable[[Crossing], None]) -> None:
+    def __init__(self, token: str, effects: list[Effect]) -> None:
         self._token = token
         self._effects = effects
-        self._refused = refused
         self._crossings: list[Crossing] = []
 
     def __iter__(self) -> Iterator[Crossing]:
@@ -56,7 +55,6 @@ class Underway:
             self.settle(crossing)
         elif crossing in self._crossings and crossing.request.method == "INVITE":
             self._effects.append(Cancel(crossing, (because(status),) if reasons is None else reasons))
-        self._refused(crossing)
 
     def finish(self, crossing: Crossing, status: int) -> None:
         """The sender of a request gets the other side's final answer."""
@@ -69,10 +67,11 @@ class Underway:
         if crossing in self._crossings:
             self._crossings.remove(crossing)
 
-    def expire(self, now: float) -> None:
+    def overdue(self, now: float) -> Iterator[Crossing]:
+        """Those whose deadline has come; refusing one may be the end of the next."""
         for crossing in self:
             if crossing.deadline is not None and crossing.deadline <= now:
-                self.refuse(crossing, 408, "the ringing limit")
+                yield crossing
 
 
 def because(status: int) -> str:

@@ -36,8 +36,8 @@ class Looking:
 
     def search(self, *uris: str, now: float = 0.0) -> Search:
         parsed = [Uri.parse(uri) for uri in uris]
-        search = Search(self.finding.servers(parsed), self.tell)
-        self.finding.next(search, now)
+        search = Search(self.finding.servers(parsed))
+        self.finding.next(search, self.tell, now)
         return search
 
     def tell(self, flow: Flow | None, now: float) -> None:
@@ -117,18 +117,18 @@ def test_a_search_goes_on_with_what_is_left_when_the_dns_is_silent(looking):
     assert looking.finding.timeout() == LOOKUP_LIMIT
     looking.finding.expire(LOOKUP_LIMIT)
     assert looking.told == ["192.0.2.1:5060"]
-    looking.finding.next(search, LOOKUP_LIMIT)
+    looking.finding.next(search, looking.tell, LOOKUP_LIMIT)
     assert looking.told == ["192.0.2.1:5060", None]
 
 
 def test_a_search_that_was_stopped_goes_on_where_it_was(looking):
     search = looking.search("sip:192.0.2.1", "sip:h.example:5060")
-    looking.finding.next(search, 0.0)
+    looking.finding.next(search, looking.tell, 0.0)
     looking.finding.stop(search)
     assert looking.finding.timeout() is None
     looking.finding.answered(HOST, FOUND, 1.0)
     assert looking.told == ["192.0.2.1:5060"]
-    looking.finding.next(search, 2.0)
+    looking.finding.next(search, looking.tell, 2.0)
     assert looking.told == ["192.0.2.1:5060", "192.0.2.7:5060"]
 
 
@@ -144,8 +144,8 @@ def test_a_search_that_the_answer_to_another_stops_finds_nothing(looking):
 
     for _ in range(2):
         servers = looking.finding.servers([Uri.parse("sip:h.example:5060")])
-        searches.append(Search(servers, tell))
-        looking.finding.next(searches[-1], 0.0)
+        searches.append(Search(servers))
+        looking.finding.next(searches[-1], tell, 0.0)
     looking.finding.answered(HOST, FOUND, 0.0)
     assert len(found) == 1
 
@@ -153,7 +153,7 @@ def test_a_search_that_the_answer_to_another_stops_finds_nothing(looking):
 def test_no_server_is_tried_twice(looking):
     search = looking.search("sip:192.0.2.1", "sip:192.0.2.1:5060", "sip:192.0.2.2")
     for _ in range(3):
-        looking.finding.next(search, 0.0)
+        looking.finding.next(search, looking.tell, 0.0)
     assert looking.told == ["192.0.2.1:5060", "192.0.2.2:5060", None, None]
 
 
@@ -173,7 +173,7 @@ def test_a_zone_that_never_ends_costs_no_more_than_the_limit(looking):
         looking.finding.answered(question, Answer(found, 60.0), 0.0)
     assert asked == 1 + MAX_RECORDS
     for _ in range(MAX_TRIES):
-        looking.finding.next(search, 0.0)
+        looking.finding.next(search, looking.tell, 0.0)
     assert len(looking.told) == MAX_TRIES + 1
     assert looking.told[-1] is None
 

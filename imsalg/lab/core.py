@@ -31,6 +31,7 @@ from imsalg.sip.endpoint import (
     Random,
     RequestReceived,
     ResponseReceived,
+    TransactionEnded,
     TransactionFailed,
     Transport,
 )
@@ -148,6 +149,8 @@ class LabCore:
                 status = 408 if cause is Cause.TIMEOUT else 500
                 request = branch.owner.server.request
                 self._response(branch, make_response(request, status, to_tag=self._tag()), now)
+            case TransactionEnded(transaction):
+                transaction.owner = None
 
     def _request(self, event: RequestReceived, now: float) -> None:
         request = event.request.copy()

@@ -32,6 +32,7 @@ from imsalg.sip.events import (
     ResponseReceived,
     ServerTransaction,
     Transaction,
+    TransactionEnded,
     TransactionFailed,
 )
 from imsalg.sip.grammar import quote
@@ -78,6 +79,7 @@ __all__ = [
     "RequestReceived",
     "ResponseReceived",
     "ServerTransaction",
+    "TransactionEnded",
     "TransactionFailed",
     "Transport",
 ]
@@ -429,6 +431,8 @@ class Endpoint:
         self._forget_flow(tx)
         self._counts[tx.machine.name] -= 1
         self._weight -= tx.weight
+        if tx.owner is not None:
+            self._events.append(TransactionEnded(tx))
 
     def _forget_flow(self, tx: Transaction) -> None:
         others = self._by_flow[tx.to]

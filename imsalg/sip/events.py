@@ -18,7 +18,8 @@ class _Transaction:
     """What both sides have.
 
     For the TU: `request` as it was received or sent, to be left as it is (forward a copy); `flow`; `state`;
-    and `owner`, which the TU may set. The other attributes are the endpoint's.
+    and `owner`, which the TU may set, and takes away when it is told that the transaction has ended. The
+    other attributes are the endpoint's.
     """
 
     __slots__ = (
@@ -134,4 +135,13 @@ class TransactionFailed:
     detail: str = ""
 
 
-Event = RequestReceived | CancelReceived | AckReceived | ResponseReceived | TransactionFailed
+@dataclass(frozen=True, slots=True)
+class TransactionEnded:
+    """The last that is heard of a transaction; told where it has an owner."""
+
+    transaction: Transaction
+
+
+Event = (
+    RequestReceived | CancelReceived | AckReceived | ResponseReceived | TransactionFailed | TransactionEnded
+)
