@@ -16,6 +16,8 @@ from imsalg.steps import Steps
 
 
 class Acks:
+    """Those of one call."""
+
     def __init__(
         self,
         token: str,
