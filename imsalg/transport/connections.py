@@ -88,6 +88,8 @@ class Connections:
 
     def send(self, flow: Flow, data: bytes) -> None:
         connection = self._by_flow.get(flow)
+        if connection is None and flow.transport is Transport.TCP:
+            connection = self._opened_by_peer(flow)
         if connection is not None:
             connection.send(data)
             return
@@ -127,6 +129,14 @@ class Connections:
             await asyncio.sleep(0.01)
         for connection in list(self._connections):
             connection.abort()
+
+    def _opened_by_peer(self, flow: Flow) -> Connection | None:
+        """Who is to be connected to may be there already, from that very port (RFC 3261 section 18)."""
+        connection = self._by_flow.get(Flow(flow.transport, flow.local, flow.remote, accepted=True))
+        if connection is not None:
+            self._by_flow[flow] = connection
+            connection.flows.add(flow)
+        return connection
 
     def _is_full(self, local: Address) -> bool:
         """Who floods one address with connections, or has us open them, shall not cut off the others."""
