@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import signal
 import ssl
@@ -17,6 +16,7 @@ from websockets.exceptions import WebSocketException
 
 from cli.rtcmedia import Media, Wishes, parse_channels
 from cli.sipuser import Refused, SipUser
+from cli.ue import print_event
 
 FEATURE = '+sip.app-subtype="webrtc-datachannel"'  # of a DCMTSI client (TS 26.114 clause 6.2.10.1)
 HANDSHAKE = 10.0  # seconds that ICE and DTLS may take, before what is timed begins
@@ -70,8 +70,9 @@ def command(**options: Any) -> None:
     )
 
     def emit(event: dict[str, Any]) -> None:
-        said = "  ".join(f"{name}={value}" for name, value in event.items() if name != "sdp")
-        print(json.dumps(event) if options["as_json"] else said, flush=True)
+        as_json = options["as_json"]
+        lines = {name: value for name, value in event.items() if as_json or name != "sdp"}
+        print_event(sys.stdout, lines, as_json)
 
     if not _REGISTRAR.fullmatch(registrar := options["registrar"]):
         problem = f"expected sip:HOST:PORT, ws://… or wss://…, got {registrar!r}"
@@ -114,7 +115,8 @@ class RtcUe:
             response = await self._user.register()
             self._emit({"event": "registered", "code": response.status, "security": self._user.security})
             if options["call"]:
-                await self._call(options["call"], over)
+                if not await self._call(options["call"], over):
+                    return False
             else:
                 answering = asyncio.create_task(self._answer_calls())
                 await over.wait()
@@ -122,21 +124,22 @@ class RtcUe:
                 await self._hang_up()
             await self._user.register(expires=0)
         except Refused as refused:
-            self._emit({"event": "ended" if options["call"] else "refused", "code": refused.response.status})
+            self._emit({"event": "refused", "code": refused.response.status})
             return False
         finally:
             await self._end_media()
             await self._user.close()
         return True
 
-    async def _call(self, uri: str, over: asyncio.Event) -> None:
+    async def _call(self, uri: str, over: asyncio.Event) -> bool:
+        """Whether it was answered."""
         media = await self._new_media()
         try:
             await media.accept(await self._user.invite(uri, media.offer()))
         except Refused as refused:
             self._emit({"event": "ended", "code": refused.response.status, "confirmed": False})
             await self._user.register(expires=0)
-            raise
+            return False
         self._tell_media()
         await _first(HANDSHAKE, self._established, over, self._user.ended)
         pause, rest = self._options["reoffer_after"], self._options["duration"]
@@ -146,6 +149,7 @@ class RtcUe:
             self._emit({"event": "reoffered"})
         await _first(rest, over, self._user.ended)
         await self._hang_up()
+        return True
 
     async def _answer_calls(self) -> None:
         while True:

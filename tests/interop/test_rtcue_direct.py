@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,4 +63,26 @@ def test_a_phone_that_knows_no_dtls_refuses_and_the_caller_says_so(stack: Stack,
         callee.wait_for("registered")
         with ue("alice", stack, tmp_path, "--call", f"sip:carol@{DOMAIN}") as caller:
             assert caller.ended() == 1
-    assert caller.wait_for("ended")["code"] in (406, 488)
+    ended = [event for event in caller.events if event["event"] in ("ended", "refused")]
+    assert [event["code"] in (406, 488) for event in ended] == [True]
+
+
+def test_events_are_lines_for_people_too(stack: Stack, tmp_path: Path) -> None:
+    command = (sys.executable, "-m", "cli.main", "rtcue", "--user", "bob", "--password", stack.password)
+    with subprocess.Popen(
+        [*command, "--registrar", stack.lab_uri], stdout=subprocess.PIPE, text=True
+    ) as callee:
+        assert callee.stdout is not None
+        said = [callee.stdout.readline(), callee.stdout.readline()]
+        with ue("alice", stack, tmp_path, "--call", f"sip:bob@{DOMAIN}", "--duration", 0.1) as caller:
+            assert caller.ended() == 0
+        callee.terminate()
+        said += callee.stdout.readlines()
+    assert [line.split()[1] for line in said] == [
+        "ready",
+        "registered",
+        "incoming",
+        "media",
+        "established",
+        "ended",
+    ]
