@@ -1,14 +1,8 @@
 """The C sources by themselves, under AddressSanitizer and UndefinedBehaviorSanitizer; every warning an error.
-
-The fuzz target runs for FUZZ_SECONDS (60): with libFuzzer where clang has it, else with random inputs.
-"""
+The fuzzer of the packet entry runs with the others: tests/fuzz."""
 
 from __future__ import annotations
 
-import os
-import random
-import shutil
-import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -17,58 +11,12 @@ import pytest
 
 from agw.native import HERE, SOURCES
 from agw.native.build import FLAGS, ffi
-
-ROOT = Path(__file__).resolve().parents[2]
-PROGRAMS = Path(__file__).resolve().parent / "native"
-SANITIZERS = ["-g", "-O1", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"]
-SECONDS = int(os.environ.get("FUZZ_SECONDS", "60"))
-WHAT = "address,undefined"
-
-
-def run(*command: object, timeout: float = 100, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        list(map(str, command)),
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        cwd=ROOT,
-        env={**os.environ, **environment},
-    )
-
-
-def built(compiler: str, program: str, target: Path, *options: str) -> Path:
-    source = PROGRAMS / f"{program}.c"
-    warnings = ("-std=c11", "-Wall", "-Wextra", "-Werror")
-    done = run(compiler, *warnings, *SANITIZERS, *options, f"-I{HERE}", source, "-o", target, "-lcrypto")
-    assert done.returncode == 0, done.stderr
-    return target
+from tests.agw.native_programs import ROOT, SANITIZERS, WHAT, built, run
 
 
 def test_the_vectors_of_the_rfcs(tmp_path: Path) -> None:
     done = run(built("gcc", "vectors", tmp_path / "vectors", f"-fsanitize={WHAT}"))
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-@pytest.mark.timeout(SECONDS + 120)
-def test_the_packet_entry_stands_a_fuzzer(tmp_path: Path) -> None:
-    seed = random.getrandbits(31)
-    if has_libfuzzer(tmp_path):
-        target = built("clang", "entry", tmp_path / "entry", "-DWITH_LIBFUZZER", f"-fsanitize=fuzzer,{WHAT}")
-        command = [target, f"-max_total_time={SECONDS}", "-max_len=4096", f"-seed={seed}"]
-    else:
-        command = [built("gcc", "entry", tmp_path / "entry", f"-fsanitize={WHAT}"), SECONDS, seed]
-    done = run(*command, timeout=SECONDS + 60)
-    assert done.returncode == 0, f"seed {seed}\n{done.stderr[-4000:]}"
-
-
-def has_libfuzzer(path: Path) -> bool:
-    if not shutil.which("clang"):
-        return False
-    empty = path / "empty.c"
-    empty.write_text(
-        "int LLVMFuzzerTestOneInput(const char *d, unsigned long n) { return d && n ? 0 : 0; }\n"
-    )
-    return run("clang", "-fsanitize=fuzzer", empty, "-o", path / "empty").returncode == 0
 
 
 @pytest.mark.timeout(300)
