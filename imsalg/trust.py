@@ -14,7 +14,9 @@ from imsalg.sip.values import NameAddr, Uri
 _AMONG_NETWORKS = (  # of TS 24.229 clause 4.4, what no UE says or is told
     "Attestation-Info",
     "Origination-Id",
+    "Priority-Verstat",
     "Relayed-Charge",
+    "Response-Source",
     "Restoration-Info",
     "Service-Interact-Info",
 )

@@ -15,6 +15,8 @@ PRIVATE = (
     ("P-Profile-Key", "<sip:x@y>"),
     ("Attestation-Info", "attestation=full"),
     ("Relayed-Charge", 'msc;"x"'),
+    ("Response-Source", '<urn:3gpp:fe:p-cscf.orig>'),
+    ("Priority-Verstat", "Verified"),
 )
 
 
