@@ -15,7 +15,7 @@ PRIVATE = (
     ("P-Profile-Key", "<sip:x@y>"),
     ("Attestation-Info", "attestation=full"),
     ("Relayed-Charge", 'msc;"x"'),
-    ("Response-Source", '<urn:3gpp:fe:p-cscf.orig>'),
+    ("Response-Source", "<urn:3gpp:fe:p-cscf.orig>"),
     ("Priority-Verstat", "Verified"),
 )
 
