@@ -76,7 +76,7 @@ def command(
         decisions = decide(document, side, registered, Access(access), rules)
     except BadSdp as error:
         _fail(error, as_json)
-    out = _rewritten(document, decisions, side, rules) if status(decisions) == 200 else None
+    out = _rewritten(document, decisions, side, rules, Access(access)) if status(decisions) == 200 else None
     if as_json:
         click.echo(json.dumps(_as_json(document, decisions, out), indent=2))
         return
@@ -109,7 +109,11 @@ def _fail(error: BadSdp, as_json: bool) -> NoReturn:
 
 
 def _rewritten(
-    document: Document, decisions: tuple[Decision, ...], direction: Direction, rules: Rules
+    document: Document,
+    decisions: tuple[Decision, ...],
+    direction: Direction,
+    rules: Rules,
+    access: Access,
 ) -> Document:
     to_ue = direction is Direction.TERMINATING
     return offer(
@@ -123,6 +127,7 @@ def _rewritten(
         {index: _protection(decision, rules) for index, decision in enumerate(decisions)},
         replace(document.origin, nettype="IN", addrtype="IP4", address=ADDRESSES["IP4"]),
         rules,
+        access,
     )
 
 

@@ -68,6 +68,7 @@ class Branch:
             {side: edge.ip6 for side, edge in media.edges.items()},
             media.watched,
             None if self.expires is None else self.expires + epoch,
+            agreed.named,
         )
 
 
@@ -211,7 +212,7 @@ class Branches:
                 )
                 for side, edge in self.root.edges.items()
             }
-            agreed = Agreed(record.decisions, record.keys, record.associations, record.streams)
+            agreed = Agreed(record.decisions, record.keys, record.associations, record.streams, record.named)
             media = replace(self._start(), edges=edges, agreed=agreed, watched=record.watched)
             tag = NameAddr.parse(record.dialog.callee.address).param("tag") or ""
             expires = None if record.expires is None else record.expires - epoch

@@ -11,6 +11,7 @@ from agw.iq.messages import Address, Mode, Stream, Transport
 from imsalg.anchor import Side, m_line
 from imsalg.errors import BadSdp, UsageError
 from imsalg.policy.association import Association
+from imsalg.policy.bundle import Names
 from imsalg.policy.check import Own
 from imsalg.policy.decide import Decision
 from imsalg.policy.treatment import Carriage, is_rtp
@@ -23,12 +24,14 @@ from imsalg.sdp.ice import IceCredentials, is_lite
 @dataclass(frozen=True, slots=True)
 class Agreed:
     """What the two sides have agreed on. keys, associations: our crypto line towards the UE, or the DTLS
-    association with it, by m-line. streams: of each side's termination."""
+    association with it, by m-line. streams: of each side's termination. named: as in the answer that
+    the UE gave or got."""
 
     decisions: tuple[Decision, ...] = ()
     keys: Mapping[int, Crypto] = field(default_factory=dict)
     associations: Mapping[int, Association] = field(default_factory=dict)
     streams: Mapping[Side, Mapping[int, Stream]] = field(default_factory=dict)
+    named: Names = field(default_factory=Names)
 
     def stream(self, side: Side, id: int) -> Stream | None:
         return self.streams.get(side, {}).get(id)

@@ -29,6 +29,7 @@ from imsalg.exchange import Agreed, Exchange, transport
 from imsalg.ownprotection import OwnProtection
 from imsalg.policy import rewrite
 from imsalg.policy.association import Association
+from imsalg.policy.bundle import Names
 from imsalg.policy.check import Own, check_answer
 from imsalg.policy.decide import Access, Direction, Rules, decide, status
 from imsalg.policy.rewrite import Protection
@@ -157,6 +158,8 @@ class Negotiation:
                 protections,
                 origin,
                 self.terms.rules,
+                self.terms.access,
+                exchange.before.named,
             ),
         )
         return edge.origin.last
@@ -194,7 +197,7 @@ class Negotiation:
                 case Association():
                     associations[index] = ours
         self.own.taken()
-        self.agreed = Agreed(decisions, keys, associations, streams)
+        self.agreed = Agreed(decisions, keys, associations, streams, Names.of(answer))
         return self.wanted()
 
     def answered(self, preview: bool = False) -> bytes:
@@ -205,7 +208,7 @@ class Negotiation:
         protections: dict[int, Protection] = {}
         if exchange.side is Side.ACCESS:
             protections = self.own.answered(exchange, self.agreed, edge, self.anchor)
-        edge.origin.write(
+        returned = edge.origin.write(
             answer.origin.username,
             lambda origin: rewrite.answer(
                 answer,
@@ -216,8 +219,11 @@ class Negotiation:
                 protections,
                 origin,
                 self.terms.rules,
+                exchange.before.named,
             ),
         )
+        if exchange.side is Side.ACCESS:
+            self.agreed = replace(self.agreed, named=Names.of(returned))
         self.latest, self.pending = replace(exchange, preview=preview), None
         return edge.origin.last
 

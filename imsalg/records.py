@@ -23,6 +23,7 @@ from agw.iq.messages import Stream
 from imsalg.anchor import Side
 from imsalg.edge import Origins
 from imsalg.policy.association import Association
+from imsalg.policy.bundle import Names
 from imsalg.policy.decide import Decision
 from imsalg.policy.treatment import Mechanism
 from imsalg.sdp.attributes import Crypto
@@ -58,6 +59,7 @@ class BranchRecord(Struct, frozen=True):
     families: Mapping[Side, bool]
     watched: bool
     expires: float | None = None
+    named: Names = Names()
 
 
 class CallRecord(Struct, frozen=True, tag="call"):

@@ -10,6 +10,7 @@ class Phone {
     this.call = "no call"; // no call, calling, ringing, talking, held, ended
     this.peer = "";
     this.microphone = true; // the audio constraints of getUserMedia
+    this.bundlePolicy = "balanced"; // of RTCPeerConnection
     this.log = [];
     this.session = null;
   }
@@ -110,7 +111,7 @@ class Phone {
   // -- inside ------------------------------------------------------------------------------------------------
 
   #media() {
-    return { mediaConstraints: { audio: this.microphone, video: false }, pcConfig: { iceServers: [] } };
+    return { mediaConstraints: { audio: this.microphone, video: false }, pcConfig: { iceServers: [], bundlePolicy: this.bundlePolicy } };
   }
 
   #begin(session, originator) {

@@ -21,7 +21,9 @@ from enum import Enum, auto
 from typing import TypeVar
 
 from imsalg.errors import UsageError
-from imsalg.policy.decide import Decision, Direction
+from imsalg.policy import bundle
+from imsalg.policy.bundle import Names
+from imsalg.policy.decide import Access, Decision, Direction
 from imsalg.policy.rules import Rules
 from imsalg.policy.treatment import Treatment, is_rtp
 from imsalg.sdp.attributes import Connection, Crypto, E2aeIndication, RtcpAttribute, fields
@@ -57,6 +59,7 @@ Protection = tuple[Crypto, ...] | DtlsLines
 
 _T = TypeVar("_T")
 _DEFAULTS = Rules()
+_NAMELESS = Names()
 
 
 def offer(
@@ -67,11 +70,14 @@ def offer(
     protections: Mapping[int, Protection],
     origin: Origin,
     rules: Rules = _DEFAULTS,
+    access: Access = Access.SIP,
+    named: Names = _NAMELESS,
 ) -> Document:
     """The offer as it goes on. document: as it came, and stays.
 
     locals: m-line index -> the gateway's address on the side it goes to, for each active anchored m-line.
     protections: m-line index -> our lines, for each active m-line under e2ae if it goes to the UE.
+    access: what the UE is. named: as in the answer in force.
     """
     out, fates = _begin(document, decisions, locals, origin, rules)
     to_ue = direction is Direction.TERMINATING
@@ -93,6 +99,11 @@ def offer(
                 if to_ue and decision.treatment is Treatment.E2AE_DTLS_SRTP and not media.has("rtcp-mux"):
                     media.add_attribute("rtcp-mux")  # WebRTC clients insist on it (RFC 8829 section 5.1.1)
                 _check_here(out, media, local, one_port=not is_rtp(media.proto))
+    if to_ue and access is Access.WEBRTC:
+        among = bundle.name(out, named)
+    else:
+        among = Names.of(document).grouped
+    bundle.group(out, _bundled(decisions, fates, to_ue), named, among)
     return out
 
 
@@ -105,20 +116,21 @@ def answer(
     protections: Mapping[int, Protection],
     origin: Origin,
     rules: Rules = _DEFAULTS,
+    named: Names = _NAMELESS,
 ) -> Document:
     """The answer as it goes back to the offerer. document: as it came, and passed `check_answer`.
 
     offered: the offer as the offerer sent it; the answer has its profiles. direction: the offer's.
     protections: m-line index -> our lines, for e2ae if it goes to the UE; of SDES one, with the tag of the
-    UE's line.
+    UE's line. named: as in the answer in force before.
     """
     out, fates = _begin(document, decisions, locals, origin, rules)
     to_ue = direction is Direction.ORIGINATING
     like_webrtc = to_ue and any(decision.treatment.by_dtls for decision in decisions)
     for index, (media, decision, fate) in enumerate(zip(out.media, decisions, fates, strict=True)):
         asked = offered.media[index]
-        if like_webrtc and fate in (_Fate.OURS, _Fate.GONE):
-            _identify(media, asked)
+        if fate is not _Fate.UNTOUCHED:
+            _identify(media, asked, like_webrtc)
         match fate:
             case _Fate.GONE:
                 _clear(media, asked.proto, origin)
@@ -136,6 +148,7 @@ def answer(
                     if rules.echo_applied:
                         _tell_applied(media, "3ge2ae")
                 _check_here(out, media, local, one_port=media.has("rtcp-mux") or not is_rtp(media.proto))
+    bundle.group(out, _bundled(decisions, fates, to_ue), named, Names.of(offered).grouped)
     return out
 
 
@@ -211,8 +224,7 @@ def _begin(
         _push_down(out, fates)
     if anchored:
         _decline_trickle(out.session)
-        # the gateway's ports are one stream's each
-        out.session.remove_attributes_where(lambda name, value: name == "group" and _is_bundle(value))
+        bundle.ungroup(out)
     if present & {_Fate.OURS, _Fate.GONE}:
         out.session.remove_attributes("crypto")  # of m-lines only (RFC 4568 section 4.1), and may be ours
         for section in (out.session, *out.media):  # all of it or none (trap P21)
@@ -231,8 +243,13 @@ def _push_down(out: Document, fates: Sequence[_Fate]) -> None:
     out.session.remove_attributes(*_SHARED)
 
 
-def _is_bundle(value: str) -> bool:
-    return value.split()[:1] == ["BUNDLE"]  # RFC 9143
+def _bundled(decisions: Sequence[Decision], fates: Sequence[_Fate], to_ue: bool) -> list[int]:
+    """The m-lines that may be the one in a BUNDLE group: DTLS passes there, or ends in the gateway."""
+    return [
+        index
+        for index, (decision, fate) in enumerate(zip(decisions, fates, strict=True))
+        if fate is _Fate.TRANSPARENT or (fate is _Fate.OURS and to_ue and decision.treatment.by_dtls)
+    ]
 
 
 # -- one m-line ---------------------------------------------------------------------------------------
@@ -338,11 +355,14 @@ def _check_here(out: Document, media: Media, local: Local, one_port: bool) -> No
         media.add_attribute("candidate", str(Candidate.host(2, local.address, local.rtcp_port)))
 
 
-def _identify(media: Media, asked: Media) -> None:
-    """WebRTC clients insist on being answered by their own names (RFC 8829 section 5.3.1)."""
-    if not media.has("mid"):
-        for mid in asked.attributes("mid")[:1]:
-            media.add_attribute("mid", mid)
+def _identify(media: Media, asked: Media, insists: bool) -> None:
+    """An answer has the offer's names (RFC 5888 section 9.1), if any; WebRTC clients insist on them (RFC 9429
+    section 5.3.1)."""
+    mid = asked.attribute("mid")
+    if mid is None:
+        media.remove_attributes("mid")
+    elif insists or media.has("mid"):
+        media.set_attribute("mid", mid)
 
 
 def _mux(media: Media, asked: Media) -> None:

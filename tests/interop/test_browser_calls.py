@@ -76,6 +76,14 @@ def browser(_browser: WebPhone, request: pytest.FixtureRequest) -> Iterator[WebP
     print("-- browser", *_browser.run("phone.log.slice(-20)"), *_browser.console(), sep="\n")
 
 
+@pytest.fixture(params=["balanced", "max-bundle"])
+def bundling(browser: WebPhone, request: pytest.FixtureRequest) -> Iterator[None]:
+    """What the browser asks of transports: under max-bundle it takes nothing without a BUNDLE group."""
+    browser.run("void(phone.bundlePolicy = args[0])", request.param)
+    yield
+    browser.run("void(phone.bundlePolicy = 'balanced')")
+
+
 def softphone(stack: Stack, registrar: str, directory: Path, *options: object) -> Ue:
     sound = ("--tone", SOFTPHONE_TONE, "--record", directory / "bob.wav")
     ports = ("--port", SOFTPHONE, "--rtp-port", SOFTPHONE + 2)
@@ -98,6 +106,7 @@ def assert_nothing_left(stack: Stack, browser: WebPhone) -> None:
     assert not any(used for used, _, _ in stack.audit().ports.values())
 
 
+@pytest.mark.usefixtures("bundling")
 def test_a_browser_calls_a_plain_softphone(stack: Stack, browser: WebPhone, tmp_path: Path) -> None:
     with softphone(stack, stack.lab_uri, tmp_path) as callee:
         callee.wait_for("registered")
@@ -184,6 +193,7 @@ def test_a_softphone_calls_a_browser(
     assert tone_seconds(tmp_path / "bob.wav", TONE) >= 0.8
 
 
+@pytest.mark.usefixtures("bundling")
 @pytest.mark.parametrize("called", [False, True], ids=["calls", "is called"])
 def test_a_softphone_holds_a_browser_and_comes_back(
     stack: Stack, browser: WebPhone, tmp_path: Path, called: bool

@@ -56,18 +56,25 @@ def phones(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[WebPhone,
         yield alice, bob
 
 
+@pytest.mark.parametrize("bundling", ["balanced", "max-bundle"])
 @pytest.mark.parametrize(
     ("server", "treated"),
     [(PASSING_SERVER, ["e2e", "e2e"]), (SERVER, ["e2ae-dtls-srtp", "e2ae-dtls-srtp"])],
     ids=["end to end", "as far as the gateway"],
 )
 def test_two_pages_call_each_other(
-    stack: Stack, page: Page, phones: tuple[WebPhone, WebPhone], server: str, treated: list[str]
+    stack: Stack,
+    page: Page,
+    phones: tuple[WebPhone, WebPhone],
+    server: str,
+    treated: list[str],
+    bundling: str,
 ) -> None:
     alice, bob = phones
     for phone in phones:
         phone.server = server
         phone.register(page.url, stack.password)
+        phone.run("void(phone.bundlePolicy = args[0])", bundling)
     alice.begin("dial", "bob")
     bob.wait_for_call("ringing")
     bob.do("answer")

@@ -125,7 +125,8 @@ def test_the_sdp_that_leaves_is_the_golden_one(path: Path) -> None:
     indices = range(len(decisions))
     protections = {i: offered(decisions[i], rules) for i in indices if to_ue}
     locals_ = {i: local(to_ue, i, to_ue and decisions[i].treatment.by_dtls) for i in indices}
-    sent = offer(came, decisions, direction, locals_, protections, origin(came, to_ue), rules)
+    access, leaves = Access(golden.one("access", "sip")), origin(came, to_ue)
+    sent = offer(came, decisions, direction, locals_, protections, leaves, rules, access)
     assert bytes(sent).decode() == golden.document("offer", "-").decode()
     if not to_ue:
         no_secret_reaches_the_core(sent, decisions)

@@ -1,0 +1,74 @@
+"""BUNDLE (RFC 9143) where no two streams share a port: the gateway's are one stream's each.
+
+A WebRTC client may insist on a group (`max-bundle`, RFC 9429 section 4.1.1). It is offered and answered one
+of a single m-line; every other line keeps a transport of its own, and what has none (`bundle-only`, port 0)
+stays refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Self
+
+from imsalg.policy.treatment import is_rtp
+from imsalg.sdp.attributes import fields
+from imsalg.sdp.document import Document, Media
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What a description calls its m-lines (RFC 5888 section 4). mids: of each, "" for none. grouped: those
+    in its BUNDLE groups."""
+
+    mids: tuple[str, ...] = ()
+    grouped: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, document: Document) -> Self:
+        groups = [value for value in document.session.attributes("group") if _is_bundle(value)]
+        return cls(
+            tuple(_mid(media) for media in document.media),
+            tuple(mid for value in groups for mid in fields(value)[1:] if _MID.fullmatch(mid)),
+        )
+
+
+def name(document: Document, standing: Names) -> tuple[str, ...]:
+    """Every m-line gets a mid: that of the answer in force, else its own, else one that is free."""
+    names = [*standing.mids, *[""] * len(document.media)][: len(document.media)]
+    for index, media in enumerate(document.media):
+        if not names[index]:
+            own = _mid(media)
+            free = (mid for n in count() if (mid := f"m{n}") not in names)
+            names[index] = own if own and own not in names else next(free)
+        media.set_attribute("mid", names[index])
+    return tuple(names)
+
+
+def ungroup(document: Document) -> None:
+    document.session.remove_attributes_where(lambda name, value: name == "group" and _is_bundle(value))
+
+
+def group(document: Document, members: Iterable[int], standing: Names, among: Sequence[str]) -> None:
+    """One of these m-lines: that of the group in force, which browsers let no line leave, else the first.
+    among: the mids it may have. RTCP is multiplexed in a group (RFC 9143 section 9.3)."""
+    sections = [document.media[index] for index in members]
+    mids = [_mid(media) for media in sections if media.has("rtcp-mux") or not is_rtp(media.proto)]
+    mids = [mid for mid in mids if mid and mid in among]
+    if mids:
+        mid = next((mid for mid in mids if mid in standing.grouped), mids[0])
+        document.session.add_attribute("group", f"BUNDLE {mid}")
+
+
+def _mid(media: Media) -> str:
+    value = (media.attribute("mid") or "").strip(" \t")
+    return value if _MID.fullmatch(value) else ""
+
+
+def _is_bundle(value: str) -> bool:
+    return fields(value)[:1] == ["BUNDLE"]
+
+
+_MID = re.compile(r"[!#$%&'*+\-.0-9A-Z^_`a-z{|}~]{1,64}")  # a token (RFC 5888 section 4), and short
