@@ -496,6 +496,95 @@ def test_two_lite_agents_do_not_check(world, alice):
     assert not lines_of(here.response, "a=ice")
 
 
+# -- BUNDLE -----------------------------------------------------------------------------------------------
+
+
+def bundled(setup, *mids, group=None, dead=()):
+    """What a WebRTC client says under max-bundle: a line for each name."""
+    lines = [f"a=group:BUNDLE {group or ' '.join(mids)}"] if group != "" else []
+    own = (f"a=setup:{setup}", f"a=fingerprint:sha-256 {DIGESTS['A']}", *ICE, "a=rtcp-mux")
+    for index, mid in enumerate(mids):
+        port = 0 if mid in dead else 4000 + 2 * index
+        lines.append(media(port, "UDP/TLS/RTP/SAVP", *own, f"a=mid:{mid}"))
+    return session("192.0.2.10", *lines)
+
+
+def core(*ports):
+    return session("203.0.113.5", *[media(port) for port in ports])
+
+
+def names(message):
+    """Of the group and of all m-lines."""
+    return lines_of(message, "a=group:"), lines_of(message, "a=mid:")
+
+
+def test_our_re_offer_repeats_the_names_and_the_group_that_the_browser_gave(browser):
+    world = browser.world
+    here, far = world.originate(browser, bundled("actpass", "x"), FAR)
+    assert names(far.invite) == ([], ["x"])
+    assert names(here.response) == (["BUNDLE x"], ["x"])
+    for mid in ((), ("a=mid:theirs",)):
+        offer = session("203.0.113.5", media(7000, "RTP/AVP", *mid))
+        there, got = far.exchange(here, "INVITE", offer, bundled("active", "x"))
+        assert names(there) == (["BUNDLE x"], ["x"])
+        assert names(got) == ([], [line.removeprefix("a=mid:") for line in mid])
+    _, got = here.exchange(far, "INVITE", bundled("actpass", "x"), FAR)
+    assert names(got) == (["BUNDLE x"], ["x"])
+    here.hang_up(far)
+
+
+def test_names_in_our_offers_stay_and_are_the_cores_own_where_it_has_some(browser):
+    world = browser.world
+    offer = session("203.0.113.5", media(7000), media(7002, "RTP/AVP", "a=mid:m0"))
+    here, far = world.terminate(browser, offer, bundled("active", "m0", "m1", group="m0"))
+    assert names(here.invite) == (["BUNDLE m0"], ["m0", "m1"])
+    there, _ = far.exchange(here, "INVITE", core(7000, 7002, 7004), bundled("active", "m0", "m1", "m2"))
+    assert names(there) == (["BUNDLE m0"], ["m0", "m1", "m2"])
+    offer = session("203.0.113.5", media(7000, "RTP/AVP", "a=mid:v"))
+    here, _ = world.terminate(browser, offer, bundled("active", "v"))
+    assert names(here.invite) == (["BUNDLE v"], ["v"])
+
+
+def test_a_line_does_not_leave_its_group_for_one_before_it(browser):
+    world = browser.world
+    here, far = world.originate(browser, bundled("actpass", "a", "b"), core(0, 7002))
+    assert names(here.response) == (["BUNDLE b"], ["a", "b"])
+    there, _ = far.exchange(here, "INVITE", core(7000, 7002), bundled("active", "a", "b", group="b"))
+    assert names(there) == (["BUNDLE b"], ["a", "b"])
+    _, got = here.exchange(far, "INVITE", bundled("actpass", "a", "b"), core(7000, 7002))
+    assert names(got) == (["BUNDLE b"], ["a", "b"])
+    there, _ = far.exchange(here, "INVITE", core(7000, 0), bundled("active", "a", "b", group="a", dead="b"))
+    assert names(there) == (["BUNDLE a"], ["a", "b"])
+
+
+def test_a_refused_re_offer_and_a_restart_leave_the_group(browser):
+    world = browser.world
+    here, far = world.originate(browser, bundled("actpass", "x"), FAR)
+    here.request("INVITE", sdp=bundled("actpass", "y"))
+    world.network.reply(world.network.expect("INVITE"), 488)
+    browser.expect(488)
+    there, _ = far.exchange(here, "INVITE", FAR, bundled("active", "x"))
+    assert names(there) == (["BUNDLE x"], ["x"])
+    world.save()
+    world.restart()
+    there, _ = far.exchange(here, "INVITE", FAR, bundled("active", "x"))
+    assert names(there) == (["BUNDLE x"], ["x"])
+
+
+def test_who_does_not_bundle_or_does_not_multiplex_rtcp_is_answered_without_a_group(browser):
+    world = browser.world
+    plain = bundled("actpass", "x", group="")
+    for offer in (plain, plain.replace("t=0 0", "t=0 0\r\na=group:BUNDLE x").replace("\r\na=rtcp-mux", "")):
+        here, far = world.originate(browser, offer, FAR)
+        assert names(here.response) == ([], ["x"])
+        here.hang_up(far)
+
+
+def test_an_ims_ue_is_offered_no_group(world, alice):
+    here, _ = world.terminate(alice, answer=dtls("active"))
+    assert names(here.invite) == ([], [])
+
+
 # -- fax ------------------------------------------------------------------------------------------------
 
 
