@@ -28,11 +28,10 @@ class Names:
 
     @classmethod
     def of(cls, document: Document) -> Self:
+        mids = tuple(_mid(media) for media in document.media)
         groups = [value for value in document.session.attributes("group") if _is_bundle(value)]
-        return cls(
-            tuple(_mid(media) for media in document.media),
-            tuple(mid for value in groups for mid in fields(value)[1:] if _MID.fullmatch(mid)),
-        )
+        grouped = {mid for value in groups for mid in fields(value)[1:]}
+        return cls(mids, tuple(mid for mid in mids if mid in grouped))
 
 
 def name(document: Document, standing: Names) -> tuple[str, ...]:
@@ -55,8 +54,8 @@ def group(document: Document, members: Iterable[int], standing: Names, among: Se
     """One of these m-lines: that of the group in force, which browsers let no line leave, else the first.
     among: the mids it may have. RTCP is multiplexed in a group (RFC 9143 section 9.3)."""
     sections = [document.media[index] for index in members]
-    mids = [_mid(media) for media in sections if media.has("rtcp-mux") or not is_rtp(media.proto)]
-    mids = [mid for mid in mids if mid and mid in among]
+    muxed = [media for media in sections if media.has("rtcp-mux") or not is_rtp(media.proto)]
+    mids = [mid for media in muxed if (mid := _mid(media)) in among]
     if mids:
         mid = next((mid for mid in mids if mid in standing.grouped), mids[0])
         document.session.add_attribute("group", f"BUNDLE {mid}")
