@@ -55,15 +55,16 @@ class Datagrams:
     def send(self, data: bytes) -> None:
         self._sockets[0].sendto(data, (HOST, self._world.peers_port))
 
-    def final(self, wanted: bytes) -> int:
-        """The status of the first final response with that Call-ID."""
+    def final(self, wanted: bytes, branch: bytes = b"") -> int:
+        """The status of the first final response with that Call-ID, and that branch in a Via: others with
+        the Call-ID may be retransmitted still."""
         deadline = time.monotonic() + PATIENCE
         while (left := deadline - time.monotonic()) > 0:
             ready, _, _ = select.select(self._sockets, [], [], left)
             for each in ready:
                 data = each.recv(65536)
                 status = _STATUS.match(data)
-                if status and int(status[1]) >= 200 and call_id(data) == wanted:
+                if status and int(status[1]) >= 200 and call_id(data) == wanted and branch in data:
                     return int(status[1])
         raise AssertionError(f"no final response to {wanted!r}")
 
