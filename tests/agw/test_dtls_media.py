@@ -60,7 +60,7 @@ class Tool:
 
 
 @asynccontextmanager
-async def openssl(tool, pem):
+async def openssl(tool, pem, *options):
     """The process, and the Tool."""
     near = await Socket.open()
     port = near.address.port
@@ -70,22 +70,26 @@ async def openssl(tool, pem):
             sock.bind(("127.0.0.1", 0))
             port = sock.getsockname()[1]
         where = ["-accept", f"127.0.0.1:{port}", "-4", "-Verify", "1", "-naccept", "1"]
-    exporting = ["-keymatexport", "EXTRACTOR-dtls_srtp", "-keymatexportlen", "60"]
-    using = ["-dtls1_2", "-use_srtp", "SRTP_AES128_CM_SHA1_80", "-cert", pem, "-key", pem]
     process = await asyncio.create_subprocess_exec(
-        *("openssl", tool, *where, *using, *exporting),
+        *("openssl", tool, *where, "-dtls1_2", "-cert", pem, "-key", pem, *options),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=subprocess.DEVNULL,
     )
     try:
         if tool == "s_server":
-            await line_of(process, b"ACCEPT")
+            await bound(port)
         yield process, Tool(near, ("127.0.0.1", port))
     finally:
         with suppress(ProcessLookupError):
             process.kill()
         await process.wait()
+
+
+async def bound(port):
+    async with asyncio.timeout(PATIENCE):
+        while f":{port:04X} " not in Path("/proc/net/udp").read_text():
+            await asyncio.sleep(0.01)
 
 
 async def line_of(process, text):
@@ -108,12 +112,17 @@ def pem(tmp_path_factory):
     return str(file), Fingerprint("sha-256", bytes.fromhex(out.split("=")[1].strip().replace(":", "")))
 
 
-@pytest.mark.parametrize(("name", "role"), [("s_client", SERVER), ("s_server", CLIENT)])
+TOOLS = pytest.mark.parametrize(("name", "role"), [("s_client", SERVER), ("s_server", CLIENT)])
+
+
+@TOOLS
 def test_openssl_shakes_hands_and_media_flow_under_the_keys_it_exports(config, pem, name, role):
     file, fingerprint = pem
 
     async def play(call):
-        async with openssl(name, file) as (process, tool):
+        srtp = ("-use_srtp", "SRTP_AES128_CM_SHA1_80")
+        exporting = ("-keymatexport", "EXTRACTOR-dtls_srtp", "-keymatexportlen", "60")
+        async with openssl(name, file, *srtp, *exporting) as (process, tool):
             call.ue.association = tool
             stream = call.stream(role=role)
             await call.begin(replace(stream, dtls=Dtls("1", role, (fingerprint,))))
@@ -124,6 +133,56 @@ def test_openssl_shakes_hands_and_media_flow_under_the_keys_it_exports(config, p
             local, remote = (client, server) if name == "s_client" else (server, client)
             call.key_by(Established("", "", "SRTP_AES128_CM_SHA1_80", local, remote))
             await call.media_flow()
+            speaking.cancel()
+
+    scenario(play)(config)
+
+
+UDPTL = [  # sequence number, IFP packet, redundant ones (ITU-T T.38 clause 9.1); of these no byte is text
+    bytes.fromhex("0000 01 02 00 00"),
+    bytes.fromhex("0001 06 c0 01 80 00 00 ff 00 01 01 02"),
+    bytes.fromhex("0002") + bytes(range(256)) * 3,
+]
+
+
+@TOOLS
+def test_datagrams_of_a_fax_pass_both_ways_through_openssl(config, pem, name, role):
+    file, fingerprint = pem
+
+    async def play(call):
+        async with openssl(name, file, "-quiet") as (process, tool):
+            call.ue.association = tool
+            fax = call.stream(role=role, transport=Transport.DTLS)
+            await call.begin(replace(fax, dtls=Dtls("1", role, (fingerprint,))), Transport.UDP)
+            speaking = asyncio.create_task(tool.speak(call.ue, call.a.rtp))
+            await call.told(Event.DTLS_ESTABLISHED, "RTP: DTLSv1.2")
+            for datagram in UDPTL:
+                process.stdin.write(datagram)
+                assert await call.core.hear() == datagram
+                call.core.send(datagram[::-1], call.b.rtp)
+                async with asyncio.timeout(PATIENCE):
+                    assert await process.stdout.readexactly(len(datagram)) == datagram[::-1]
+            speaking.cancel()
+
+    scenario(play)(config)
+
+
+@TOOLS
+def test_nothing_of_a_fax_passes_where_the_certificate_of_openssl_is_not_the_signalled_one_p09(
+    config, pem, name, role
+):
+    async def play(call):
+        async with openssl(name, pem[0], "-quiet") as (process, tool):
+            call.ue.association = tool
+            fax = call.stream(role=role, transport=Transport.DTLS)  # with the fingerprint of another
+            await call.begin(fax, Transport.UDP)
+            speaking = asyncio.create_task(tool.speak(call.ue, call.a.rtp))
+            await call.told(Event.DTLS_FAILED, "fingerprint")
+            process.stdin.write(UDPTL[0])
+            call.core.send(UDPTL[0], call.b.rtp)
+            async with asyncio.timeout(PATIENCE):
+                assert await process.stdout.read() == b""  # until it gives up
+            assert call.core.heard.empty()
             speaking.cancel()
 
     scenario(play)(config)
