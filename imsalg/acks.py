@@ -8,29 +8,18 @@ from collections.abc import Callable
 from functools import partial
 
 from imsalg.anchor import Side
-from imsalg.branches import Branches
-from imsalg.crossing import Effect, Note, SendAck
+from imsalg.callstate import CallState
+from imsalg.crossing import SendAck
 from imsalg.descriptions import Descriptions
 from imsalg.sip.message import Request
-from imsalg.steps import Steps
 
 
 class Acks:
     """Those of one call."""
 
-    def __init__(
-        self,
-        token: str,
-        branches: Branches,
-        descriptions: Descriptions,
-        steps: Steps,
-        effects: list[Effect],
-    ) -> None:
-        self._token = token
-        self._branches = branches
+    def __init__(self, call: CallState, descriptions: Descriptions) -> None:
+        self._call = call
         self._descriptions = descriptions
-        self._steps = steps
-        self._effects = effects
         self._waiting: list[Side] = []  # for a step; who sent them
 
     def wait(self, side: Side) -> bool:
@@ -45,25 +34,25 @@ class Acks:
             left()
 
         self._waiting.append(side)
-        if not self._steps.run(partial(self._pass, request, ack, side, done)):
-            self._effects.append(Note(logging.WARNING, f"{self._token}: an ACK dropped, too much at once"))
+        if not self._call.steps.run(partial(self._pass, request, ack, side, done)):
+            self._call.note(logging.WARNING, "an ACK dropped, too much at once")
             done()
 
     def _pass(self, request: Request, ack: SendAck, side: Side, done: Callable[[], None]) -> None:
-        branch = self._branches.of(request, side)
+        branch = self._call.branches.of(request, side)
         if branch is None:
             done()
             return
-        branch.dialog.number(ack.request, side is self._branches.caller)
+        branch.dialog.number(ack.request, side is self._call.branches.caller)
         send, bad = partial(self._send, ack, done), partial(self._bad, ack, done)
         self._descriptions.in_ack(request, ack.request, side, branch, send, bad)
 
     def _send(self, ack: SendAck, done: Callable[[], None]) -> None:
-        self._effects.append(ack)
+        self._call.effects.append(ack)
         done()
 
     def _bad(self, ack: SendAck, done: Callable[[], None], status: int, reason: str) -> None:
         """An ACK cannot be refused: it passes without its answer, and the call ends."""
         ack.request.set_body(b"")
         self._send(ack, done)
-        self._steps.lost(f"a bad answer in the ACK: {reason}", status)
+        self._call.steps.lost(f"a bad answer in the ACK: {reason}", status)

@@ -9,7 +9,7 @@ call that passes twice because both its parties are behind us is two calls with 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Protocol
+from random import Random
 
 from imsalg import mediasec, trust
 from imsalg.anchor import Side
@@ -36,13 +36,6 @@ from imsalg.sources import Sources
 _EXTENSIONS = frozenset((mediasec.OPTION_TAG, mediasec.AGREEMENT, "path"))  # what Proxy-Require may ask of us
 _OF_CALLS = frozenset(("INVITE", "BYE", "UPDATE", "PRACK", "INFO"))  # never belong to another dialog
 _RECORDED = frozenset(("INVITE", "SUBSCRIBE", "REFER"))  # make dialogs that have to come back this way
-
-
-class Random(Protocol):
-    """What is used of random.Random."""
-
-    def randbytes(self, n: int, /) -> bytes: ...
-    def getrandbits(self, k: int, /) -> int: ...
 
 
 class Answered(PeerError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from random import Random
 
 from imsalg.anchor import Anchor, Side, Termination, Wanted
 from imsalg.crossing import Crossing
@@ -17,7 +18,6 @@ from imsalg.negotiation import Negotiation, Terms
 from imsalg.records import BranchRecord
 from imsalg.sdp.document import Document
 from imsalg.sip.dialog import Dialog, Party, contact_uri
-from imsalg.sip.endpoint import Random
 from imsalg.sip.hop import Flow
 from imsalg.sip.message import Request, Response
 from imsalg.sip.values import NameAddr

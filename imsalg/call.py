@@ -11,17 +11,18 @@ responses cross is in `passage`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from random import Random
 
 from agw.iq.messages import ErrorReply, Notice, Reply
 from imsalg.anchor import Anchor, Side
 from imsalg.branches import Branches
+from imsalg.callstate import CallState
 from imsalg.crossing import Crossing, Effect, Hops, SendAck
-from imsalg.descriptions import Descriptions
 from imsalg.negotiation import Terms
 from imsalg.passage import Limits, Passage
 from imsalg.records import CallRecord
 from imsalg.sip.dialog import Party
-from imsalg.sip.endpoint import Flow, Random
+from imsalg.sip.hop import Flow
 from imsalg.sip.message import Request, Response
 from imsalg.steps import Steps
 from imsalg.supervision import Supervision
@@ -53,22 +54,13 @@ class Call:
             self.flows[invite.side] = invite.server.flow
         self.started = now
         self.effects: list[Effect] = []
-        effects, anchor = self.effects, Anchor(token)
-        self._steps = Steps(anchor, effects, limits.gateway, self._end)
+        anchor = Anchor(token)
+        self._steps = Steps(anchor, self.effects, limits.gateway, self._end)
         self._steps.now = now
         self._branches = Branches(invite, anchor, terms, rng, self.flows)
-        descriptions = Descriptions(token, self._branches, self._steps, effects)
-        self._passage = Passage(
-            token,
-            self._branches,
-            descriptions,
-            self._steps,
-            effects,
-            self.flows,
-            route,
-            limits,
-        )
-        self._supervision = Supervision(token, self._branches, self._steps, effects, terms.inactivity)
+        state = CallState(token, self._branches, self._steps, self.effects, self.flows)
+        self._passage = Passage(state, route, limits)
+        self._supervision = Supervision(state, terms.inactivity)
 
     @property
     def invite(self) -> Crossing:

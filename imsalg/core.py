@@ -11,11 +11,12 @@ from __future__ import annotations
 import logging
 from collections import Counter, deque
 from collections.abc import Iterable
+from random import Random
 
 from agw.iq.messages import ErrorReply, Hello, Notice, Reply
 from agw.iq.messages import Request as IqRequest
 from imsalg import mediasec, trust
-from imsalg.admission import Admission, Answered, Dropped, Random
+from imsalg.admission import Admission, Answered, Dropped
 from imsalg.anchor import Side
 from imsalg.body import NEGOTIATING, drop_sdp
 from imsalg.call import Call

@@ -8,12 +8,12 @@ from functools import partial
 
 from imsalg.anchor import Side, Wanted
 from imsalg.body import NEGOTIATING, Found, find_sdp
-from imsalg.branches import Branch, Branches
-from imsalg.crossing import Crossing, Effect, Note
+from imsalg.branches import Branch
+from imsalg.callstate import CallState
+from imsalg.crossing import Crossing
 from imsalg.errors import BadSdp, PeerError
 from imsalg.negotiation import Negotiation
 from imsalg.sip.message import Request, Response
-from imsalg.steps import Steps
 
 MAX_AGAIN = 16  # different descriptions in responses to one INVITE that are known again
 
@@ -26,11 +26,8 @@ class Descriptions:
     """One call's. Each `in_...` ends in `proceed` once the message that leaves carries what the other side
     shall read, or in `refuse`; both possibly later, when the gateway has answered."""
 
-    def __init__(self, token: str, branches: Branches, steps: Steps, effects: list[Effect]) -> None:
-        self._token = token
-        self._branches = branches
-        self._steps = steps
-        self._effects = effects
+    def __init__(self, call: CallState) -> None:
+        self._call = call
 
     # -- what it is: an offer, the answer, or one of these again
 
@@ -43,7 +40,7 @@ class Descriptions:
         except PeerError as error:
             refuse(error.status, error.reason)
             return
-        media = branch.media if branch else self._branches.root
+        media = branch.media if branch else self._call.branches.root
         if found is None:
             proceed()
         elif media.pending is None:
@@ -153,7 +150,7 @@ class Descriptions:
             refuse(status, reason)
 
         then = partial(_translate, media.offered, message, found, passed, proceed)
-        self._steps.want(wanted, then, refused)
+        self._call.steps.want(wanted, then, refused)
 
     def _answer(
         self,
@@ -173,7 +170,7 @@ class Descriptions:
             return
         preview = isinstance(message, Response) and message.status < 200 and "RSeq" not in message.headers
         then = partial(_translate, partial(media.answered, preview), message, found, passed, proceed)
-        self._steps.want(self._branches.hear(media), then, refuse)
+        self._call.steps.want(self._call.branches.hear(media), then, refuse)
 
     def confirm(self, branch: Branch, proceed: Proceed) -> None:
         """A 2xx to an INVITE: this dialog's media are heard, and the other early dialogs end."""
@@ -185,11 +182,11 @@ class Descriptions:
             branch.dialog.confirmed = True
             proceed()
 
-        self._steps.want(self._branches.confirm(branch), confirmed, self._misled)
+        self._call.steps.want(self._call.branches.confirm(branch), confirmed, self._misled)
 
     def withdraw(self, crossing: Crossing) -> None:
         """An offer was refused: the media are as they were (trap P29)."""
-        branch = self._branches.of(crossing.request, crossing.side)
+        branch = self._call.branches.of(crossing.request, crossing.side)
         if branch is None or crossing.offer is None:
             return
         media = branch.media
@@ -200,23 +197,22 @@ class Descriptions:
 
     def settle(self, wanted: Callable[[], Wanted]) -> None:
         """Have the gateway follow what holds already, in its turn; by then it may be something else."""
-        self._steps.run(lambda: self._steps.want(wanted(), lambda: None, self._misled))
+        self._call.steps.run(lambda: self._call.steps.want(wanted(), lambda: None, self._misled))
 
     def _rollback(self, media: Negotiation) -> None:
         media.rollback()
-        self.settle(partial(self._branches.wanted, media))
+        self.settle(partial(self._call.branches.wanted, media))
 
     def _misled(self, _: int, reason: str) -> None:
         """The gateway refuses what the two sides have agreed on already."""
-        self._steps.lost(reason)
+        self._call.steps.lost(reason)
 
     def _tell_decisions(self, media: Negotiation) -> None:
         if media.pending is None:
             return
         lines = zip(media.pending.offer.media, media.pending.decisions, strict=True)
         for index, (line, decision) in enumerate(lines):
-            text = f"{self._token}: m={index} {line.kind}: {decision.reason}"
-            self._effects.append(Note(logging.INFO, text))
+            self._call.note(logging.INFO, f"m={index} {line.kind}: {decision.reason}")
 
 
 def _offered(crossing: Crossing, media: Negotiation, proceed: Proceed) -> None:

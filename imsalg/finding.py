@@ -12,10 +12,11 @@ into `answered`, and call `expire` at `timeout`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from random import Random
 
 from imsalg.names import Answer, Names
 from imsalg.sip.hop import Flow, Transport
-from imsalg.sip.locate import Question, Random, Record, Servers, locate
+from imsalg.sip.locate import Question, Record, Servers, locate
 from imsalg.sip.timers import Running, Timers
 from imsalg.sip.values import Address, Uri
 

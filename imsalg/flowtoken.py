@@ -9,15 +9,11 @@ network may try another.
 from __future__ import annotations
 
 from hmac import compare_digest, digest
-from typing import Protocol
+from random import Random
 
 KEY = 32  # octets
 NAME = 12
 SIGNATURE = 10  # 80 bits, as in RFC 5626 section 5.2
-
-
-class Random(Protocol):
-    def randbytes(self, n: int, /) -> bytes: ...
 
 
 class FlowTokens:

@@ -12,13 +12,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
+from random import Random
 
 from imsalg.config import CoreConfig
 from imsalg.crossing import Crossing, Hops, Note
 from imsalg.finding import Finding, Search
 from imsalg.routes import Routes, loop_mark, usual
 from imsalg.sip.endpoint import Cause, ClientTransaction, Endpoint, Flow
-from imsalg.sip.locate import Random, is_numeric
+from imsalg.sip.locate import is_numeric
 from imsalg.sip.message import REASONS, Request, Response, make_response
 from imsalg.sip.timers import Running, Timers
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from enum import Enum, auto
+from random import Random
 from typing import NamedTuple, Protocol
 from zlib import crc32
 
@@ -55,11 +56,6 @@ class Judge(Protocol):
 
     def is_open(self, key: Key) -> bool:
         """Whether a request has a transaction already: this is a retransmission."""
-
-
-class Random(Protocol):
-    def randbytes(self, n: int, /) -> bytes: ...
-    def getrandbits(self, k: int, /) -> int: ...
 
 
 class Waiting(NamedTuple):

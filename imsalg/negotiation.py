@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from random import Random
 
 from msgspec.structs import replace as with_fields
 
@@ -36,7 +37,6 @@ from imsalg.policy.rewrite import Protection
 from imsalg.policy.treatment import Mechanism
 from imsalg.sdp.attributes import Crypto
 from imsalg.sdp.document import Document
-from imsalg.sip.endpoint import Random
 from imsalg.sip.hop import Flow
 
 

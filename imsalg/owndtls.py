@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass, field
+from random import Random
 
 from agw.iq import messages as iq
 from agw.iq.messages import Dtls, DtlsRole, Ice
@@ -13,7 +14,6 @@ from imsalg.policy.association import Association
 from imsalg.policy.rules import Rules
 from imsalg.sdp.dtls import Setup
 from imsalg.sdp.ice import IceCredentials
-from imsalg.sip.endpoint import Random
 
 
 @dataclass(slots=True, eq=False)

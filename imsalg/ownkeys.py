@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from random import Random
 
 from agw.iq.messages import Key, Suite
 from imsalg.sdp.attributes import MATERIAL_LENGTH, Crypto, InlineKey
-from imsalg.sip.endpoint import Random
 
 
 @dataclass(slots=True, eq=False)

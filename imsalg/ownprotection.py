@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import replace as replaced
+from random import Random
 from typing import Self
 
 from msgspec.structs import replace
@@ -25,7 +26,6 @@ from imsalg.policy.rules import Rules
 from imsalg.policy.treatment import Treatment
 from imsalg.sdp.attributes import Crypto
 from imsalg.sdp.dtls import Setup
-from imsalg.sip.endpoint import Random
 
 
 @dataclass(slots=True, eq=False)

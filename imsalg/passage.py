@@ -16,13 +16,12 @@ from imsalg import sessiontimer
 from imsalg.acks import Acks
 from imsalg.anchor import Side
 from imsalg.body import drop_sdp
-from imsalg.branches import MAX_BRANCHES, Branch, Branches
-from imsalg.crossing import Cancel, Crossing, Effect, Ended, Hops, Note, Respond, Send, SendAck
+from imsalg.branches import MAX_BRANCHES, Branch
+from imsalg.callstate import CallState
+from imsalg.crossing import Cancel, Crossing, Ended, Hops, Respond, Send, SendAck
 from imsalg.descriptions import Descriptions
 from imsalg.release import Release
-from imsalg.sip.endpoint import Flow
 from imsalg.sip.message import Request, Response
-from imsalg.steps import Steps
 from imsalg.underway import Underway
 
 AGAIN = 10.0  # seconds an INVITE that was refused with one of these may take to come again
@@ -41,57 +40,43 @@ class Limits:
 
 
 class Passage:
-    """flows, route: see `Release`. again: until when the INVITE of the call may come again."""
+    """route: see `Release`. again: until when the INVITE of the call may come again."""
 
-    def __init__(
-        self,
-        token: str,
-        branches: Branches,
-        descriptions: Descriptions,
-        steps: Steps,
-        effects: list[Effect],
-        flows: dict[Side, Flow],
-        route: Callable[[Request], Hops],
-        limits: Limits,
-    ) -> None:
-        self._token = token
-        self._branches = branches
-        self._descriptions = descriptions
-        self._steps = steps
-        self._effects = effects
-        self._flows = flows
+    def __init__(self, call: CallState, route: Callable[[Request], Hops], limits: Limits) -> None:
+        self._call = call
         self._limits = limits
-        self.underway = Underway(token, effects)
-        self.release = Release(branches, self.underway, effects, flows, route)
-        self._acks = Acks(token, branches, descriptions, steps, effects)
+        self._descriptions = Descriptions(call)
+        self.underway = Underway(call)
+        self.release = Release(call, self.underway, route)
+        self._acks = Acks(call, self._descriptions)
         self.again: float | None = None
 
     # -- requests
 
     def request(self, crossing: Crossing) -> None:
         """The INVITE that makes the call, or a request within its dialogs."""
-        invite, method = crossing is self._branches.invite, crossing.request.method
+        invite, method = crossing is self._call.branches.invite, crossing.request.method
         self.underway.add(crossing)
         if method == "INVITE":
-            crossing.deadline = self._steps.now + self._limits.ringing
-        if not invite and self._branches.of(crossing.request, crossing.side) is None:
+            crossing.deadline = self._call.steps.now + self._limits.ringing
+        if not invite and self._call.branches.of(crossing.request, crossing.side) is None:
             # what crosses a BYE of ours is answered as by a peer that has hung up already
-            self._refuse(crossing, 200 if self._branches.closed and method == "BYE" else 481)
+            self._refuse(crossing, 200 if self._call.branches.closed and method == "BYE" else 481)
             return
         if not invite and crossing.server is not None:
-            self._flows[crossing.side] = crossing.server.flow
+            self._call.flows[crossing.side] = crossing.server.flow
         if method == "BYE":
             if not self._acks.wait(crossing.side):  # else it follows
                 self._send(crossing)
-        elif not self._steps.run(partial(self._enter, crossing)):
+        elif not self._call.steps.run(partial(self._enter, crossing)):
             self._refuse(crossing, 503, "too much at once in one call")
 
     def _enter(self, crossing: Crossing) -> None:
         if crossing.answered or self._glares(crossing):
             return
-        branch = self._branches.of(crossing.request, crossing.side)
+        branch = self._call.branches.of(crossing.request, crossing.side)
         refuse = partial(self._refuse, crossing)
-        if branch is None and crossing is not self._branches.invite:
+        if branch is None and crossing is not self._call.branches.invite:
             refuse(481)  # its dialog ended while it waited
             return
         self._descriptions.in_request(crossing, branch, partial(self._send, crossing), refuse)
@@ -111,9 +96,9 @@ class Passage:
         if crossing.answered:  # refused or cancelled while it waited
             self._descriptions.withdraw(crossing)
             return
-        branch = self._branches.of(crossing.request, crossing.side)
+        branch = self._call.branches.of(crossing.request, crossing.side)
         if branch is not None:
-            toward_callee = crossing.side is self._branches.caller
+            toward_callee = crossing.side is self._call.branches.caller
             branch.dialog.number(crossing.outgoing, toward_callee)
             if crossing.request.method in _REFRESHES:
                 branch.dialog.toward(not toward_callee).refresh(crossing.request.headers)
@@ -122,7 +107,7 @@ class Passage:
         ):
             sessiontimer.ask(crossing.outgoing.headers, self._limits.session)
         crossing.sent = True
-        self._effects.append(Send(crossing))
+        self._call.effects.append(Send(crossing))
 
     def acknowledge(self, request: Request, ack: SendAck, side: Side) -> None:
         """The ACK to a 2xx, as it came and as it is to leave."""
@@ -139,10 +124,10 @@ class Passage:
         that reads "completed elsewhere" shows no missed call."""
         if crossing.answered:
             return
-        if crossing is self._branches.invite or not crossing.sent:
+        if crossing is self._call.branches.invite or not crossing.sent:
             self._refuse(crossing, 487, "", reasons)
         else:  # whether it has changed the dialog is the other end's to say
-            self._effects.append(Cancel(crossing, reasons))
+            self._call.effects.append(Cancel(crossing, reasons))
 
     # -- responses
 
@@ -155,8 +140,8 @@ class Passage:
             return
         if response.status >= 200:
             crossing.final = response
-        if not self._steps.run(partial(self._respond, crossing, response)):
-            self._warn(f"{response.status} dropped, too much at once")
+        if not self._call.steps.run(partial(self._respond, crossing, response)):
+            self._call.note(logging.WARNING, f"{response.status} dropped, too much at once")
 
     def _bye_response(self, crossing: Crossing, response: Response) -> None:
         if response.status < 200:
@@ -166,14 +151,14 @@ class Passage:
             outgoing.headers.set("CSeq", crossing.request.headers.get("CSeq") or "")
             self._pass_on(crossing, outgoing)
             if response.status not in (401, 407):  # challenged: the dialog goes on (RFC 3261 section 22)
-                self._drop(self._branches.tag_of(crossing.request, crossing.side))
+                self._drop(self._call.branches.tag_of(crossing.request, crossing.side))
         self.underway.settle(crossing)
 
     def _respond(self, crossing: Crossing, response: Response) -> None:
         invite = crossing.request.method == "INVITE"
         wanted = not crossing.answered or (crossing.accepted and 200 <= response.status < 300)
-        hung_up = self.release.has_hung_up(self._branches.tag_of(response, crossing.side))
-        if self._branches.closed or hung_up or not wanted:
+        hung_up = self.release.has_hung_up(self._call.branches.tag_of(response, crossing.side))
+        if self._call.branches.closed or hung_up or not wanted:
             self._late(crossing, response)
             return
         outgoing = response.copy()
@@ -185,7 +170,7 @@ class Passage:
         if branch is None:
             return
         if crossing.request.method in _REFRESHES:
-            branch.dialog.toward(crossing.side is self._branches.caller).refresh(response.headers)
+            branch.dialog.toward(crossing.side is self._call.branches.caller).refresh(response.headers)
         if response.status == 199 and not branch.dialog.confirmed:
             self._drop(response.to.tag or "")
             drop_sdp(outgoing)
@@ -193,7 +178,7 @@ class Passage:
             return
         if response.status >= 200 and sessiontimer.is_refresh(crossing.request, branch.dialog.confirmed):
             lasts = sessiontimer.agree(crossing.outgoing.headers, outgoing.headers)
-            branch.expires = None if lasts is None else self._steps.now + lasts
+            branch.expires = None if lasts is None else self._call.steps.now + lasts
         proceed = partial(self._pass_on, crossing, outgoing)
         if invite and response.status >= 200:
             branch.media.accepted()
@@ -204,57 +189,57 @@ class Passage:
     def _dialog_of(self, crossing: Crossing, response: Response) -> Branch | None:
         """The dialog of a provisional or successful response. None: that is over, or one too many, and the
         response goes no further."""
-        if crossing is not self._branches.invite:
-            branch = self._branches.of(crossing.request, crossing.side)
+        if crossing is not self._call.branches.invite:
+            branch = self._call.branches.of(crossing.request, crossing.side)
             if branch is None and response.status >= 200:
                 self.underway.settle(crossing)
                 self._refuse(crossing, 481)
                 if crossing.request.method == "INVITE":
                     self.release.hang_up(crossing, response)
             return branch
-        if self._branches.ended(response):
+        if self._call.branches.ended(response):
             status, reason = 487, "a response of an early dialog that is over"
-        elif (branch := self._branches.made_by(response)) is not None:
+        elif (branch := self._call.branches.made_by(response)) is not None:
             return branch
         else:
             status, reason = 503, f"more than {MAX_BRANCHES} dialogs"
         if response.status >= 200:
             self._fail(crossing, response, status, reason)
         else:
-            self._warn(f"{response.status} dropped: {reason}")
+            self._call.note(logging.WARNING, f"{response.status} dropped: {reason}")
         return None
 
     def _pass_on(self, crossing: Crossing, outgoing: Response) -> None:
         """A response, ready to leave."""
         if outgoing.status >= 200:
             self.underway.finish(crossing, outgoing.status)
-        self._effects.append(Respond(crossing, outgoing))
+        self._call.effects.append(Respond(crossing, outgoing))
 
     def _accept(self, crossing: Crossing, outgoing: Response) -> None:
         """A 2xx to an INVITE leaves."""
         self._pass_on(crossing, outgoing)
-        if not self._branches:  # a BYE was quicker
+        if not self._call.branches:  # a BYE was quicker
             self._close()
 
     def _decline(self, crossing: Crossing, outgoing: Response) -> None:
         """A final response other than 2xx. Media it may describe (RFC 3261 section 21.4.26) are not ours."""
         drop_sdp(outgoing)
         self._pass_on(crossing, outgoing)
-        if crossing is not self._branches.invite:
+        if crossing is not self._call.branches.invite:
             self._descriptions.withdraw(crossing)
-        elif outgoing.status in _COMES_AGAIN and not self._branches:
-            self.again = self._steps.now + AGAIN
-            self._branches.root.rollback()
+        elif outgoing.status in _COMES_AGAIN and not self._call.branches:
+            self.again = self._call.steps.now + AGAIN
+            self._call.branches.root.rollback()
         else:
             self._close()
 
     def _fail(self, crossing: Crossing, response: Response, status: int, reason: str) -> None:
         """A response that cannot be passed on: its INVITE fails, or the running call ends."""
-        invite = crossing is self._branches.invite
+        invite = crossing is self._call.branches.invite
         if crossing.answered:
-            branch = self._branches.of(response, crossing.side)
+            branch = self._call.branches.of(response, crossing.side)
             if invite and not (branch and branch.dialog.confirmed):
-                self._drop(self._branches.tag_of(response, crossing.side))
+                self._drop(self._call.branches.tag_of(response, crossing.side))
                 self.release.hang_up(crossing, response)  # another answered as well: the call is its caller's
             else:
                 self.end(reason, status)
@@ -282,53 +267,53 @@ class Passage:
     ) -> None:
         """See `Underway`; what the request was for has failed."""
         self.underway.refuse(crossing, status, reason, reasons)
-        if crossing is self._branches.invite:
+        if crossing is self._call.branches.invite:
             self._close()
         else:
             self._descriptions.withdraw(crossing)
 
     def _drop(self, tag: str) -> None:
         """A dialog ended, and with the last one the call."""
-        released = self._branches.drop(tag)
+        released = self._call.branches.drop(tag)
         if released is None:
             return
-        if not self._branches and self._branches.invite.answered:
+        if not self._call.branches and self._call.branches.invite.answered:
             self._close()
         else:
-            self._descriptions.settle(lambda: {**released, **self._branches.wanted()})
+            self._descriptions.settle(lambda: {**released, **self._call.branches.wanted()})
 
     def end(self, reason: str, status: int) -> None:
         """End the call from the middle: BYE to both sides, or a final response to its INVITE and CANCEL."""
-        if self._branches.closed:
+        if self._call.branches.closed:
             return
-        self._warn(f"ended: {reason}")
-        self._effects.append(Ended(status))
-        for branch in self._branches:
+        self._call.note(logging.WARNING, f"ended: {reason}")
+        self._call.effects.append(Ended(status))
+        for branch in self._call.branches:
             if branch.dialog.confirmed:
                 self.release.end(branch.dialog, status)
-        if not self._branches.invite.answered:
-            self._refuse(self._branches.invite, status, reason)
+        if not self._call.branches.invite.answered:
+            self._refuse(self._call.branches.invite, status, reason)
         self._close()
 
     def expire(self) -> None:
         """Time has come to what has a deadline."""
-        if self.again is not None and self.again <= self._steps.now:
+        if self.again is not None and self.again <= self._call.steps.now:
             self._close()
-        for crossing in self.underway.overdue(self._steps.now):
+        for crossing in self.underway.overdue(self._call.steps.now):
             self._refuse(crossing, 408, "the ringing limit")
-        for tag, dialog in self._branches.expired(self._steps.now):
-            self._warn("ended: its session was not refreshed")
-            self._effects.append(Ended(408))
+        for tag, dialog in self._call.branches.expired(self._call.steps.now):
+            self._call.note(logging.WARNING, "ended: its session was not refreshed")
+            self._call.effects.append(Ended(408))
             self.release.end(dialog, 408)
             self._drop(tag)
 
     def _close(self) -> None:
         """The last dialog is over: whatever still waits is answered, and the gateway gets everything back."""
-        if self._branches.closed:
+        if self._call.branches.closed:
             return
         self.again = None
-        self._branches.close()
-        self._steps.release()
+        self._call.branches.close()
+        self._call.steps.release()
         for crossing in self.underway:
             if crossing.server is not None and not crossing.answered:
                 if crossing.request.method != "BYE":
@@ -337,6 +322,3 @@ class Passage:
                     self.underway.refuse(crossing, 200)
             if crossing.final is not None:  # came in time to be of no use
                 self._late(crossing, crossing.final)
-
-    def _warn(self, text: str) -> None:
-        self._effects.append(Note(logging.WARNING, f"{self._token}: {text}"))

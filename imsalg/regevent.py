@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol
+from random import Random
 
 from imsalg import trust
 from imsalg.anchor import Side
@@ -28,10 +28,6 @@ from imsalg.subscription import State, Subscription
 
 PATIENCE = 64  # times T1
 PACE = 0.01  # seconds from one user to the next after a restart
-
-
-class Random(Protocol):
-    def randbytes(self, n: int, /) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)

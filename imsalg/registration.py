@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from random import Random
+from typing import TypeVar
 
 from imsalg import mediasec, trust
 from imsalg.config import AccessConfig
@@ -32,10 +33,6 @@ MAX_CONTACTS = 8  # in one REGISTER
 
 Contact = tuple[str, str, str, int | None]  # scheme, user, host, port
 T = TypeVar("T")
-
-
-class Random(Protocol):
-    def randbytes(self, n: int, /) -> bytes: ...
 
 
 @dataclass(slots=True, eq=False)

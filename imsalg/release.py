@@ -3,11 +3,12 @@ to a 2xx that nobody waits for any more."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from imsalg.anchor import Side
-from imsalg.branches import MAX_BRANCHES, Branches
-from imsalg.crossing import Crossing, Effect, Hops, Send, SendAck
+from imsalg.branches import MAX_BRANCHES
+from imsalg.callstate import CallState
+from imsalg.crossing import Crossing, Hops, Send, SendAck
 from imsalg.sip.dialog import Dialog
 from imsalg.sip.endpoint import Flow
 from imsalg.sip.message import Request, Response
@@ -15,21 +16,11 @@ from imsalg.underway import Underway, because
 
 
 class Release:
-    """flows: where requests to each side went last. route: where a request made here goes on the core side;
-    (): back to where that side was."""
+    """route: where a request made here goes on the core side; (): back to where that side was."""
 
-    def __init__(
-        self,
-        branches: Branches,
-        underway: Underway,
-        effects: list[Effect],
-        flows: Mapping[Side, Flow],
-        route: Callable[[Request], Hops],
-    ) -> None:
-        self._branches = branches
+    def __init__(self, call: CallState, underway: Underway, route: Callable[[Request], Hops]) -> None:
+        self._call = call
         self._underway = underway
-        self._effects = effects
-        self._flows = flows
         self._route = route
         self._hung_up: set[str] = set()  # callee's tags of dialogs that nobody wanted
 
@@ -43,26 +34,26 @@ class Release:
 
     def hang_up(self, crossing: Crossing, response: Response) -> None:
         """Acknowledge a 2xx that nobody waits for any more, and say BYE (RFC 3261 section 9.1)."""
-        callee = crossing.side is self._branches.caller
-        tag = self._branches.tag_of(response, crossing.side)
-        branch = self._branches.of(response, crossing.side)
+        callee = crossing.side is self._call.branches.caller
+        tag = self._call.branches.tag_of(response, crossing.side)
+        branch = self._call.branches.of(response, crossing.side)
         new = branch is None and tag not in self._hung_up
         if new and len(self._hung_up) >= MAX_BRANCHES:
             return
-        dialog = branch.dialog if branch else self._branches.dialog(response)
+        dialog = branch.dialog if branch else self._call.branches.dialog(response)
         ack = dialog.ack(response, callee)
-        self._effects.append(SendAck(ack, *self._way(crossing.side.other, ack)))
+        self._call.effects.append(SendAck(ack, *self._way(crossing.side.other, ack)))
         if new:
             self._hung_up.add(tag)
             self._bye(dialog, callee, crossing.answered or 408)  # or else a server was silent for too long
 
     def _bye(self, dialog: Dialog, callee: bool, status: int) -> None:
-        side = self._branches.caller.other if callee else self._branches.caller
+        side = self._call.branches.caller.other if callee else self._call.branches.caller
         request = dialog.request("BYE", callee)
         request.headers.append("Reason", because(status))
         crossing = Crossing(side.other, request, request, *self._way(side, request), sent=True)
         self._underway.add(crossing)
-        self._effects.append(Send(crossing))
+        self._call.effects.append(Send(crossing))
 
     def _way(self, side: Side, request: Request) -> tuple[Flow, Hops]:
-        return self._flows[side], () if side is Side.ACCESS else self._route(request)
+        return self._call.flows[side], () if side is Side.ACCESS else self._route(request)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 from enum import Enum, auto
-from typing import Protocol
+from random import Random
 
 from imsalg.errors import BadMessage, PeerError
 from imsalg.reginfo import CONTENT_TYPE, RegInfo, parse_reginfo
@@ -43,10 +43,6 @@ class State(Enum):
     ENDING = auto()
     RESTING = auto()
     OVER = auto()
-
-
-class Random(Protocol):
-    def randbytes(self, n: int, /) -> bytes: ...
 
 
 class Subscription:

@@ -7,9 +7,7 @@ from functools import partial
 
 from agw.iq.messages import Audited, AuditedContext, AuditValue, Event, Notice, Reply
 from imsalg.anchor import m_line
-from imsalg.branches import Branches
-from imsalg.crossing import Effect, Note
-from imsalg.steps import Steps
+from imsalg.callstate import CallState
 
 MAX_PROTECTED = 64  # of terminations and streams of one call
 
@@ -17,81 +15,73 @@ MAX_PROTECTED = 64  # of terminations and streams of one call
 class Supervision:
     """inactivity: seconds without media after which a call is over; 0: never."""
 
-    def __init__(
-        self,
-        token: str,
-        branches: Branches,
-        steps: Steps,
-        effects: list[Effect],
-        inactivity: float,
-    ) -> None:
-        self._token = token
-        self._branches = branches
-        self._steps = steps
-        self._effects = effects
+    def __init__(self, call: CallState, inactivity: float) -> None:
+        self._call = call
         self._inactivity = inactivity
         self._protected: set[tuple[str, int]] = set()  # streams with an association that stands
 
     def notice(self, notice: Notice) -> None:
         where = f"{notice.termination} m={m_line(notice.stream)}"
-        text = f"{self._token}: {notice.event.value} {where} {notice.detail}".rstrip()
+        text = f"{notice.event.value} {where} {notice.detail}".rstrip()
         match notice.event:
             case Event.MEDIA_FIRST:
-                self._effects.append(Note(logging.INFO, text))
+                self._call.note(logging.INFO, text)
             case Event.DTLS_ESTABLISHED:
-                self._effects.append(Note(logging.INFO, text))
+                self._call.note(logging.INFO, text)
                 if len(self._protected) < MAX_PROTECTED:
                     self._protected.add((notice.termination, notice.stream))
             case Event.DTLS_FAILED:
-                self._effects.append(Note(logging.WARNING, text))
+                self._call.note(logging.WARNING, text)
                 stands = (notice.termination, notice.stream) in self._protected
-                if not stands and self._branches.hears(notice.termination):  # RFC 8842 section 8
-                    self._steps.lost(f"DTLS: {notice.detail}")
+                if not stands and self._call.branches.hears(notice.termination):  # RFC 8842 section 8
+                    self._call.steps.lost(f"DTLS: {notice.detail}")
             case Event.CONSENT_LOST:  # RFC 7675 section 5.1: nothing may be sent there any more
-                self._effects.append(Note(logging.INFO, text))
-                self._steps.lost("the UE does not answer for its address any more")
+                self._call.note(logging.INFO, text)
+                self._call.steps.lost("the UE does not answer for its address any more")
             case Event.SRTP_FAILURES:
-                self._effects.append(Note(logging.WARNING, text))
+                self._call.note(logging.WARNING, text)
             case Event.CONTEXT_LOST:
-                self._steps.gone()
-                self._steps.lost("the gateway has lost the context")
+                self._call.steps.gone()
+                self._call.steps.lost("the gateway has lost the context")
             case Event.MEDIA_INACTIVE:
-                self._effects.append(Note(logging.INFO, text))
-                self._steps.run(self._audit)
+                self._call.note(logging.INFO, text)
+                self._call.steps.run(self._audit)
 
     def _audit(self) -> None:
         """One stream is silent: the call ends if all are."""
-        if self._steps.holds and self._branches:
-            self._steps.ask((AuditValue(),), self._audited, self._misled)
+        if self._call.steps.holds and self._call.branches:
+            self._call.steps.ask((AuditValue(),), self._audited, self._misled)
 
     def _audited(self, reply: Reply) -> None:
         context = _context(reply)
         if context is None or self._silent(context):
-            self._steps.lost("no media")
+            self._call.steps.lost("no media")
 
     def reclaim(self) -> None:
         """The gateway is there after our restart: what it has of this call becomes what had been agreed."""
-        if self._steps.paused:
-            self._steps.go_on(partial(self._steps.ask, (AuditValue(),), self._reclaimed, self._misled))
+        if self._call.steps.paused:
+            self._call.steps.go_on(
+                partial(self._call.steps.ask, (AuditValue(),), self._reclaimed, self._misled)
+            )
 
     def _reclaimed(self, reply: Reply) -> None:
         context = _context(reply)
-        *_, branch = self._branches  # the one answered last is heard
-        wanted = self._branches.hear(branch.media)
+        *_, branch = self._call.branches  # the one answered last is heard
+        wanted = self._call.branches.hear(branch.media)
         for name, termination in wanted.items():  # the call was answered, so it was protected
             streams = termination.streams.values() if termination else ()
             self._protected.update((name, stream.id) for stream in streams if stream.dtls)
-        if context is None or not self._steps.restate(wanted, context.terminations, self._misled):
-            self._steps.lost("the gateway has lost the context")
+        if context is None or not self._call.steps.restate(wanted, context.terminations, self._misled):
+            self._call.steps.lost("the gateway has lost the context")
         elif branch.media.supervised and self._silent(context):  # the notice found nobody
-            self._steps.lost("no media")
+            self._call.steps.lost("no media")
 
     def _silent(self, context: AuditedContext) -> bool:
         return context.idle >= self._inactivity * 0.9
 
     def _misled(self, _: int, reason: str) -> None:
         """The gateway refuses what must be."""
-        self._steps.lost(reason)
+        self._call.steps.lost(reason)
 
 
 def _context(reply: Reply) -> AuditedContext | None:

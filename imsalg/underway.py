@@ -6,7 +6,8 @@ import logging
 from collections.abc import Iterator
 
 from imsalg.anchor import Side
-from imsalg.crossing import Cancel, Crossing, Effect, Note, Respond
+from imsalg.callstate import CallState
+from imsalg.crossing import Cancel, Crossing, Respond
 from imsalg.sip.grammar import quote
 from imsalg.sip.message import REASONS, make_response
 
@@ -14,11 +15,10 @@ RETRY_AFTER = "2"  # seconds, in a 500 or 503
 
 
 class Underway:
-    """token: of the call; the To tag of what is answered here."""
+    """Those of one call, whose token is the To tag of what is answered here."""
 
-    def __init__(self, token: str, effects: list[Effect]) -> None:
-        self._token = token
-        self._effects = effects
+    def __init__(self, call: CallState) -> None:
+        self._call = call
         self._crossings: list[Crossing] = []
 
     def __iter__(self) -> Iterator[Crossing]:
@@ -41,20 +41,19 @@ class Underway:
     ) -> None:
         """A final response of our own; what went on to the other side is cancelled if it can be, with these
         Reason values; None: ours."""
-        response = make_response(crossing.request, status, to_tag=self._token)
+        response = make_response(crossing.request, status, to_tag=self._call.token)
         if reason:
             if crossing.side is Side.ACCESS:  # the core is not told what the UE and we have agreed on
                 response.headers.append("Warning", f"399 imsalg {quote(reason)}")
-            text = f"{self._token}: {crossing.request.method} {status}: {reason}"
-            self._effects.append(Note(logging.INFO, text))
+            self._call.note(logging.INFO, f"{crossing.request.method} {status}: {reason}")
         if status in (500, 503):
             response.headers.append("Retry-After", RETRY_AFTER)
         crossing.answered, crossing.deadline = status, None
-        self._effects.append(Respond(crossing, response))
+        self._call.effects.append(Respond(crossing, response))
         if not crossing.sent:
             self.settle(crossing)
         elif crossing in self._crossings and crossing.request.method == "INVITE":
-            self._effects.append(Cancel(crossing, (because(status),) if reasons is None else reasons))
+            self._call.effects.append(Cancel(crossing, (because(status),) if reasons is None else reasons))
 
     def finish(self, crossing: Crossing, status: int) -> None:
         """The sender of a request gets the other side's final answer."""

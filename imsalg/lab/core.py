@@ -12,6 +12,7 @@ the same way whoever sent it. Strict routers (RFC 2543) are not served, sips and
 from __future__ import annotations
 
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 from msgspec import Struct
@@ -28,7 +29,6 @@ from imsalg.sip.endpoint import (
     Endpoint,
     Event,
     Flow,
-    Random,
     RequestReceived,
     ResponseReceived,
     TransactionEnded,

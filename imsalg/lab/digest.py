@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import md5
-from typing import Protocol
+from random import Random
 
 from imsalg.sip.grammar import split_commas, unquote
 from imsalg.sip.message import Request
@@ -26,10 +26,6 @@ class Verdict(Enum):
     NOTHING = "nothing"  # no credentials for this realm, or the empty ones of an IMS client's first REGISTER
     STALE = "stale"  # the password may be right, but the nonce is unknown, too old or was used before
     WRONG = "wrong"
-
-
-class Random(Protocol):
-    def randbytes(self, n: int) -> bytes: ...
 
 
 @dataclass(slots=True)

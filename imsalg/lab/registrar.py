@@ -10,10 +10,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 from imsalg.errors import PeerError
-from imsalg.lab.digest import Digest, Random, Verdict
+from imsalg.lab.digest import Digest, Verdict
 from imsalg.sip.grammar import number
 from imsalg.sip.message import Request, Response, make_response
 from imsalg.sip.timers import Running, Timers

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
-from typing import Protocol
+from random import Random
 
 from imsalg.errors import BadMessage, UsageError
 from imsalg.sip.events import (
@@ -89,13 +89,6 @@ UDP_INSTEAD = 60.0  # seconds in which a peer whose TCP failed is sent long requ
 MAX_MOVED = 1024  # peers remembered for that
 RETRY_AFTER = 5  # seconds, in the 503 over the limit of transactions
 STRANGERS = 4  # one server transaction in so many may be of strangers, however many these are
-
-
-class Random(Protocol):
-    """The part of random.Random that is used."""
-
-    def getrandbits(self, k: int, /) -> int: ...
-    def randbytes(self, n: int) -> bytes: ...
 
 
 class Endpoint:

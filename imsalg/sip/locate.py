@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache, partial
 from ipaddress import ip_address
-from typing import Protocol, TypeVar
+from random import Random
+from typing import TypeVar
 
 from imsalg.sip.hop import Flow, Transport
 from imsalg.sip.values import Address, Uri
@@ -66,12 +67,6 @@ class Naptr:
 
 Record = str | Srv | Naptr  # str: a numeric address
 Servers = Generator[Question | Flow, Sequence[Record], None]
-
-
-class Random(Protocol):
-    """The part of random.Random that is used."""
-
-    def getrandbits(self, k: int, /) -> int: ...
 
 
 # NAPTR service field (RFC 3263 section 4.1) and SRV service (section 4.2)
