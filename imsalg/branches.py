@@ -53,10 +53,10 @@ class Branch:
     @property
     def agreed(self) -> bool:
         """Confirmed, and no first answer is missing."""
-        return self.dialog.confirmed and (self.media.latest is not None or self.media.pending is None)
+        return self.dialog.confirmed and (bool(self.media.firm.decisions) or self.media.pending is None)
 
     def record(self, epoch: float) -> BranchRecord:
-        media, agreed = self.media, self.media.agreed
+        media, agreed = self.media, self.media.firm
         return BranchRecord(
             self.dialog,
             {side: edge.name for side, edge in media.edges.items()},

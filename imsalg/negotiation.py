@@ -253,6 +253,11 @@ class Negotiation:
             }
             self.agreed = replace(self.agreed, streams=streams)
 
+    @property
+    def firm(self) -> Agreed:
+        """What was agreed on and is no preview."""
+        return self.latest.before if self.latest is not None and self.latest.preview else self.agreed
+
     # -- what the gateway shall have
 
     def wanted(self) -> Wanted:

@@ -467,6 +467,29 @@ def test_a_change_that_has_no_answer_yet_is_forgotten_and_the_media_are_as_befor
     reoffer((here, far), 0)
 
 
+def test_a_change_that_has_no_answer_yet_does_not_cost_the_call_that_was_restored_before(world, alice):
+    here, far = world.originate(alice)
+    legs = dict(world.plane.legs)
+    for direction in ("sendonly", "inactive"):
+        restart(world)
+        here.request("INVITE", sdp=says(0, f"a={direction}"))
+        assert world.network.expect("INVITE")
+    restart(world)
+    assert world.plane.legs == legs
+    here.hang_up(far)
+
+
+def test_a_change_that_has_a_preview_of_its_answer_only_is_forgotten_p29(world, alice):
+    here, _ = world.originate(alice)
+    legs = dict(world.plane.legs)
+    here.request("INVITE", sdp=says(0))
+    world.network.reply(world.network.expect("INVITE"), 183, sdp=session("203.0.113.5", media(7100)))
+    assert alice.expect(183)
+    assert world.plane.legs != legs
+    restart(world)
+    assert world.plane.legs == legs
+
+
 def test_a_late_offer_without_its_answer_is_no_call_yet(world, alice):
     alice.invite("sip:bob@home.example")
     there = world.network.expect("INVITE")
