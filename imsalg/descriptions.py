@@ -85,8 +85,8 @@ class Descriptions:
         if media.pending is not None and media.pending.offer is crossing.offer:
             self._answer(side, media, outgoing, found, passed, proceed, refuse)
         elif crossing.offer is not None:
-            # answered, and something else agreed on since: what holds is what this side was told last
-            found.replace(outgoing, media.edges[crossing.side].origin.last)
+            # answered, and something else agreed on since: it counts for nothing (RFC 3261 section 13.2.1)
+            outgoing.set_body(b"")
             proceed()
         elif media.pending is None and (response.status >= 200 or "RSeq" in response.headers):
             self._offer(side, media, outgoing, found, passed, proceed, refuse)

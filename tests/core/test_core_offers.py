@@ -220,6 +220,23 @@ def test_an_answer_that_comes_again_is_no_answer_to_another_offer_p28(world, ali
     assert world.leg("access").transport is Transport.SRTP
 
 
+def test_no_offer_of_ours_is_passed_for_the_answer_of_a_2xx_p28(world, alice):
+    """The callee has changed the session before the 200, and describes in it what holds now."""
+    invite = alice.invite("sip:bob@home.example", sdp=protected("192.0.2.10"))
+    there = world.network.expect("INVITE")
+    sent = world.network.reply(there, 183, *REL, sdp=FAR)
+    alice.expect(183)
+    changed = session("203.0.113.5", media(7100), version=2)
+    world.network.dialog(there, sent).request("UPDATE", sdp=changed)
+    alice.reply(alice.expect("UPDATE"), 200, sdp=NEAR)
+    world.network.expect(200, "UPDATE")
+    world.network.reply(there, 200, sdp=changed)
+    got = alice.expect(200)
+    assert not got.body
+    alice.dialog(invite, got).ack()
+    assert world.leg("core").remote.port == 7100
+
+
 def test_a_2xx_that_comes_again_while_its_sender_offers_something_new_is_the_same_p28(world, alice):
     """The caller has not had it yet, so what it gets is the answer, and not the offer of the UPDATE."""
     alice.invite("sip:bob@home.example", sdp=protected("192.0.2.10"))
