@@ -37,7 +37,8 @@ class Supervision:
                     self._call.steps.lost(f"DTLS: {notice.detail}")
             case Event.CONSENT_LOST:  # RFC 7675 section 5.1: nothing may be sent there any more
                 self._call.note(logging.INFO, text)
-                self._call.steps.lost("the UE does not answer for its address any more")
+                if self._call.branches.hears(notice.termination):  # it checks for one early dialog at a time
+                    self._call.steps.lost("the UE does not answer for its address any more")
             case Event.SRTP_FAILURES:
                 self._call.note(logging.WARNING, text)
             case Event.CONTEXT_LOST:

@@ -440,6 +440,23 @@ def test_a_ue_that_does_not_consent_any_more_has_gone(browser):
         peer.reply(peer.expect("BYE"), 200)
 
 
+def test_a_ue_that_checks_for_one_early_dialog_only_is_still_there_p26(browser):
+    world = browser.world
+    invite = browser.invite("sip:bob@home.example", sdp=dtls("actpass", None, "A", *ICE, "a=rtcp-mux"))
+    there = world.network.expect("INVITE")
+    for number in (1, 2):
+        world.network.reply(there, 183, sdp=FAR, tag=f"fork{number}")
+        browser.expect(183)
+    world.notice(Event.CONSENT_LOST, "access.1")
+    assert browser.quiet()
+    world.network.reply(there, 200, sdp=FAR, tag="fork2")
+    browser.dialog(invite, browser.expect(200)).ack()
+    world.network.expect("ACK")
+    world.notice(Event.CONSENT_LOST)
+    for peer in (browser, world.network):
+        peer.reply(peer.expect("BYE"), 200)
+
+
 # -- ICE ------------------------------------------------------------------------------------------------
 
 
