@@ -180,10 +180,12 @@ def remote(
 
 
 def _checks(document: Document, index: int, decision: Decision) -> IceCredentials | None:
-    """Of a UE's description. Where both agents are lite there are no checks (RFC 8445 section 6.1.1)."""
-    if not decision.treatment.by_dtls or is_lite(document):
+    """Of a UE's description. Where both agents are lite there are no checks (RFC 8445 section 6.1.1), nor
+    where the UE has seen that somebody changed our address (RFC 8839 section 5.3)."""
+    media = document.media[index]
+    if not decision.treatment.by_dtls or is_lite(document) or media.has("ice-mismatch"):
         return None
-    return IceCredentials.of(document, document.media[index])
+    return IceCredentials.of(document, media)
 
 
 def _held(document: Document, index: int) -> bool:

@@ -513,6 +513,14 @@ def test_two_lite_agents_do_not_check(world, alice):
     assert not lines_of(here.response, "a=ice")
 
 
+def test_where_somebody_has_changed_our_address_on_the_way_there_are_no_checks(browser):
+    answer = dtls("active", None, "A", *ICE, "a=ice-mismatch", "a=rtcp-mux")
+    browser.world.terminate(browser, answer=answer)
+    access = browser.world.stream("access")
+    assert (access.ice, access.latch) == (None, True)
+    assert (access.remote.host, access.remote.port) == ("192.0.2.10", 4000)
+
+
 # -- BUNDLE -----------------------------------------------------------------------------------------------
 
 
