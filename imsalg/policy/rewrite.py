@@ -164,6 +164,10 @@ _KEYING = (
     *("crypto", "key-mgmt", "fingerprint", "setup", "connection", "tls-id"),
     "identity",  # RFC 8827 section 5: it vouches for fingerprints that are taken away
 )
+_ENCRYPTED = "urn:ietf:params:rtp-hdrext:encrypt"
+# In packets, the name of their m-line (RFC 9143 section 15), which may be another on the other side. WebRTC
+# clients drop packets with a name that they do not know.
+_MID = "urn:ietf:params:rtp-hdrext:sdes:mid"
 _CAPABILITIES = frozenset(
     (
         *("csup", "creq", "acap", "tcap", "pcfg", "acfg"),  # RFC 5939
@@ -224,9 +228,11 @@ def _begin(
         _push_down(out, fates)
     if anchored:
         _decline_trickle(out.session)
+    if present != {_Fate.UNTOUCHED}:
         bundle.ungroup(out)
     if present & {_Fate.OURS, _Fate.GONE}:
         out.session.remove_attributes("crypto")  # of m-lines only (RFC 4568 section 4.1), and may be ours
+        _show_headers(out.session)
         for section in (out.session, *out.media):  # all of it or none (trap P21)
             section.remove_attributes_where(lambda name, _: name in _CAPABILITIES or name.startswith("tra-"))
     return out, fates
@@ -322,7 +328,16 @@ def _unprotect(media: Media, proto: str) -> None:
         media.remove_attributes("rtcp-fb")  # RFC 4585 section 4.2: of AVPF and SAVPF only
     media.proto = proto
     _remove_keys(media)
+    _show_headers(media)
+    media.remove_attributes_where(lambda name, value: name == "extmap" and _MID in fields(value))
     media.remove_attributes("rtcp-mux-only")  # RFC 8858 asks for what this side may not do, and need not
+
+
+def _show_headers(section: Section) -> None:
+    """RTP headers are not encrypted where SRTP ends in the gateway (RFC 6904 section 4, RFC 9335 section
+    4)."""
+    section.remove_attributes("cryptex")
+    section.remove_attributes_where(lambda name, value: name == "extmap" and _ENCRYPTED in fields(value))
 
 
 def _protect(media: Media, protection: Protection) -> None:

@@ -605,6 +605,12 @@ def test_who_does_not_bundle_or_does_not_multiplex_rtcp_is_answered_without_a_gr
         here.hang_up(far)
 
 
+def test_lines_that_are_over_are_in_no_group(browser):
+    here, far = browser.world.originate(browser, bundled("actpass", "x"), FAR)
+    there, got = here.exchange(far, "INVITE", bundled("actpass", "x", dead="x"), core(0))
+    assert (names(there), names(got)) == (([], ["x"]), ([], ["x"]))
+
+
 def test_an_ims_ue_is_offered_no_group(world, alice):
     here, _ = world.terminate(alice, answer=dtls("active"))
     assert names(here.invite) == ([], [])

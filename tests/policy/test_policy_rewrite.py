@@ -309,6 +309,27 @@ def test_feedback_goes_with_its_profile() -> None:
         assert offer(came, decisions, UE, locals_(1), {}, OURS).media[0].has("rtcp-fb") is kept
 
 
+EXTENSIONS = [
+    "a=cryptex",
+    "a=extmap:1 urn:ietf:params:rtp-hdrext:encrypt urn:ietf:params:rtp-hdrext:ssrc-audio-level",
+    "a=extmap:2/sendonly urn:ietf:params:rtp-hdrext:encrypt urn:3gpp:video-orientation",
+    "a=extmap:3 urn:ietf:params:rtp-hdrext:sdes:mid",
+]
+
+
+def test_rtp_headers_are_not_encrypted_for_the_other_side_and_do_not_have_its_names() -> None:
+    clear = "a=extmap:4 urn:ietf:params:rtp-hdrext:ssrc-audio-level"
+    assert to_ue(clear, *EXTENSIONS, mux=True).attributes("extmap") == [clear.removeprefix("a=extmap:")]
+    secured = ["m=audio 4000 UDP/TLS/RTP/SAVPF 0", THEIR_FINGERPRINT, *EXTENSIONS]
+    came = sdp(*HEAD, "c=IN IP4 192.0.2.10", "t=0 0", *EXTENSIONS[:2], *secured, "a=3ge2ae:requested")
+    out = bytes(offer(came, decide(came, UE, DTLS, Access.SIP, RULES), UE, locals_(1), {}, OURS))
+    assert b"a=extmap" not in out
+    assert b"a=cryptex" not in out
+    end_to_end = plain("c=IN IP4 192.0.2.10", "t=0 0", "a=cryptex", *secured)
+    assert end_to_end.session.has("cryptex")
+    assert len(end_to_end.media[0].attributes("extmap")) == 3
+
+
 def test_an_end_that_is_no_udp_candidate_is_not_named() -> None:
     lines = ["t=0 0", "m=application 4000 UDP/DTLS/SCTP webrtc-datachannel", "c=IN IP4 192.0.2.10"]
     tcp = "a=candidate:1 1 TCP 2128609279 192.0.2.10 9 typ host tcptype active"
