@@ -303,7 +303,8 @@ class _Port:
         self._out.append(Told(Event.DTLS_ESTABLISHED, detail.strip()))
 
     def _fail(self, named: _Named, event: dtls.Failed) -> None:
-        if named is self._standing:
+        standing = self._standing
+        if named is standing:
             self.keys = Keys()
         elif not named.client and self._agent is None and not self._is_expected(named.source):
             assert self._stream is not None
@@ -311,7 +312,9 @@ class _Port:
             self._strangers += 1
             return
         if self._channel == 0 or event.impostor:  # many a peer sends no RTCP, and does nothing for it
-            self._out.append(Told(Event.DTLS_FAILED, f"{self._of} {event.reason}"))
+            stands = standing is not None and standing.association.state is State.ESTABLISHED
+            what = Event.DTLS_KEPT if stands else Event.DTLS_FAILED
+            self._out.append(Told(what, f"{self._of} {event.reason}"))
 
     @property
     def _of(self) -> str:

@@ -9,8 +9,6 @@ from agw.iq.messages import Audited, AuditedContext, AuditValue, Event, Notice, 
 from imsalg.anchor import m_line
 from imsalg.callstate import CallState
 
-MAX_PROTECTED = 64  # of terminations and streams of one call
-
 
 class Supervision:
     """inactivity: seconds without media after which a call is over; 0: never."""
@@ -18,28 +16,22 @@ class Supervision:
     def __init__(self, call: CallState, inactivity: float) -> None:
         self._call = call
         self._inactivity = inactivity
-        self._protected: set[tuple[str, int]] = set()  # streams with an association that stands
 
     def notice(self, notice: Notice) -> None:
         where = f"{notice.termination} m={m_line(notice.stream)}"
         text = f"{notice.event.value} {where} {notice.detail}".rstrip()
         match notice.event:
-            case Event.MEDIA_FIRST:
+            case Event.MEDIA_FIRST | Event.DTLS_ESTABLISHED:
                 self._call.note(logging.INFO, text)
-            case Event.DTLS_ESTABLISHED:
-                self._call.note(logging.INFO, text)
-                if len(self._protected) < MAX_PROTECTED:
-                    self._protected.add((notice.termination, notice.stream))
             case Event.DTLS_FAILED:
                 self._call.note(logging.WARNING, text)
-                stands = (notice.termination, notice.stream) in self._protected
-                if not stands and self._call.branches.hears(notice.termination):  # RFC 8842 section 8
+                if self._call.branches.hears(notice.termination):  # RFC 8842 section 8
                     self._call.steps.lost(f"DTLS: {notice.detail}")
             case Event.CONSENT_LOST:  # RFC 7675 section 5.1: nothing may be sent there any more
                 self._call.note(logging.INFO, text)
                 if self._call.branches.hears(notice.termination):  # it checks for one early dialog at a time
                     self._call.steps.lost("the UE does not answer for its address any more")
-            case Event.SRTP_FAILURES:
+            case Event.SRTP_FAILURES | Event.DTLS_KEPT:
                 self._call.note(logging.WARNING, text)
             case Event.CONTEXT_LOST:
                 self._call.steps.gone()
@@ -69,9 +61,6 @@ class Supervision:
         context = _context(reply)
         *_, branch = self._call.branches  # the one answered last is heard
         wanted = self._call.branches.hear(branch.media)
-        for name, termination in wanted.items():  # the call was answered, so it was protected
-            streams = termination.streams.values() if termination else ()
-            self._protected.update((name, stream.id) for stream in streams if stream.dtls)
         if context is None or not self._call.steps.restate(wanted, context.terminations, self._misled):
             self._call.steps.lost("the gateway has lost the context")
         elif branch.media.supervised and self._silent(context):  # the notice found nobody

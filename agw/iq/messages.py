@@ -16,7 +16,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-VERSION = 2
+VERSION = 3
 MAX_FRAME = 1024 * 1024  # bytes; the claims, or the audit, of some 5,000 contexts
 MAX_STREAMS = 32  # in one termination
 MAX_TERMINATIONS = 16  # in one context
@@ -354,7 +354,8 @@ class Event(StrEnum):
     MEDIA_FIRST = "media_first"  # the first (authenticated) media packet from the peer
     SRTP_FAILURES = "srtp_failures"  # more failed authentications than configured; once a minute at most
     DTLS_ESTABLISHED = "dtls_established"  # detail: version, cipher and SRTP profile
-    DTLS_FAILED = "dtls_failed"  # detail: why; an older association of the stream stays as it was
+    DTLS_FAILED = "dtls_failed"  # detail: why; the stream has no association now
+    DTLS_KEPT = "dtls_kept"  # detail: why another association failed; the one that stands goes on
     CONSENT_LOST = "consent_lost"  # no connectivity check for 30 s (RFC 7675)
     CONTEXT_LOST = "context_lost"  # the gateway had to give the context up
 

@@ -202,6 +202,25 @@ def test_a_peer_that_does_nothing_on_its_rtcp_port_has_not_failed_but_an_imposto
     assert failed.detail.startswith("RTCP: the certificate is not")
 
 
+@pytest.mark.parametrize("channel", [0, 1])
+def test_what_fails_beside_one_that_stands_is_told_apart_on_each_port_p02_p09(channel):
+    """Others stand for nothing: neither that of the other port, nor one that was before another stream."""
+    peer, where = peer_of(stream(rtcp_mux=False)), (UE, RTCP)[channel]
+    (established,) = Ue((UE, RTCP)[not channel], channel=1 - channel).talk(peer)
+    assert established.event is Event.DTLS_ESTABLISHED
+    (failed,) = Ue(where, Certificate(), channel=channel).talk(peer)
+    assert failed.event is Event.DTLS_FAILED
+    peer = peer_of(stream(rtcp_mux=False))
+    Ue(where, channel=channel).talk(peer)
+    peer.signal(stream("2", rtcp_mux=False), 1.0)
+    (failed,) = Ue(where, Certificate(), channel=channel).talk(peer)
+    assert failed.event is Event.DTLS_KEPT
+    peer.signal(replace(stream(), transport=Transport.RTP, dtls=None), 2.0)
+    peer.signal(stream("3", rtcp_mux=False), 3.0)
+    (failed,) = Ue(where, Certificate(), channel=channel).talk(peer)
+    assert failed.event is Event.DTLS_FAILED
+
+
 def test_with_mux_the_port_of_rtcp_has_no_association():
     peer = peer_of(stream())
     assert Ue(RTCP, channel=1).talk(peer) == []

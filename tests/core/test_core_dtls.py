@@ -389,7 +389,7 @@ def test_a_call_goes_on_over_a_restart_with_its_association_p42(world, alice):
     there, _ = far.exchange(here, "INVITE", FAR, dtls("active"))
     assert ours(there) == ours(here.response)
     assert world.stream("access").dtls == standing.dtls
-    world.notice(Event.DTLS_FAILED, detail="of another association")  # the one that stands does
+    world.notice(Event.DTLS_KEPT, detail="of another association")  # the one that stands does
     assert alice.quiet()
     here.hang_up(far)
 
@@ -412,9 +412,9 @@ def test_a_handshake_that_fails_beside_one_that_stands_is_only_told_p02(world, a
     here, far = world.originate(alice, dtls())
     world.notice(Event.DTLS_ESTABLISHED, detail="DTLSv1.2")
     here.exchange(far, "INVITE", dtls(tls_id="f" * 20), FAR)
-    world.notice(Event.DTLS_FAILED, detail="timeout")
+    world.notice(Event.DTLS_KEPT, detail="timeout")
     assert alice.quiet()
-    assert "dtls_failed" in world.notes[-1].text
+    assert "dtls_kept" in world.notes[-1].text
     here.hang_up(far)
 
 
