@@ -17,6 +17,7 @@ NEGOTIATING = frozenset(("INVITE", "ACK", "PRACK", "UPDATE"))
 do without, RFC 3261 section 11.2), so there it does not pass."""
 
 _SDP = re.compile(r"\s*application/sdp\s*(;|$)", re.IGNORECASE)
+_CANDIDATES = re.compile(r"\s*application/trickle-ice-sdpfrag\s*(;|$)", re.IGNORECASE)  # RFC 8840 section 9
 _MULTIPART = re.compile(r"\s*multipart/", re.IGNORECASE)
 _BOUNDARY = re.compile(r';\s*boundary\s*=\s*(?:"([^"]{1,70})"|([^\s;"]{1,70}))', re.IGNORECASE)
 _PART_TYPE = re.compile(
@@ -68,9 +69,10 @@ def find_sdp(message: Request | Response) -> Found | None:
 
 
 def drop_sdp(message: Request | Response) -> None:
-    """Take the body away if it has a description, or may have one."""
+    """Take the body away if it has a description, or may have one, or has addresses and passwords for one:
+    candidates come in descriptions only."""
     try:
-        if find_sdp(message) is None:
+        if find_sdp(message) is None and not _CANDIDATES.match(message.headers.get("Content-Type") or ""):
             return
     except PeerError:
         pass

@@ -264,6 +264,17 @@ def test_info_refer_message_and_unknown_methods_pass_in_a_call(world, alice):
 # -- late offers
 
 
+@pytest.mark.parametrize("kind", ["application/sdp", "Application/Trickle-ICE-sdpfrag ; x=y"])
+def test_addresses_and_passwords_of_a_ue_do_not_pass_in_other_requests(world, alice, kind):
+    here, _ = world.originate(alice)
+    fragment = "a=ice-ufrag:8hhY\r\na=ice-pwd:asd88fgpdd777uzjYhagZg\r\n"
+    here.request("INFO", ("Content-Type", kind), ("Info-Package", "trickle-ice"), sdp=fragment)
+    there = world.network.expect("INFO")
+    assert not there.body
+    world.network.reply(there, 200)
+    alice.expect(200)
+
+
 def test_a_late_offer_to_a_ue_that_asks_for_e2ae_p27(world, alice):
     """The UE offers in its 200, the core answers in the ACK."""
     invite = world.network.call(alice)
