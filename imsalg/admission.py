@@ -79,7 +79,12 @@ class Admission:
         self._rng = rng
         self._access = {access.listen: access for access in config.access}
         self._routes = routes
-        self._limits = Limits(config.call.ringing_limit, config.gateway.timeout, config.call.session_expires)
+        self._limits = Limits(
+            config.call.ringing_limit,
+            config.gateway.timeout,
+            config.call.session_expires,
+            config.call.session_limit,
+        )
 
     def crossing(
         self, request: Request, flow: Flow, transaction: ServerTransaction | None = None

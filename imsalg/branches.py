@@ -30,7 +30,7 @@ MAX_BRANCHES = 7  # at a time; the gateway has a limit of terminations in a cont
 class Branch:
     """One dialog and its media. offered: the offer in a response to an INVITE, which PRACK or ACK answers
     (RFC 3261 section 13.2.1, RFC 3262 section 5). expires: when the session is over if nobody
-    refreshes it."""
+    refreshes it; None while it has not begun."""
 
     dialog: Dialog
     media: Negotiation

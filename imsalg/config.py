@@ -244,15 +244,20 @@ class RegistrationConfig(Struct, frozen=True, kw_only=True, forbid_unknown_field
 class CallConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """ringing_limit: seconds an INVITE may stay without a final answer.
     inactivity: seconds without media after which the call is ended; 0: never. session_expires: the session
-    interval that is asked for where neither end does (RFC 4028), in seconds; 0: none."""
+    interval that is asked for where neither end does (RFC 4028), in seconds; 0: none. session_limit: the
+    longest interval that is agreed to, and the seconds after which a call that nobody refreshes is ended,
+    whatever its ends know of session timers."""
 
     ringing_limit: Seconds = 180.0
     inactivity: Annotated[float, Meta(ge=0)] = 60.0
     session_expires: Annotated[int, Meta(ge=0, lt=2**32)] = 1800
+    session_limit: Annotated[int, Meta(ge=90, lt=2**32)] = 43_200
 
     def __post_init__(self) -> None:
         if 0 < self.session_expires < 90:
             raise ValueError("session_expires: 0, or at least 90 seconds (RFC 4028 section 4)")
+        if self.session_expires > self.session_limit:
+            raise ValueError("session_expires: is greater than session_limit")
 
 
 class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

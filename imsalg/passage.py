@@ -32,11 +32,12 @@ _REFRESHES = frozenset(("INVITE", "UPDATE"))  # of the sender's target (RFC 3311
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Seconds: an INVITE without a final response; one command of the gateway; the session interval that is
-    asked for, 0: none."""
+    asked for, 0: none; the longest that a session may go without a refresh."""
 
     ringing: float
     gateway: float
     session: int
+    unrefreshed: int
 
 
 class Passage:
@@ -102,10 +103,8 @@ class Passage:
             branch.dialog.number(crossing.outgoing, toward_callee)
             if crossing.request.method in _REFRESHES:
                 branch.dialog.toward(not toward_callee).refresh(crossing.request.headers)
-        if self._limits.session and sessiontimer.is_refresh(
-            crossing.request, branch is not None and branch.dialog.confirmed
-        ):
-            sessiontimer.ask(crossing.outgoing.headers, self._limits.session)
+        if sessiontimer.is_refresh(crossing.request, branch is not None and branch.dialog.confirmed):
+            sessiontimer.ask(crossing.outgoing.headers, self._limits.session, self._limits.unrefreshed)
         crossing.sent = True
         self._call.effects.append(Send(crossing))
 
@@ -177,8 +176,8 @@ class Passage:
             self._pass_on(crossing, outgoing)
             return
         if response.status >= 200 and sessiontimer.is_refresh(crossing.request, branch.dialog.confirmed):
-            lasts = sessiontimer.agree(crossing.outgoing.headers, outgoing.headers)
-            branch.expires = None if lasts is None else self._call.steps.now + lasts
+            lasts = sessiontimer.agree(crossing.outgoing.headers, outgoing.headers, self._limits.unrefreshed)
+            branch.expires = self._call.steps.now + lasts
         proceed = partial(self._pass_on, crossing, outgoing)
         if invite and response.status >= 200:
             branch.media.accepted()

@@ -78,6 +78,12 @@ def test_values_arrive_parsed() -> None:
             "[registration]\nmin_expires = 700000\n[gateway]",
             "registration.min_expires: is greater",
         ),
+        (
+            "[gateway]",
+            "[call]\nsession_expires = 800\nsession_limit = 600\n[gateway]",
+            "call.session_expires: is greater than session_limit",
+        ),
+        ("[gateway]", "[call]\nsession_expires = 89\n[gateway]", "call.session_expires: 0, or at least 90"),
         ('name = "access"\n', "", "access[0].name: is needed"),
         ('[gateway]\niq = "unix:/run/iq.sock"', "", "gateway: is needed"),
         (

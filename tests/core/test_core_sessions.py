@@ -1,4 +1,5 @@
-"""Session timers (RFC 4028): what both ends say passes, who says nothing is asked, who is silent is gone."""
+"""Session timers (RFC 4028): what both ends say passes, who says nothing is asked, who asks for too much gets
+less, who is silent is gone."""
 
 import pytest
 
@@ -10,12 +11,15 @@ FAR = session("203.0.113.5", media(7000))
 HELD = ("a=sendrecv", "a=inactive")
 SUPPORTED = ("Supported", "timer")
 ASKED = 1800  # the default
+LIMIT = 43_200  # the default
+FOREVER = 2**32 - 1  # seconds: the longest interval that can be written
 TIMER = (
     ("Supported", "timer"),
     ("Session-Expires", "1800 ;refresher = uac;x=1"),
     ("Min-SE", "90;lr=no"),
 )
 MARGIN = 30.0  # a third of the ninety seconds below
+LONG_MARGIN = 32  # of intervals that are longer
 
 
 @pytest.fixture
@@ -153,15 +157,85 @@ def test_a_caller_that_can_is_made_the_one_that_refreshes(world, alice):
     _, _, _, got = call(world, alice, SUPPORTED)
     assert got.headers.get("Session-Expires") == f"{ASKED};refresher=uac"
     assert got.headers.values("Require") == ["timer"]
-    world.advance(ASKED + 33)
+    world.advance(ASKED + LONG_MARGIN)
     assert ended(world, alice, 'SIP;cause=408;text="Request Timeout"')
 
 
 def test_where_neither_end_can_nothing_is_agreed_on(world, alice):
     _, _, _, got = call(world, alice)
     assert "Session-Expires" not in got.headers
-    world.advance(100 * ASKED)
+    world.advance(LIMIT)
     assert len(world.status()["calls"]) == 1
+
+
+# -- who asks for too much
+
+
+@pytest.mark.parametrize(
+    ("said", "least", "sent"),
+    [
+        (str(FOREVER), (), str(LIMIT)),
+        (f"{FOREVER} ;refresher = uas;x=1", (), f"{LIMIT};refresher = uas;x=1"),
+        (str(LIMIT + 1), ("90",), str(LIMIT)),
+        (f"{LIMIT} ;x=1", (), f"{LIMIT} ;x=1"),
+        (str(FOREVER), (str(LIMIT + 7),), str(LIMIT + 7)),
+        (str(LIMIT + 7), (str(LIMIT + 7),), str(LIMIT + 7)),
+        ("50000;x=1", (str(FOREVER),), f"{FOREVER};x=1"),  # one that contradicts itself MUST be increased
+    ],
+)
+def test_an_interval_beyond_the_limit_is_lowered_but_not_below_min_se_p30(world, alice, said, least, sent):
+    """RFC 4028 section 8.1: a proxy may reduce it, not below Min-SE, and leaves the refresher alone."""
+    told = ("Session-Expires", said), *(("Min-SE", value) for value in least)
+    here, far, there, _ = call(world, alice, SUPPORTED, *told)
+    assert there.headers.lines("Session-Expires") == [sent]
+    assert there.headers.lines("Min-SE") == list(least)
+    for one, two in ((here, far), (far, here)):
+        one.request("UPDATE", *told)
+        refresh = two.peer.expect("UPDATE")
+        assert refresh.headers.lines("Session-Expires") == [sent]
+        two.peer.reply(refresh, 200)
+        one.peer.expect(200)
+
+
+def test_what_asks_for_no_session_keeps_its_interval(world, alice):
+    """RFC 4028 section 3: no session begins with a provisional response or an UPDATE before the 2xx."""
+    invite = alice.invite("sip:bob@home.example", sdp=OFFER)
+    there = world.network.expect("INVITE")
+    world.network.reply(there, 183, ("Require", "100rel"), ("RSeq", "1"), sdp=FAR)
+    here = alice.dialog(invite, alice.expect(183))
+    here.request("UPDATE", ("Session-Expires", str(FOREVER)))
+    assert world.network.expect("UPDATE").headers.get("Session-Expires") == str(FOREVER)
+
+
+@pytest.mark.parametrize(
+    ("asked", "least", "told"),
+    [
+        ((), (), ()),  # neither end knows what a session timer is
+        ((), (), (str(FOREVER),)),
+        ((), (), (f"{FOREVER};refresher=uac",)),
+        ((str(FOREVER),), (str(FOREVER),), (str(FOREVER),)),  # and so it passes, but is not believed
+    ],
+)
+def test_a_call_on_hold_whose_ends_have_died_is_ended_whatever_they_had_agreed_on(
+    world, alice, asked, least, told
+):
+    asks = [("Session-Expires", value) for value in asked] + [("Min-SE", value) for value in least]
+    here, far, _, _ = call(world, alice, *asks, told=[("Session-Expires", value) for value in told])
+    here.exchange(far, "INVITE", OFFER.replace(*HELD), FAR.replace(*HELD))
+    world.advance(LIMIT + LONG_MARGIN - 1)
+    assert alice.quiet()
+    assert len(world.status()["calls"]) == 1
+    world.advance(1)
+    assert ended(world, alice, 'SIP;cause=408;text="Request Timeout"')
+
+
+def test_the_limit_is_the_operator_s_to_set(worlds):
+    world = worlds(call=CallConfig(session_expires=0, session_limit=600))
+    alice = world.register(world.ue(10), "alice")
+    _, _, there, _ = call(world, alice, ("Session-Expires", "601;refresher=uac"))
+    assert there.headers.get("Session-Expires") == "600;refresher=uac"
+    world.advance(600 + LONG_MARGIN)
+    assert ended(world, alice, 'SIP;cause=408;text="Request Timeout"')
 
 
 # -- who is silent is gone
@@ -206,7 +280,7 @@ def test_a_refresh_may_do_away_with_the_timer(world, alice):
     here.request("UPDATE")
     far.peer.reply(far.peer.expect("UPDATE"), 200)
     alice.expect(200)
-    world.advance(100 * ASKED)
+    world.advance(LIMIT)
     assert len(world.status()["calls"]) == 1
 
 
@@ -214,7 +288,7 @@ def test_a_refresh_may_do_away_with_the_timer(world, alice):
 def test_an_interval_that_is_none_passes_and_ends_no_call(world, alice, value):
     _, _, _, got = call(world, alice, told=[("Session-Expires", value)])
     assert got.headers.lines("Session-Expires") == [value]
-    world.advance(100 * ASKED)
+    world.advance(LIMIT)
     assert len(world.status()["calls"]) == 1
 
 
