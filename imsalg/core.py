@@ -80,7 +80,7 @@ class Core:
             max_of_source=config.sources.transactions,
             source_of=self._sources.of,
             is_peer=lambda flow, came: self._admission.is_peer(flow, came),
-            alias_at=config.core.listen,  # TLS is mutual there
+            servers_at=config.core.listen,  # TLS is mutual there
         )
         self.calls: dict[str, Call] = {}
         self._by_call_id: dict[str, dict[str, Call]] = {}

@@ -70,7 +70,7 @@ class LabCore:
         self._home = {self._here, *(parse_address(alias, "aliases: ") for alias in config.aliases)}
         self._routes = {user: Uri.parse(uri) for user, uri in config.routes.items()}
         self._rng = rng
-        self._endpoint = Endpoint(rng)
+        self._endpoint = Endpoint(rng, servers_at=self._here)
         self._registrar = Registrar(
             config.domain, config.password, f"sip:orig@{self._here};lr", self._is_home, rng
         )

@@ -45,6 +45,7 @@ from imsalg.sip.hop import (
     cancel_of,
     own_via,
     reply_flow,
+    second_reply_flow,
     server_key,
     stamp_source,
 )
@@ -98,7 +99,9 @@ class Endpoint:
     large one counts for several. source_of: who shares the server transactions
     that requests of a flow make, `max_of_source` of them at a time; None: only all together are limited.
     is_peer: whether what came on the second flow may be of the peer that a transaction has the first one to.
-    alias_at: our address to whose TLS connections requests may come back (RFC 5923); None: there is none.
+    servers_at: our address that servers talk to: a response to one may open a connection to it when that of
+    its request is gone (RFC 3261 section 18.2.2), and over TLS its requests may come back on ours (RFC 5923).
+    At any other, None: at all, a UE's own connection is the only way (RFC 5626 section 3.1).
     """
 
     def __init__(
@@ -110,7 +113,7 @@ class Endpoint:
         max_of_source: int = 20000,
         source_of: Callable[[Flow], Source | None] = lambda flow: None,
         is_peer: Callable[[Flow, Flow], bool] = lambda flow, came: flow.local == came.local,
-        alias_at: Address | None = None,
+        servers_at: Address | None = None,
     ) -> None:
         self.drops: Counter[str] = Counter()
         self._rng = rng
@@ -118,7 +121,7 @@ class Endpoint:
         self._max_transactions = max_transactions
         self._source_of = source_of
         self._is_peer = is_peer
-        self._alias_at = alias_at
+        self._servers_at = servers_at
         self._shares = Shares(max_of_source)
         self._weight = self._strangers = 0  # of all transactions, of the strangers' server transactions
         self._for_strangers = max(1, max_transactions // STRANGERS)
@@ -293,7 +296,8 @@ class Endpoint:
             self._answer(request, flow, 503, ("Retry-After", str(RETRY_AFTER)))
         else:
             machine = SERVER_INVITE if request.method == "INVITE" else SERVER_NON_INVITE
-            tx = ServerTransaction(machine, request, key, flow, source)
+            fallback = second_reply_flow(request.via, flow) if flow.local == self._servers_at else None
+            tx = ServerTransaction(machine, request, key, flow, fallback, source)
             self._servers[key] = tx
             if source is not None:
                 self._shares.take(source, tx.weight)
@@ -378,7 +382,7 @@ class Endpoint:
         return bytes(request)
 
     def _own_via(self, flow: Flow, branch: str) -> str:
-        alias = flow.transport is Transport.TLS and flow.local == self._alias_at
+        alias = flow.transport is Transport.TLS and flow.local == self._servers_at
         return own_via(flow, branch, alias=alias)
 
     def _send_cancel(self, invite: ClientTransaction, now: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from imsalg.sip.hop import Flow, Key, reply_flow, second_reply_flow, stamp_source
+from imsalg.sip.hop import Flow, Key, reply_flow, stamp_source
 from imsalg.sip.message import Request, Response
 from imsalg.sip.shares import Source
 from imsalg.sip.timers import Running
@@ -72,10 +72,15 @@ class ServerTransaction(_Transaction):
     __slots__ = ("cancelled", "key", "source", "vias")
 
     def __init__(
-        self, machine: Machine, request: Request, key: Key, flow: Flow, source: Source | None
+        self,
+        machine: Machine,
+        request: Request,
+        key: Key,
+        flow: Flow,
+        fallback: Flow | None,
+        source: Source | None,
     ) -> None:
-        via = request.via
-        super().__init__(machine, request, flow, reply_flow(via, flow), second_reply_flow(via, flow), None)
+        super().__init__(machine, request, flow, reply_flow(request.via, flow), fallback, None)
         stamp_source(request, flow)
         self.key = key
         self.source = source

@@ -70,15 +70,16 @@ class Flow:
 
     local: the address we listen on, also for connections that we open. remote: the peer, of an accepted
     connection its source address. domain: what the certificate of a peer we connect to must name (RFC 5922
-    section 7.1), "" for its address. accepted: it is a connection that the peer opened, and there is no other
-    way: nobody listens at its source address (RFC 5626 section 3.1).
+    section 7.1), "" for its address. accepted: the number of a connection that the peer opened, 0 for none:
+    there is no other way, as nobody listens at its source address (RFC 5626 section 3.1), and the next who
+    comes from there may be somebody else.
     """
 
     transport: Transport
     local: Address
     remote: Address
     domain: str = ""
-    accepted: bool = False
+    accepted: int = 0
 
 
 def own_via(flow: Flow, branch: str, *, alias: bool = False) -> str:

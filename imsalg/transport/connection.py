@@ -8,6 +8,7 @@ not octets.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from imsalg.transport.tls import Tls, TlsError
 
 PINGS = 3  # without an answer: the peer is gone
 LINGER = 5.0  # seconds in which what was sent last may still leave
+
+_numbers = itertools.count(time.time_ns())  # of what is accepted; no process has one of those before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +67,8 @@ class Table(Protocol):
 
 class Connection(asyncio.Protocol):
     """flow: from connection_made on. flows: all the names it is sent to by. accepted: the peer opened it.
-    alias: the flow by which we would reach what the peer says that it is, too (RFC 5923). ready: done when it
-    may be sent on; raises OSError when that is not to be."""
+    alias: the flow by which we would connect to what the peer is (RFC 3261 section 18, RFC 5923). ready: done
+    when it may be sent on; raises OSError when that is not to be."""
 
     flow: Flow
 
@@ -134,7 +137,8 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
         remote = self._remote or (Address(peer[0], peer[1]) if peer else Address("0.0.0.0", 0))
-        self.flow = Flow(self._kind, self._local, remote, accepted=self.accepted)
+        number = next(_numbers) if self.accepted else 0
+        self.flow = Flow(self._kind, self._local, remote, accepted=number)
         if not self._table.made(self):
             self._transport.abort()
             return

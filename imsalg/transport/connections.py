@@ -7,7 +7,8 @@ same limit as what a slow peer leaves unread; a connection that the peer had ope
 
 Where we would connect to with TLS, a peer that has connected to us may say by `alias` in its Via that it is
 what listens there (RFC 5923). Then its connection is taken, if its certificate names whom we want; the host
-is the one it came from, whatever it writes. What speaks no TLS can prove nothing and has no alias.
+is the one it came from, whatever it writes. What speaks no TLS can prove nothing, and is only the port it
+came from.
 """
 
 from __future__ import annotations
@@ -132,7 +133,7 @@ class Connections:
 
     def _opened_by_peer(self, flow: Flow) -> Connection | None:
         """Who is to be connected to may be there already, from that very port (RFC 3261 section 18)."""
-        connection = self._by_flow.get(Flow(flow.transport, flow.local, flow.remote, accepted=True))
+        connection = self._aliases.get(flow)
         if connection is not None:
             self._by_flow[flow] = connection
             connection.flows.add(flow)
@@ -217,6 +218,8 @@ class Connections:
             self._accepted.take(source)
             self._by_flow[connection.flow] = connection
             connection.flows.add(connection.flow)
+            if connection.flow.transport is Transport.TCP:
+                self._take_alias(connection, connection.flow.remote.port)
         self._connections.add(connection)
         return True
 
@@ -270,10 +273,12 @@ class Connections:
         if flow.transport is not Transport.TLS or not self._listeners[flow.local].opens(flow.transport):
             return
         if isinstance(message, Request) and message.via.param("alias") is not None:
-            port = message.via.port or flow.transport.default_port
-            alias = Flow(flow.transport, flow.local, Address(flow.remote.host, port))
-            connection.alias = alias
-            self._aliases[alias] = connection  # the latest, as the others may be dead
+            self._take_alias(connection, message.via.port or flow.transport.default_port)
+
+    def _take_alias(self, connection: Connection, port: int) -> None:
+        flow = connection.flow
+        connection.alias = Flow(flow.transport, flow.local, Address(flow.remote.host, port))
+        self._aliases[connection.alias] = connection  # the latest, as the others may be dead
 
 
 class _Opening:

@@ -6,7 +6,7 @@ import pytest
 
 from imsalg.flowtoken import KEY, FlowTokens
 from imsalg.sip.endpoint import Transport
-from tests.sim.sdp import session
+from tests.sim.sdp import protected, session
 
 FAR = session("203.0.113.5")
 STREAMS = [Transport.TCP, Transport.TLS, Transport.WS, Transport.WSS]
@@ -54,6 +54,23 @@ def test_a_call_that_waits_for_the_ue_is_430_when_its_connection_goes(world, ali
         world.network.expect(180)
     close(world, alice)
     world.network.expect(430)
+    world.finish()
+
+
+def test_an_answer_for_a_ue_whose_connection_has_gone_is_nobody_else_s(world, alice):
+    """RFC 5626 section 3.1: its keys shall not go to whom the NAT has given the port, nor to where the Via
+    says that somebody listens (RFC 3261 section 18.2.2 would have a connection opened there)."""
+    alice.invite("sip:bob@home.example", sdp=protected("192.0.2.10"))
+    there = world.network.expect("INVITE")
+    close(world, alice)
+    mallory = world.register(world.ue(10, 40123, transport=alice.flow.transport), "mallory")
+    ok = world.network.reply(there, 200, sdp=FAR)
+    world.network.send(ok, world.network.flow)  # and again, as nobody acknowledges it
+    assert mallory.quiet()
+    world.network.dialog(there, ok).request("BYE")
+    world.network.expect(430)
+    assert mallory.quiet()
+    assert not world.status()["calls"]
     world.finish()
 
 

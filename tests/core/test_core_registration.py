@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from imsalg.config import LimitsConfig, Networks
 from imsalg.policy.treatment import Mechanism
 from imsalg.registration import Registrations
-from imsalg.sip.endpoint import Address, Flow, Transport
+from imsalg.sip.endpoint import Address, Transport
 from tests.sim.peer import Peer
 from tests.sim.sdp import session
 from tests.sim.world import ACCESS, BASE, CORE, NETWORK
@@ -365,7 +365,7 @@ def test_a_ue_on_tcp_is_reached_on_its_connection(world):
     alice = world.register(world.ue(10, 40123, transport=Transport.TCP), "alice")
     world.network.call(alice, sdp=AUDIO)
     there = alice.expect("INVITE")
-    assert alice._flows[there.via.branch] == Flow(Transport.TCP, ACCESS, alice.address)
+    assert alice._flows[there.via.branch] == alice.flow
     assert there.via.transport == "TCP"
 
 

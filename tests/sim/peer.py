@@ -6,6 +6,7 @@ see: 100, retransmissions, the 200 to a CANCEL, and the ACK for a failure; and i
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from imsalg.errors import BadMessage
@@ -16,6 +17,9 @@ from imsalg.sip.values import NameAddr
 
 if TYPE_CHECKING:
     from tests.sim.world import World
+
+
+_connections = itertools.count(1)
 
 
 class Peer:
@@ -35,7 +39,8 @@ class Peer:
         self.inbox: list[Request | Response] = []
         self.absorbed: list[Request | Response] = []
         self.answers_bye = False
-        self.flow = Flow(transport, proxy, address)
+        number = next(_connections) if transport.reliable else 0
+        self.flow = Flow(transport, proxy, address, accepted=number)
         self._flows: dict[str, Flow] = {}  # branch of a received request -> the flow it came on
         self._seen: set[bytes] = set()
         self._refused: set[str] = set()  # branches of the INVITEs it refused

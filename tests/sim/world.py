@@ -408,9 +408,9 @@ class World:
         if flow.remote == CORE:  # the core talks to itself
             self.print(f"  {CORE.host} > {CORE.host}", data)
             self.receive(data, Flow(flow.transport, CORE, flow.local))
-        elif (peer := self.peers.get(flow.remote)) is not None:
+        elif (peer := self.peers.get(flow.remote)) is not None and flow.accepted in (0, peer.flow.accepted):
             peer.receive(data, flow)
-        elif flow.transport is Transport.TCP:
+        elif flow.transport is not Transport.UDP:
             self.core.transport_failed(flow, self.now, "refused")
 
     def _check_core_side(self, data: bytes) -> None:

@@ -34,7 +34,7 @@ TCP = Flow(Transport.TCP, US, PEER)
 IDLE = {"client_invite": 0, "client_non_invite": 0, "server_invite": 0, "server_non_invite": 0, "timers": 0}
 
 
-def endpoint(**settings: float) -> Endpoint:
+def endpoint(**settings: object) -> Endpoint:
     return Endpoint(random.Random(1), **settings)  # type: ignore[arg-type]
 
 
@@ -121,7 +121,7 @@ def test_a_request_carries_our_via_on_top_and_the_rest_stays() -> None:
 def test_only_tls_at_the_address_that_is_named_is_said_to_be_an_alias(
     transport: str, at: Address | None, said: bool
 ) -> None:
-    ours = Endpoint(random.Random(1), alias_at=at)
+    ours = Endpoint(random.Random(1), servers_at=at)
     ours.request(outgoing(), Flow(Transport(transport), US, PEER), 0.0)
     ((_, request),) = sent(ours)
     assert (request.via.param("alias") is not None) is said  # type: ignore[union-attr]
@@ -571,8 +571,8 @@ def test_udp_responses_go_back_to_the_source(sent_by: str, stamped: str, to: tup
     assert sorted(response.headers.lines("Via")[0].split(";")) == sorted(f"SIP/2.0/UDP {stamped}".split(";"))
 
 
-def test_tcp_responses_go_back_on_their_connection_and_to_sent_by_when_it_is_gone() -> None:
-    ours = endpoint()
+def test_responses_to_a_server_go_back_on_their_connection_and_to_sent_by_when_it_is_gone() -> None:
+    ours = endpoint(servers_at=US)
     flow = Flow(Transport.TCP, US, Address("198.51.100.7", 49999))
     tx = served(ours, incoming(via="SIP/2.0/TCP pc.example:5070;branch=z9hG4bKx"), flow)
     ours.respond(tx, make_response(tx.request, 180), 0.1)
@@ -584,6 +584,42 @@ def test_tcp_responses_go_back_on_their_connection_and_to_sent_by_when_it_is_gon
     assert events(ours) == []
     ours.transport_failed(TCP, 0.4, "refused")
     assert events(ours) == [TransactionFailed(tx, Cause.TRANSPORT, "refused")]
+    ours.expire(32.3)
+    assert ours.counts() == IDLE
+
+
+@pytest.mark.parametrize("transport", ["TCP", "TLS", "WS", "WSS"])
+@pytest.mark.parametrize("method", ["INVITE", "OPTIONS"])
+def test_responses_to_a_ue_go_nowhere_when_its_connection_is_gone(transport: str, method: str) -> None:
+    """RFC 5626 section 3.1, against RFC 3261 section 18.2.2: behind a NAT its address and port, and where its
+    Via says that it listens, may be somebody else's by now."""
+    ours = endpoint(servers_at=PEER)
+    flow = Flow(Transport(transport), US, Address("198.51.100.7", 49999), accepted=7)
+    tx = served(ours, incoming(method, via=f"SIP/2.0/{transport} pc.example:5070;branch=z9hG4bKx"), flow)
+    for at, status in ((0.1, 180), (0.3, 200)):
+        ours.respond(tx, make_response(tx.request, status), at)
+        assert [to for to, _ in ours.to_send()] == [flow]
+        ours.transport_failed(flow, at, "no connection is there, and none is opened")
+        ours.closed(flow, at)
+        ours.expire(at + 0.1)
+        assert ours.to_send() == []
+        if tx.state is State.TERMINATED:
+            break
+    ours.expire(32.3)
+    assert ours.counts() == IDLE
+
+
+def test_who_has_lost_the_connection_of_an_invite_may_still_cancel_it() -> None:
+    ours = endpoint(is_peer=lambda flow, came: flow.remote.host == came.remote.host)
+    before, after = (Flow(Transport.TCP, US, Address("198.51.100.7", 49999), accepted=n) for n in (1, 2))
+    via = "SIP/2.0/TCP pc.example:5070;branch=z9hG4bKx"
+    tx = served(ours, incoming(via=via), before)
+    ours.closed(before, 0.1)
+    ours.receive(incoming("CANCEL", via=via), after, 0.2)
+    assert [to for to, _ in ours.to_send()] == [after]
+    assert [type(event) for event in events(ours)] == [CancelReceived]
+    ours.respond(tx, make_response(tx.request, 487), 0.2)
+    assert [to for to, _ in ours.to_send()] == [before]
     ours.expire(32.3)
     assert ours.counts() == IDLE
 
@@ -733,7 +769,7 @@ def test_a_long_invite_reaches_a_peer_without_tcp() -> None:
 
 def test_a_response_finds_its_way_when_the_connection_breaks_meanwhile() -> None:
     link = Link(random.Random(3))
-    alice, bob = Endpoint(link.rng), Endpoint(link.rng)
+    alice, bob = Endpoint(link.rng), Endpoint(link.rng, servers_at=PEER)
     waiting: list[ServerTransaction] = []
     answers: list[int] = []
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import logging
 import random
 import socket
+import struct
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from typing import Any
+from typing import Any, ParamSpec
 
 import pytest
 import uvloop
@@ -34,14 +36,16 @@ from imsalg.transport.listener import Listener
 from imsalg.transport.shell import Shell
 from imsalg.transport.udp import Datagram, UdpSockets
 
+P = ParamSpec("P")
+
 ports = itertools.count(16000)
 
 
 class Echo(Endpoint):
     """Answers every request with 200 and keeps what else happens. An OPTIONS for sip:crash makes it raise."""
 
-    def __init__(self) -> None:
-        super().__init__(random.Random(1))
+    def __init__(self, servers_at: Address | None = None) -> None:
+        super().__init__(random.Random(1), servers_at=servers_at)
         self.responses: list[ResponseReceived] = []
         self.failures: list[TransactionFailed] = []
         self.requests: list[RequestReceived] = []
@@ -79,7 +83,7 @@ class Echo(Endpoint):
 
 
 class Site:
-    """An Echo in its Shell."""
+    """An Echo in its Shell. servers: it is talked to by servers, not by UEs."""
 
     def __init__(
         self,
@@ -87,10 +91,11 @@ class Site:
         limits: ConnectionLimits | None = None,
         judge: Judge | None = None,
         also: Sequence[Listener] = (),
+        servers: bool = False,
         **served: Any,
     ) -> None:
-        self.machine = Echo()
         self.address = Address(host, next(ports))
+        self.machine = Echo(self.address if servers else None)
         listeners = [Listener(self.address, **served), *also]
         self.shell = Shell(self.machine, listeners, limits=limits, judge=judge)
 
@@ -124,12 +129,11 @@ def options(uri: str = "sip:x@example", via: str = "TCP 127.0.0.1:9") -> bytes:
     ).encode()
 
 
-def looped(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    def run() -> None:
-        uvloop.run(asyncio.wait_for(test(), 20))
+def looped(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        uvloop.run(asyncio.wait_for(test(*args, **kwargs), 20))
 
-    run.__name__ = test.__name__
-    run.__doc__ = test.__doc__
     return run
 
 
@@ -453,10 +457,14 @@ async def test_a_connection_that_the_peer_had_opened_is_not_opened_by_us() -> No
             await until(lambda: came)
 
 
+@pytest.mark.parametrize("servers", [True, False])
 @looped
-async def test_a_response_whose_connection_is_gone_opens_one_to_the_via() -> None:
-    """RFC 3261 section 18.2.2: the endpoint knows where, once it is told that the flow is gone."""
-    async with Site() as site, Site() as client:
+async def test_a_response_whose_connection_is_gone_opens_one_to_the_via_of_servers_only(
+    servers: bool,
+) -> None:
+    """RFC 3261 section 18.2.2 there, RFC 5626 section 3.1 here: a UE is reached over its own connection, and
+    who has its address and port next is somebody else."""
+    async with Site(servers=servers) as site, Site() as client:
         site.machine.answer = False
         invite = options(via=f"TCP {client.address}").replace(b"OPTIONS", b"INVITE")
         async with connected(site.address) as (_, writer):
@@ -466,7 +474,49 @@ async def test_a_response_whose_connection_is_gone_opens_one_to_the_via() -> Non
         transaction = site.machine.requests[0].transaction
         response = make_response(transaction.request, 200, to_tag="t")
         site.shell.run(site.machine.respond, transaction, response, time.monotonic())
-        await until(lambda: client.machine.drops["response-unmatched"])  # it arrived
+        if servers:
+            await until(lambda: client.machine.drops["response-unmatched"])  # it arrived
+        else:
+            assert site.shell.drops["no_connection"] == 1
+            assert site.shell.connections == 0
+
+
+@looped
+async def test_what_is_for_a_peer_does_not_reach_the_next_who_comes_from_its_port() -> None:
+    """As behind a NAT that gives ports to others."""
+    source = Address("127.0.0.1", next(ports))
+    async with Site() as site:
+        site.machine.answer = False
+        for number in range(2):
+            with socket.socket() as peer:
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # no TIME_WAIT
+                peer.bind(source)
+                peer.connect(site.address)
+                peer.settimeout(0.0)
+                peer.sendall(options())
+                await until(lambda number=number: len(site.machine.requests) == number + 1)
+                if number:
+                    before, now = (event.transaction for event in site.machine.requests)
+                    for transaction in (before, now):
+                        response = make_response(transaction.request, 200, to_tag="t")
+                        site.shell.run(site.machine.respond, transaction, response, time.monotonic())
+                    site.request(before.flow)
+                    assert before.flow.remote == now.flow.remote
+                    assert site.shell.drops["no_connection"] == 2
+                    await until(lambda peer=peer, now=now: _holds_one(peer, now.request.call_id))
+            await until(lambda: site.shell.connections == 0)
+
+
+def _holds_one(peer: socket.socket, call_id: str) -> bool:
+    """Whether a message has come, and it is this one and no other."""
+    try:
+        data = peer.recv(65536)
+    except BlockingIOError:
+        return False
+    assert data.count(b"SIP/2.0 200 OK") == data.count(f"Call-ID: {call_id}\r\n".encode()) == 1
+    assert b"OPTIONS sip:" not in data
+    return True
 
 
 @looped
