@@ -104,7 +104,7 @@ class Connection(asyncio.Protocol):
         """Whether the peer has shown with TLS that it is this domain or address."""
         if self._name is not None:  # else there would be no connection
             return name == self._name
-        return self._tls is not None and name in self._tls.peer_names()
+        return self._tls is not None and self._tls.shows(name)
 
     def send(self, message: bytes) -> None:
         if self._transport.is_closing():

@@ -17,6 +17,9 @@ import time
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from imsalg.errors import BadMessage
+from imsalg.sip.values import Uri
+
 LOOK_EVERY = 5.0  # seconds
 READ = 65536  # octets of plaintext taken at once
 
@@ -51,7 +54,8 @@ class Credentials:
         return self._server
 
     def client(self) -> ssl.SSLContext:
-        """For one that is opened now: the peer's certificate must be signed by `ca` and name the peer."""
+        """For one that is opened now: the peer's certificate must be signed by `ca`; whom it names is for
+        `Tls` to see."""
         self._look()
         return self._client
 
@@ -86,7 +90,8 @@ class Credentials:
 
     def _load(self) -> tuple[ssl.SSLContext, ssl.SSLContext]:
         server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks the name (RFC 5922 section 7.3)
+        client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        client.check_hostname = False  # OpenSSL takes wildcards, and knows no SIP URI
         client.verify_mode = ssl.CERT_REQUIRED
         for context in (server, client):
             context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -120,7 +125,9 @@ class Tls:
     """
 
     def __init__(self, context: ssl.SSLContext, server_name: str | None = None) -> None:
-        """server_name: whom we connect to, a name or a numeric address; None: we were connected to."""
+        """server_name: whom we connect to, a name or a numeric address, which the certificate must name;
+        None: we were connected to."""
+        self._server_name = server_name
         self.up = False
         self.ended = False
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -164,20 +171,24 @@ class Tls:
     def take(self) -> bytes:
         return self._out.read()
 
-    def peer_names(self) -> frozenset[str]:
-        """Whom the peer has shown that it is: the domains and addresses in its verified certificate (RFC 5922
-        section 7.1), whole and in lower case; none if it showed no certificate."""
-        certificate = self._object.getpeercert() or {}
-        names = set()
+    def shows(self, name: str) -> bool:
+        """Whether the peer's verified certificate names this domain or address; none does if it showed none.
+
+        A domain stands in a sip URI without a user, or, if no such URI is there, as a DNS name; the subject
+        does not count (RFC 5922 section 7.1), and a name is compared as a whole: a wildcard is nobody's
+        (section 7.2). An address, of which that RFC does not speak, stands as one (RFC 9525 section 6.5)."""
+        try:
+            certificate = self._object.getpeercert() or {}
+        except ValueError:  # not even text
+            return False
+        names: dict[str, set[str]] = {"URI": set(), "DNS": set(), "IP Address": set()}
         for pair in certificate.get("subjectAltName", ()):
             match pair:
-                case ("DNS", str() as name):
-                    names.add(name.lower())
-                case ("IP Address", str() as address):
-                    names.add(str(ip_address(address)))
-                case ("URI", str() as uri) if uri.lower().startswith("sip:") and "@" not in uri:
-                    names.add(uri[4:].lower())
-        return frozenset(names)
+                case ("URI", str() as uri) if domain := _sip_domain(uri):
+                    names["URI"].add(_plain(domain))
+                case ("DNS" | "IP Address" as kind, str() as value):
+                    names[kind].add(_plain(value))
+        return _plain(name) in (names["URI"] or names["DNS"]) | names["IP Address"]
 
     def _shake(self) -> None:
         try:
@@ -186,7 +197,26 @@ class Tls:
             return
         except ssl.SSLError as error:
             raise TlsError(_reason(error)) from None
+        if self._server_name is not None and not self.shows(self._server_name):  # RFC 5922 section 7.3
+            raise TlsError(f"certificate refused: it does not name {self._server_name}")
         self.up = True
+
+
+def _sip_domain(text: str) -> str:
+    """ "" for a URI that stands for none."""
+    try:
+        uri = Uri.parse(text)
+    except BadMessage:
+        return ""
+    return uri.host if uri.scheme == "sip" and uri.user is None else ""
+
+
+def _plain(name: str) -> str:
+    """A domain or an address in the one way it is compared in."""
+    try:
+        return str(ip_address(name))
+    except ValueError:
+        return name.lower()
 
 
 def _reason(error: ssl.SSLError) -> str:

@@ -58,7 +58,7 @@ class Authority:
 
 
 def _general(name: str) -> x509.GeneralName:
-    if name.startswith("sip:"):
+    if name.partition(":")[0] in ("sip", "SIP", "sips", "https"):
         return x509.UniformResourceIdentifier(name)
     try:
         return x509.IPAddress(ip_address(name))
