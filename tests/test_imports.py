@@ -33,6 +33,7 @@ MAY_IMPORT = {
 WORLDLY = (
     "agw.iq.client",
     "agw.iq.connection",
+    "agw.iq.listener",
     "agw.iq.server",
     "agw.pyrelay",
     "agw.relay",

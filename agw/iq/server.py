@@ -12,6 +12,7 @@ from pathlib import Path
 
 from agw.errors import UsageError
 from agw.iq.connection import Certificates, Connection, UnixAddress, parse_address
+from agw.iq.listener import TlsListener
 from agw.iq.messages import (
     VERSION,
     ErrorCode,
@@ -25,7 +26,6 @@ from agw.iq.messages import (
 from agw.iq.wire import Link, gateway_link
 
 MAX_CONNECTIONS = 64
-HANDSHAKE_TIMEOUT = 10.0  # seconds
 
 log = logging.getLogger(__name__)
 _Connection = Connection[FromController]
@@ -56,21 +56,21 @@ class Server:
         self._connections: set[_Connection] = set()
         self._controllers: dict[str, _Connection] = {}
         self._server: asyncio.Server | None = None
+        self._tls: TlsListener | None = None
         self._socket_file: Path | None = None
 
     async def start(self, address: str, certificates: Certificates | None = None) -> None:
         """Listens on "unix:PATH" or "tls:HOST:PORT". Raises ValueError, OSError, ssl.SSLError."""
-        loop = asyncio.get_running_loop()
         match parse_address(address):
             case UnixAddress(path):
                 listener = _unix_listener(path)
                 self._socket_file = path
+                loop = asyncio.get_running_loop()
                 self._server = await loop.create_unix_server(self._accept, sock=listener)
             case tls:
                 context = (certificates or Certificates()).context(server=True)
-                self._server = await loop.create_server(
-                    self._accept, tls.host, tls.port, ssl=context, ssl_handshake_timeout=HANDSHAKE_TIMEOUT
-                )
+                self._tls = TlsListener(self._accept, context)
+                await self._tls.start(tls.host, tls.port)
 
     def notify(self, controller: str, notice: Notice) -> bool:
         """False if that controller is not connected; the notice is not kept."""
@@ -83,6 +83,8 @@ class Server:
         """Ends every connection, without on_down, and leaves no socket file."""
         if self._server is not None:
             self._server.close()
+        if self._tls is not None:
+            await self._tls.close()
         self._controllers.clear()
         for connection in tuple(self._connections):
             connection.end("the gateway ends")

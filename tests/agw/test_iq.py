@@ -9,15 +9,17 @@ import stat
 from contextlib import asynccontextmanager, suppress
 
 import pytest
+import uvloop
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from agw.iq import connection as connection_module
-from agw.iq import wire
+from agw.iq import listener, wire
 from agw.iq.client import Client
 from agw.iq.connection import Certificates
+from agw.iq.listener import MAX_HANDSHAKES
 from agw.iq.messages import (
     VERSION,
     AuditValue,
@@ -459,6 +461,63 @@ def test_tls_lets_no_stranger_in_at_either_end(certificates, tls_address):
             assert gateway.told.empty()
 
     asyncio.run(scenario())
+
+
+async def silent(address, first=b""):
+    """A stranger's connection that begins a handshake at most."""
+    host, port = address.split(":")[1:]
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(first)
+    return reader, writer
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("first", [b"", b"\x16\x03\x01"], ids=["nothing", "half a ClientHello"])
+def test_strangers_who_leave_handshakes_half_done_are_few_and_keep_nobody_out(
+    certificates, tls_address, run, first
+):
+    async def scenario():
+        async with started(tls_address, certificates["gateway"]) as gateway:
+            strangers = [await silent(tls_address, first) for _ in range(5 * MAX_HANDSHAKES)]
+            async with Controller(
+                tls_address, certificates=certificates["controller"]
+            ).running() as controller:
+                assert (await controller.next())[0] == "up"
+                assert (await gateway.next())[0] == "up"
+                ends = [asyncio.create_task(until_closed(reader)) for reader, _ in strangers]
+                done, pending = await asyncio.wait(ends, timeout=0.3)
+                assert len(done) == 4 * MAX_HANDSHAKES + 1  # the controller made room for itself
+                for task in pending:
+                    task.cancel()
+            for _, writer in strangers:
+                writer.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_a_handshake_has_its_time(certificates, tls_address, run, monkeypatch):
+    monkeypatch.setattr(listener, "HANDSHAKE_TIMEOUT", 0.1)
+
+    async def scenario():
+        async with started(tls_address, certificates["gateway"]):
+            reader, writer = await silent(tls_address)
+            assert await until_closed(reader) == b""
+            writer.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_a_gateway_that_ends_leaves_its_address_and_no_handshake(certificates, tls_address, run):
+    async def scenario():
+        for _ in range(2):
+            async with started(tls_address, certificates["gateway"]):
+                reader, writer = await silent(tls_address)
+            assert await until_closed(reader) == b""
+            writer.close()
+
+    run(scenario())
 
 
 def test_an_address_that_is_none_is_a_value_error():
