@@ -9,7 +9,8 @@ Refused or disabled: port 0, and nothing left that was meant for somebody (keys,
 a=3ge2ae, and its like for e2DCe, is taken away everywhere, whoever wrote it; it is ours alone to add (trap
 P19).
 
-Session level lines stay for as long as an m-line lives that is not ours and may need them.
+Session level lines stay for as long as an m-line lives that is not ours and may need them; but keys never
+stand above an m-line of ours.
 The hold of RFC 2543, c=0.0.0.0, cannot stay as the address is the gateway's; it is told as a direction.
 """
 
@@ -230,8 +231,11 @@ def _begin(
         _decline_trickle(out.session)
     if present != {_Fate.UNTOUCHED}:
         bundle.ungroup(out)
+    if _Fate.OURS in present:
+        _push_down_keys(out, decisions)
     if present & {_Fate.OURS, _Fate.GONE}:
         out.session.remove_attributes("crypto")  # of m-lines only (RFC 4568 section 4.1), and may be ours
+        out.session.remove_lines("k")  # to be discarded anyway (RFC 8866 section 5.12)
         _show_headers(out.session)
         for section in (out.session, *out.media):  # all of it or none (trap P21)
             section.remove_attributes_where(lambda name, _: name in _CAPABILITIES or name.startswith("tra-"))
@@ -247,6 +251,16 @@ def _push_down(out: Document, fates: Sequence[_Fate]) -> None:
                 for value in out.session.attributes(name):
                     media.add_attribute(name, value)
     out.session.remove_attributes(*_SHARED)
+
+
+def _push_down_keys(out: Document, decisions: Sequence[Decision]) -> None:
+    """Key management for all m-lines (RFC 4567 section 3.1) becomes that of those which are end to end."""
+    values = out.session.attributes("key-mgmt")
+    for media, decision in zip(out.media, decisions, strict=True):
+        if media.port and decision.treatment.transparent and not media.has("key-mgmt"):
+            for value in values:
+                media.add_attribute("key-mgmt", value)
+    out.session.remove_attributes("key-mgmt")
 
 
 def _bundled(decisions: Sequence[Decision], fates: Sequence[_Fate], to_ue: bool) -> list[int]:

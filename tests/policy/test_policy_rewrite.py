@@ -224,6 +224,73 @@ def test_a_key_out_of_place_at_session_level_does_not_reach_the_core(beside: str
     assert b"m=audio 30000 RTP/AVP 0" in text
 
 
+KEY, MIKEY, OTHER_MIKEY = "k=clear:secret", "key-mgmt:mikey AAAA", "key-mgmt:mikey BBBB"
+E2E_KMS = ["m=message 5000 TCP/TLS/MSRP *", "m=audio 5000 RTP/SAVP 0"]  # untouched; anchored
+
+
+@pytest.mark.parametrize("beside", ["m=message 5000 TCP/MSRP *", *E2E_KMS])
+@pytest.mark.parametrize("of_ours", ["m=audio 4000 RTP/AVP 0", "m=audio 4000 RTP/SAVP 0"])
+@pytest.mark.parametrize("direction", Direction)
+def test_a_key_line_of_the_session_does_not_pass_above_a_line_of_ours(
+    beside: str, of_ours: str, direction: Direction
+) -> None:
+    """RFC 8866 section 5.12: it MUST be discarded; an m-line that is end to end keeps what it has itself."""
+    if direction is CORE:
+        of_ours = "m=audio 4000 RTP/AVP 0"
+    ours = [of_ours, "a=3ge2ae:requested", f"a=crypto:1 {THEIRS}"]
+    came = sdp(*HEAD, "c=IN IP4 192.0.2.10", "t=0 0", KEY, *ours, beside, "k=clear:own")
+    out = offer(came, decided(came, direction), direction, locals_(2), {0: OFFERED}, OURS)
+    back = answer(came, came, decided(came, direction), direction, locals_(2), {0: OFFERED[:1]}, OURS)
+    for each in (out, back):
+        assert b"secret" not in bytes(each)
+        assert any(str(line) == "k=clear:own" for line in each.media[1].lines)
+
+
+@pytest.mark.parametrize("beside", E2E_KMS)
+@pytest.mark.parametrize("of_ours", ["m=audio 4000 RTP/AVP 0", "m=audio 4000 UDP/TLS/RTP/SAVP 0"])
+def test_key_management_of_the_session_goes_to_the_lines_it_is_still_for(beside: str, of_ours: str) -> None:
+    """RFC 4567 section 3.1: at session level it is for every m-line without its own. TS 33.328 clauses 7.2.3
+    and 7.3.3: it passes where it is end to end; over a line that ends in the gateway it would say to one end
+    what the other never said."""
+    requested = ["a=3ge2ae:requested", THEIR_FINGERPRINT] if "TLS" in of_ours else []
+    own_one = [beside.replace("5000", "5004"), f"a={OTHER_MIKEY}"]
+    head = [*HEAD, "c=IN IP4 192.0.2.10", "t=0 0", f"a={MIKEY}"]
+    came = sdp(*head, of_ours, *requested, beside, *own_one)
+    decisions = decide(came, UE, DTLS, Access.SIP, RULES)
+    assert [decision.treatment for decision in decisions[1:]] == [Treatment.E2E, Treatment.E2E]
+    for out in (
+        offer(came, decisions, UE, locals_(3), {}, OURS),
+        answer(came, came, decisions, UE, locals_(3), {0: OUR_LINES}, OURS),
+    ):
+        assert not out.session.has("key-mgmt")
+        assert [media.attributes("key-mgmt") for media in out.media] == [
+            [],
+            [MIKEY.partition(":")[2]],
+            [OTHER_MIKEY.partition(":")[2]],
+        ]
+
+
+def test_towards_the_ue_key_management_of_the_core_s_session_does_not_stand_beside_our_crypto() -> None:
+    head = [*HEAD, "c=IN IP4 192.0.2.20", "t=0 0", f"a={MIKEY}"]
+    came = sdp(*head, "m=audio 4000 RTP/AVP 0", "m=audio 4004 RTP/SAVP 0")
+    out = offer(came, decided(came, CORE), CORE, locals_(2), {0: OFFERED}, OURS)
+    assert not out.session.has("key-mgmt")
+    assert [media.has("key-mgmt") for media in out.media] == [False, True]
+    assert [media.has("crypto") for media in out.media] == [True, False]
+
+
+@pytest.mark.parametrize("beside", ["m=message 5000 TCP/MSRP *", "m=x 5000 x/new 0"])
+def test_key_management_that_no_line_is_left_for_goes_nowhere(beside: str) -> None:
+    out = plain("c=IN IP4 192.0.2.10", "t=0 0", f"a={MIKEY}", "m=audio 4000 RTP/AVP 0", beside)
+    assert b"key-mgmt" not in bytes(out)
+
+
+def test_keys_of_a_session_that_is_end_to_end_stay_where_they_are() -> None:
+    out = plain("c=IN IP4 192.0.2.10", "t=0 0", KEY, f"a={MIKEY}", *E2E_KMS)
+    assert b"\r\nk=clear:secret\r\na=key-mgmt:mikey AAAA\r\nm=message 5000" in bytes(out)
+    assert not any(media.has("key-mgmt") for media in out.media)
+
+
 def test_capability_negotiation_passes_whole_where_all_is_end_to_end_p21() -> None:
     lines = [
         "c=IN IP4 192.0.2.10",
@@ -436,12 +503,15 @@ def _is_sound(came: Document, out: Document, decisions: tuple[Decision, ...], to
                 assert now.port == 0
                 _has_no_secret(now)
             case Decision(anchored=False):
-                kept = [line for line in was.lines if line.name not in ("3ge2ae", "acap", "pcfg")]
-                assert [line for line in now.lines if line.name not in ("acap", "pcfg")] == kept
+                mine = ("3ge2ae", "acap", "pcfg", *(["key-mgmt"] * (not was.has("key-mgmt"))))
+                kept = [line for line in was.lines if line.name not in mine]
+                assert [line for line in now.lines if line.name not in mine] == kept
+                if decision.treatment.transparent:
+                    assert _keyed(now, out) == _keyed(was, came)
             case Decision(treatment=Treatment.E2E | Treatment.E2DCE):
-                for name in ("crypto", "key-mgmt", "tls-id", "rtcp-mux"):
+                for name in ("crypto", "tls-id", "rtcp-mux"):
                     assert now.attributes(name) == was.attributes(name)
-                for name in ("fingerprint", "setup", "ice-ufrag"):  # wherever they are said
+                for name in ("fingerprint", "setup", "ice-ufrag", "key-mgmt"):  # wherever they are said
                     here = now.attributes(name) or out.session.attributes(name)
                     assert here == (was.attributes(name) or came.session.attributes(name))
             case Decision(treatment=Treatment.PLAIN):
@@ -458,6 +528,15 @@ def _is_sound(came: Document, out: Document, decisions: tuple[Decision, ...], to
             assert str(out.connection_of(now)) == "IN IP4 198.51.100.2"
             assert "192.0.2.10" not in str([*now.attributes("candidate"), *now.attributes("rtcp")])
             assert decision.treatment.transparent or not now.has("ice-ufrag")
+
+    if any(d.active and d.anchored and not d.treatment.transparent for d in decisions):
+        assert not any(out.session.has(name) for name in ("crypto", "key-mgmt"))
+        assert not any(line.type == "k" for line in out.session.lines)
+
+
+def _keyed(media: Media, document: Document) -> list[str]:
+    """The key management of an m-line, wherever it is said."""
+    return media.attributes("key-mgmt") or document.session.attributes("key-mgmt")
 
 
 def _has_no_secret(media: Media) -> None:
