@@ -2,6 +2,8 @@
 Whatever happens: no exception, nothing secret where it does not belong, bounded state, and everything
 ends (see World)."""
 
+from __future__ import annotations
+
 import base64
 import random
 
@@ -13,6 +15,7 @@ from imsalg.config import CallConfig, LimitsConfig, RegistrationConfig
 from imsalg.policy.treatment import Mechanism
 from imsalg.sip.dialog import contact_uri
 from imsalg.sip.message import Request, Response
+from tests.sim.peer import Peer, Talk
 from tests.sim.sdp import media, session
 from tests.sim.world import BASE, World
 
@@ -53,7 +56,7 @@ class Chaos:
     """What may happen next, drawn at random; each method is one thing. kill: how often the proxy is killed
     between two of them, by chance."""
 
-    def __init__(self, seed, world=World, kill=0.0):
+    def __init__(self, seed: int, world: type[World] = World, kill: float = 0.0) -> None:
         self.kill = kill
         self.rng = random.Random(seed)
         self.world = world(
@@ -69,12 +72,12 @@ class Chaos:
             phone.user = user
         self.network = self.world.network
         self.peers = [*self.phones, self.network]
-        self.invites = []  # (peer, INVITE as sent)
-        self.arrived = []  # (peer, request as received)
-        self.talks = []
-        self.sent = []  # (peer, bytes)
+        self.invites: list[tuple[Peer, Request]] = []  # (peer, INVITE as sent)
+        self.arrived: list[tuple[Peer, Request]] = []  # (peer, request as received)
+        self.talks: list[Talk] = []
+        self.sent: list[tuple[Peer, bytes]] = []  # (peer, bytes)
 
-    def run(self):
+    def run(self) -> None:
         things = (
             *[self.call, self.speak, self.wait] * 2,
             *[self.reply] * 4,
@@ -91,13 +94,13 @@ class Chaos:
             self.world.connect()
         self.world.finish()
 
-    def check(self):
+    def check(self) -> None:
         status = self.world.status()
         assert len(status["calls"]) <= CALLS + 20  # with those that only wait for the last replies
         assert status["asked"] <= 200
         assert len(self.world.audit().contexts) <= CALLS + 20
 
-    def restart(self):
+    def restart(self) -> None:
         """What stood when it was last saved stands again, or is over for a reason that is told."""
         world = self.world
         if self.rng.random() < 0.8:
@@ -113,7 +116,7 @@ class Chaos:
         assert all(token in after or f"{token}: ended: " in told for token in stored)
         assert not [token for token in after if before.get(token, {}).get("state") == "setup"]
 
-    def collect(self):
+    def collect(self) -> None:
         for peer in self.peers:
             for message in peer.inbox:
                 if isinstance(message, Request):
@@ -124,7 +127,7 @@ class Chaos:
                     self.join(peer, message)
             peer.inbox.clear()
 
-    def join(self, peer, response: Response):
+    def join(self, peer: Peer, response: Response) -> None:
         """A dialog of the caller's."""
         for owner, invite in self.invites:
             same = invite.call_id == response.call_id and invite.cseq == response.cseq
@@ -136,16 +139,16 @@ class Chaos:
 
     # -- what peers do
 
-    def register(self):
+    def register(self) -> None:
         phone = self.rng.choice(self.phones)
         spoken = [f"{mechanism};mediasec" for mechanism in MECHANISMS if self.rng.random() < 0.5]
         headers = [("Security-Client", ", ".join(spoken))] if spoken else []
         phone.register(phone.user, *headers, expires=self.rng.choice((0, 1, 60, 3600)))
         for message in self.network.inbox:
             if isinstance(message, Request) and message.method == "REGISTER":
-                phone.path = message.headers.get("Path")
+                phone.path = message.headers.get("Path") or ""
 
-    def call(self):
+    def call(self) -> None:
         phone = self.rng.choice(self.phones)
         if self.rng.random() < 0.5:
             invite = phone.invite("sip:bob@home.example", sdp=self.body(phone))
@@ -155,7 +158,7 @@ class Chaos:
             self.invites.append((self.network, invite))
         self.invites = self.invites[-20:]
 
-    def reply(self):
+    def reply(self) -> None:
         if not self.arrived:
             return
         peer, request = self.rng.choice(self.arrived)
@@ -171,7 +174,7 @@ class Chaos:
             talks = [peer.dialog(request, response)] if contact_uri(request.headers) else []
             self.talks = [*self.talks[-20:], *talks]
 
-    def speak(self):
+    def speak(self) -> None:
         if self.talks:
             talk = self.rng.choice(self.talks)
             method = self.rng.choice(METHODS)
@@ -182,25 +185,25 @@ class Chaos:
             if method == "INVITE":
                 self.invites.append((talk.peer, request))
 
-    def acknowledge(self):
+    def acknowledge(self) -> None:
         if self.talks:
             talk = self.rng.choice(self.talks)
             talk.ack(sdp=self.body(talk.peer))
 
-    def cancel(self):
+    def cancel(self) -> None:
         if self.invites:
             peer, invite = self.rng.choice(self.invites)
             peer.cancel(invite)
 
-    def wait(self):
+    def wait(self) -> None:
         self.world.advance(self.rng.choice((0.01, 0.3, 1.0, 5.0, 40.0)))
 
-    def repeat(self):
+    def repeat(self) -> None:
         if self.sent:
             peer, data = self.rng.choice(self.sent)
             self.world.receive(data, peer.flow)
 
-    def mangle(self):
+    def mangle(self) -> None:
         """A message with some octets changed, taken away, or doubled."""
         if not self.sent:
             return
@@ -221,7 +224,7 @@ class Chaos:
 
     # -- what they say
 
-    def body(self, peer):
+    def body(self, peer: Peer) -> str:
         """Mostly a description that fits, seldom one that does not; every key is said once."""
         if self.rng.random() < 0.2:
             return ""
@@ -232,7 +235,7 @@ class Chaos:
         host = self.rng.choice((peer.address.host, peer.address.host, "0.0.0.0", "host.example"))
         return session(host, *lines)
 
-    def line(self, phone):
+    def line(self, phone: bool) -> str:
         key = base64.b64encode(self.rng.randbytes(30)).decode()
         crypto = f"a=crypto:{self.rng.choice((1, 1, 1, 2))} AES_CM_128_HMAC_SHA1_80 inline:{key}"
         direction = self.rng.choice(("a=sendrecv", "a=sendrecv", "a=sendonly", "a=inactive"))
@@ -244,7 +247,7 @@ class Chaos:
             return self.other_line(port, direction, phone)
         return self.rng.choice((plain, secured, asked, asked) if phone else (plain, plain, plain, secured))
 
-    def other_line(self, port, direction, phone):
+    def other_line(self, port: int, direction: str, phone: bool) -> str:
         """Under DTLS, or no RTP at all; certificates, roles and names change now and then."""
         choice = self.rng.choice
         lines = [
@@ -263,7 +266,7 @@ class Chaos:
 
     # -- what the gateway does
 
-    def trouble(self):
+    def trouble(self) -> None:
         world = self.world
         match self.rng.randrange(9):
             case 0:
@@ -287,15 +290,17 @@ class Chaos:
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_whatever_peers_and_gateway_do_everything_ends(seed):
+def test_whatever_peers_and_gateway_do_everything_ends(seed: int) -> None:
     Chaos(seed).run()
 
 
 @pytest.mark.parametrize("seed", range(1000, 1000 + SEEDS))
-def test_whatever_peers_and_gateway_do_a_proxy_that_is_killed_again_and_again_leaves_nothing(seed):
+def test_whatever_peers_and_gateway_do_a_proxy_that_is_killed_again_and_again_leaves_nothing(
+    seed: int,
+) -> None:
     Chaos(seed, kill=0.06).run()
 
 
 @pytest.mark.parametrize("seed", range(2000, 2010))
-def test_a_proxy_that_is_killed_after_each_step_leaves_nothing(seed):
+def test_a_proxy_that_is_killed_after_each_step_leaves_nothing(seed: int) -> None:
     Chaos(seed, kill=1.0).run()

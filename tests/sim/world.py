@@ -84,6 +84,7 @@ class Memory:
     def __init__(self) -> None:
         self.sent: deque[tuple[LegId, int, object, bytes]] = deque(maxlen=100)
         self.events = lambda id, event, detail: None
+        self.packets = lambda id, channel, source, data: None
         self.legs: dict[LegId, Leg] = {}
         self.silent = 0.0
 
