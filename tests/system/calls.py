@@ -47,6 +47,7 @@ def register(
     directory: Path,
     *,
     mediasec: bool = True,
+    mechanism: str = "sdes-srtp",
     challenged: bool = False,
     expires: int = 600,
     ue: Ue | None = None,
@@ -54,7 +55,8 @@ def register(
     params: str = "",
 ) -> tuple[Ue, list[Traced]]:
     """Register from a port of its own, or again; and what that looked like to the UE. mediasec: whether it
-    indicates media security, upon which it must be told what there is. params: of its Contact."""
+    indicates media security, by this mechanism, upon which it must be told what there is. params: of its
+    Contact."""
     home = ue.home if ue else port()
     user = ue.user if ue else f"{'challenged' if challenged else 'ue'}{home}"
     with Sipp(
@@ -64,8 +66,9 @@ def register(
         port=ue.port if ue else None,
         host=host,
         user=user,
-        indication=MEDIASEC if mediasec else "Supported: path",
-        verify="Security-Verify: sdes-srtp;mediasec" if mediasec else "Supported: gruu",
+        mechanism=mechanism,
+        indication=MEDIASEC.replace("sdes-srtp", mechanism) if mediasec else "Supported: path",
+        verify=f"Security-Verify: {mechanism};mediasec" if mediasec else "Supported: gruu",
         check="check_it" if mediasec else "check_it_inverse",
         expires=expires,
         params=params,
@@ -86,7 +89,8 @@ def registered(world: World, directory: Path, **how: Any) -> Iterator[Ue]:
         register(world, directory, ue=ue, expires=0, **how)
 
 
-def originate(
+@contextmanager
+def originated(
     world: World,
     directory: Path,
     caller: str = "call_uac",
@@ -95,8 +99,9 @@ def originate(
     ue: Ue | None = None,
     tcp: tuple[bool, bool] = (False, False),
     **blanks: object,
-) -> Call:
-    """A call from the access side to the core. ue: without it, a trusted peer calls. tcp: of each end."""
+) -> Iterator[tuple[Sipp, Sipp]]:
+    """The two ends, caller and callee, of a call from the access side to the core. ue: without it, a trusted
+    peer calls. tcp: of each end."""
     with (
         Sipp(directory, callee, port=ue.home if ue else None, tcp=tcp[1], **blanks) as core,
         Sipp(
@@ -112,10 +117,11 @@ def originate(
             **blanks,
         ) as access,
     ):
-        return Call(access.finish(), core.finish())
+        yield access, core
 
 
-def terminate(
+@contextmanager
+def terminated(
     world: World,
     directory: Path,
     caller: str = "call_uac",
@@ -124,8 +130,9 @@ def terminate(
     ue: Ue,
     by_path: bool = True,
     **blanks: object,
-) -> Call:
-    """A call from the core to a registered UE, routed by its Path, or by its Contact alone."""
+) -> Iterator[tuple[Sipp, Sipp]]:
+    """The two ends, caller and callee, of a call from the core to a registered UE, routed by its Path, or by
+    its Contact alone."""
     route = ue.path if by_path else f"<sip:{HOST}:{world.core_port};lr>"
     with (
         Sipp(directory, callee, port=ue.port, host=ue.host, **blanks) as access,
@@ -138,7 +145,19 @@ def terminate(
             **blanks,
         ) as core,
     ):
-        return Call(core.finish(), access.finish())
+        yield core, access
+
+
+def originate(world: World, directory: Path, *scenarios: str, **how: Any) -> Call:
+    """A whole call from the access side to the core; see `originated`."""
+    with originated(world, directory, *scenarios, **how) as (caller, callee):
+        return Call(caller.finish(), callee.finish())
+
+
+def terminate(world: World, directory: Path, *scenarios: str, **how: Any) -> Call:
+    """A whole call from the core to a registered UE; see `terminated`."""
+    with terminated(world, directory, *scenarios, **how) as (caller, callee):
+        return Call(caller.finish(), callee.finish())
 
 
 def refused(

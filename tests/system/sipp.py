@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import socket
 import subprocess
 import time
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ _blocks = itertools.cycle(range(19100, 19900 - BLOCK, BLOCK))
 _TRACED = re.compile(
     rb"(?m)^-{20,} [0-9-]+ [0-9:.]+\n\w+ message (sent|received) [\[(](\d+)(?:\]| bytes\)|\] bytes) ?:\n\n"
 )
-_BLANKS = {"headers": "X-Test: none", "ring": 0, "talk": 0, "wait": 0, "user": "sipp"}
+_BLANKS = {"gap": "", "headers": "X-Test: none", "ring": 0, "talk": 0, "wait": 0, "user": "sipp"}
+GAP = '<recv request="INFO"/>'  # in a scenario; see Sipp.go_on
 
 
 def port() -> int:
@@ -134,18 +136,31 @@ class Sipp:
             seen.add((sent, raw))
         return found
 
-    def wait_for(self, what: str | int, seconds: float = 10.0) -> Request | Response:
-        """Wait until a request with this method, or a response with this status, has come."""
+    def wait_for(self, what: str | int, seconds: float = 10.0, *, nth: int = 1) -> Request | Response:
+        """Wait until a request with this method, or a response with this status, has come, for the nth
+        time."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            for traced in self.traced():
-                if not traced.sent and what in (
-                    getattr(traced.message, "method", None),
-                    getattr(traced.message, "status", None),
-                ):
-                    return traced.message
+            came = [
+                traced.message
+                for traced in self.traced()
+                if not (traced.sent or traced.again)
+                and what in (getattr(traced.message, "method", None), getattr(traced.message, "status", None))
+            ]
+            if len(came) >= nth:
+                return came[nth - 1]
             time.sleep(0.02)
         raise AssertionError(f"{self._name} on {self.port}: no {what} came\n{self._told()}")
+
+    def go_on(self) -> None:
+        """The end of a GAP. It looks like the last message that came, from which SIPp takes its headers."""
+        last = [traced.message for traced in self.traced() if not traced.sent][-1]
+        lines = [f"{name}: {last.headers.get(name)}" for name in ("From", "To", "Call-ID")]
+        number = time.monotonic_ns()  # else it would be the same again, which SIPp takes no notice of
+        via = f"Via: SIP/2.0/UDP {HOST}:9;branch=z9hG4bK{number}"
+        head = "\r\n".join(("INFO sip:sipp SIP/2.0", via, *lines, "CSeq: 1 INFO", "Content-Length: 0"))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.sendto(f"{head}\r\n\r\n".encode(), (HOST, self.port))
 
     def _wait_until_bound(self, table: str) -> None:
         wanted = f":{self.port:04X} "
