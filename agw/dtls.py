@@ -15,6 +15,10 @@ ClientHello from an unverified source with a cookie and forgets it (RFC 6347 sec
 spoofed ones costs no state. (Browsers' ClientHellos come in fragments; the first has the cookie.) An
 established association hears no record of epoch 0 (trap P07): a new handshake needs a new association, which
 signalling announces. There is no renegotiation, no resumption and no ticket.
+
+What it may cost. OpenSSL makes room for a handshake message when a fragment announces it, and keeps records
+that come under keys which it has not yet. In the clear we see what is announced. Under keys there is one
+message only, Finished, of one length: OpenSSL gets a few records of that length, and none of another.
 """
 
 from __future__ import annotations
@@ -35,11 +39,14 @@ HANDSHAKE_LIMIT = 30.0  # seconds from the first flight
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 2.0  # seconds until a flight is sent again; RFC 6347 section 4.2.4.1
 MAX_REPEATS = 10  # of the last flight
 MAX_DATA = 2048  # bytes in a record, and of a datagram that comes
-MAX_MESSAGE = 1 << 14  # bytes of a handshake message; the first fragment has OpenSSL make room for all of it
+MAX_MESSAGE = 1 << 14  # bytes of a handshake message
+MAX_FINISHED = 4  # records that may be a Finished, during the handshake and again after it
 _HEADER = 13  # of a record
 _MESSAGE_HEADER = 12  # of a handshake message, or a fragment of one
 _HANDSHAKE = 22
-_IN_HANDSHAKE = (20, 21, _HANDSHAKE)  # with change_cipher_spec and alert; at others in the clear it gives up
+_ALERT = 21
+_IN_HANDSHAKE = (20, _ALERT, _HANDSHAKE)  # with change_cipher_spec; at others in the clear it gives up
+_FINISHED = _HEADER + 8 + _MESSAGE_HEADER + 12 + 16  # RFC 5246 section 7.4.9, under AES-GCM (RFC 5288)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +120,7 @@ class Association:
         self._flight: list[bytes] = []  # the last one of ours
         self._answered = b""  # the datagram that it answers, where that ended the handshake
         self._repeats = 0
+        self._finished = 0  # heard
         self._out: deque[bytes] = deque()
         self._events: deque[Event] = deque()
 
@@ -138,18 +146,17 @@ class Association:
                 return
             self._begin(now)
         elif self.state is State.HANDSHAKE:
-            heard = [record for record in _records(datagram) if _epoch(record) or _fits(record)]
-            if heard:
-                self._connection.bio_write(b"".join(heard))
+            if heard := self._awaited(datagram):
+                self._connection.bio_write(heard)
                 self._shake(now)
                 self._answered = datagram
         elif self.state is State.ESTABLISHED:
-            if datagram == self._answered and self._repeats < MAX_REPEATS:
-                self._repeats += 1
-                self._out.extend(self._flight)
-            heard = [record for record in _records(datagram) if _epoch(record)]
-            if heard:
-                self._connection.bio_write(b"".join(heard))
+            if datagram == self._answered:
+                if self._repeats < MAX_REPEATS:
+                    self._repeats += 1
+                    self._out.extend(self._flight)
+            elif heard := self._awaited(datagram):
+                self._connection.bio_write(heard)
                 self._read()
                 self._flush()
 
@@ -233,6 +240,21 @@ class Association:
             return False
         return True
 
+    def _awaited(self, datagram: bytes) -> bytes:
+        """The records that OpenSSL is given."""
+        return b"".join(record for record in _records(datagram) if self._is_awaited(record))
+
+    def _is_awaited(self, record: bytes) -> bool:
+        established = self.state is State.ESTABLISHED
+        if not _epoch(record):
+            return not established and _fits(record)
+        if established and record[0] != _HANDSHAKE:
+            return True
+        if self._finished == MAX_FINISHED or not (record[0] == _ALERT or _is_finished(record)):
+            return False
+        self._finished += 1
+        return True
+
     def _begin(self, now: float) -> None:
         self.state = State.HANDSHAKE
         self._deadline = now + HANDSHAKE_LIMIT
@@ -266,6 +288,7 @@ class Association:
                 return
             local, remote = self._keys(*PROFILES[profile])
         self.state = State.ESTABLISHED
+        self._finished = 0
         self._deadline = self._retransmit_at = self._resend_at = None
         version = connection.get_protocol_version_name()
         self._events.append(Established(version, connection.get_cipher_name() or "", profile, local, remote))
@@ -337,6 +360,11 @@ def _records(datagram: bytes) -> Iterator[bytes]:
 
 def _epoch(record: bytes) -> int:
     return int.from_bytes(record[3:5], "big")
+
+
+def _is_finished(record: bytes) -> bool:
+    """So far as can be seen of a record under keys."""
+    return record[0] == _HANDSHAKE and len(record) == _FINISHED
 
 
 def _fits(record: bytes) -> bool:

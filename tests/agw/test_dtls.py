@@ -19,7 +19,9 @@ from agw.certificate import MTU, Certificate
 from agw.dtls import (
     HANDSHAKE_LIMIT,
     MAX_DATA,
+    MAX_FINISHED,
     MAX_MESSAGE,
+    MAX_REPEATS,
     Association,
     Closed,
     Data,
@@ -359,6 +361,71 @@ def test_no_room_is_made_for_a_long_message_that_is_announced():
         server.receive(fragment(message, MAX_MESSAGE + 1), None, 0.0)
     carry(client, server)  # else its certificate would be of another length than announced
     assert [type(event) for event in events(client) + events(server)] == [Established] * 2
+
+
+def sealed(number, length, kind=22):
+    """A record under keys, as far as can be seen."""
+    head = bytes([kind]) + b"\xfe\xfd\0\1" + number.to_bytes(6, "big")
+    return head + length.to_bytes(2, "big") + bytes(length)
+
+
+class Listening:
+    """OpenSSL's connection, and what it was given."""
+
+    def __init__(self, connection):
+        self.connection, self.given = connection, []
+
+    def __getattr__(self, name):
+        return getattr(self.connection, name)
+
+    def bio_write(self, data):
+        self.given.append(data)
+        return self.connection.bio_write(data)
+
+
+FINISHED = 48  # bytes of it under AES-GCM
+
+
+@pytest.mark.parametrize("established", [False, True])
+def test_no_room_is_made_for_what_is_announced_under_keys(established):
+    client, server = association(True), association(False)
+    client.start(0.0)
+    server.receive(client.to_send()[0], None, 0.0)
+    if established:
+        carry(client, server)
+    server._connection = listening = Listening(server._connection)
+    for number in range(100):
+        for length in (FINISHED - 1, FINISHED + 1, 1000):
+            server.receive(sealed(number, length), None, 0.0)
+        if not established:
+            server.receive(sealed(number, 100, 23), None, 0.0)  # nor for data before their time
+    assert listening.given == []
+    for number in range(100, 200):
+        server.receive(sealed(number, FINISHED), None, 0.0)
+        if not established:
+            server.receive(sealed(number, 26, 21), None, 0.0)
+    assert len(listening.given) == MAX_FINISHED
+    assert server.state is (State.ESTABLISHED if established else State.HANDSHAKE)
+    if established:
+        client.send(b"data")
+        carry(client, server)
+        assert events(server)[-1] == Data(b"data")
+
+
+def test_a_peer_that_misses_the_last_flight_gets_it_again():
+    client, server = association(True), association(False)
+    client.start(0.0)
+    server.receive(client.to_send()[0], None, 0.0)
+    for datagram in server.to_send():
+        client.receive(datagram, None, 0.0)
+    (answer,) = client.to_send()
+    server.receive(answer, None, 0.0)
+    (last,) = server.to_send()  # and is lost
+    for _ in range(MAX_REPEATS + 5):
+        server.receive(answer, None, 0.0)
+    assert server.to_send() == [last] * MAX_REPEATS
+    client.receive(last, None, 0.0)
+    assert client.state is State.ESTABLISHED
 
 
 def test_a_hello_out_of_the_blue_is_ignored_by_an_established_association_p07():
