@@ -94,11 +94,12 @@ class Context:
     def connected(self, stream: int) -> tuple[str, str] | None:
         """The two terminations that this stream joins, in order; None if there are no two.
 
-        Two are always joined. Of three and more (an early dialog each) it is the first two whose mode is not
-        inactive: what a late branch sends is not heard, RTCP included.
+        Two are joined whatever their modes. Of three and more (an early dialog each), and of two that do not
+        fit (two early dialogs that have offered), it is the first two whose mode is not inactive: what a late
+        branch sends is not heard, RTCP included.
         """
         having = [t for t in self.terminations.values() if stream in t.streams]
-        if len(having) > 2:
+        if len(having) > 2 or (len(having) == 2 and _misfit(*(t.streams[stream] for t in having))):
             having = [t for t in having if t.streams[stream].mode is not Mode.INACTIVE]
         return (having[0].name, having[1].name) if len(having) >= 2 else None
 
@@ -128,19 +129,20 @@ def check_context(context: Context) -> None:
         if len(termination.streams) > MAX_STREAMS:
             raise CommandError(ErrorCode.OVERLOAD, f"more than {MAX_STREAMS} streams in {termination.name}")
     for id in {id for termination in context.terminations.values() for id in termination.streams}:
-        if pair := context.connected(id):
-            _check_joined(*(context.terminations[name].streams[id] for name in pair))
+        joined = [context.terminations[name].streams[id] for name in context.connected(id) or ()]
+        if joined and (text := _misfit(*joined)):
+            raise CommandError(ErrorCode.UNSUPPORTED, f"stream {id}: {text}")
 
 
-def _check_joined(one: Stream, other: Stream) -> None:
+def _misfit(one: Stream, other: Stream) -> str:
+    """Why these two cannot be joined; "" if they can."""
     transports = (one.transport, other.transport)
     transparent = [transport in (Transport.UDP, Transport.DTLS) for transport in transports]
     if transparent[0] != transparent[1]:
-        text = f"stream {one.id}: a transparent side cannot be joined with RTP"
-        raise CommandError(ErrorCode.UNSUPPORTED, text)
+        return "a transparent side cannot be joined with RTP"
     if Transport.DTLS in transports and any(s.latch and s.transport is Transport.UDP for s in (one, other)):
-        text = f"stream {one.id}: the side without DTLS cannot latch"  # its packets do not pass the Plane
-        raise CommandError(ErrorCode.UNSUPPORTED, text)
+        return "the side without DTLS cannot latch"  # its packets do not pass the Plane
+    return ""
 
 
 def _check_stream(stream: Stream, ip6: bool) -> None:

@@ -173,26 +173,30 @@ ON, OFF = Mode.SENDRECV, Mode.INACTIVE
         (modes(a=ON, b=OFF, c=OFF), None),
         (modes(a=ON, b=OFF, c=Mode.RECVONLY), ("a", "c")),
         (modes(a=ON, b=ON, c=ON), ("a", "b")),
+        (context(termination("a", rtp()), termination("b", Stream(1, Transport.UDP))), None),
+        (context(termination("a", rtp(mode=ON)), termination("b", Stream(1, Transport.UDP))), None),
     ],
 )
-def test_two_are_always_joined_and_of_more_the_first_two_active_p26(joined, which):
+def test_two_that_fit_are_joined_and_of_more_the_first_two_active_p26(joined, which):
     assert joined.connected(1) == which
 
 
-@pytest.mark.parametrize("datagrams", [Stream(1, Transport.UDP), Stream(1, Transport.DTLS, dtls=AGREED)])
+@pytest.mark.parametrize(
+    "datagrams", [Stream(1, Transport.UDP, mode=ON), Stream(1, Transport.DTLS, dtls=AGREED, mode=ON)]
+)
 def test_a_transparent_side_is_joined_with_its_like_only(datagrams):
-    check_context(context(termination("a", datagrams), termination("b", Stream(1, Transport.UDP))))
-    for media in (rtp(), dtls(AGREED)):
+    check_context(context(termination("a", datagrams), termination("b", Stream(1, Transport.UDP, mode=ON))))
+    for media in (rtp(mode=ON), dtls(AGREED, mode=ON)):
         with pytest.raises(CommandError) as caught:
             check_context(context(termination("a", datagrams), termination("b", media)))
         assert caught.value.code == "unsupported"
 
 
 def test_what_goes_through_dtls_is_sent_to_where_is_signalled():
-    fax = Stream(1, Transport.DTLS, dtls=AGREED, latch=True)
-    check_context(context(termination("a", fax), termination("b", Stream(1, Transport.UDP))))
+    fax = termination("a", Stream(1, Transport.DTLS, dtls=AGREED, latch=True, mode=ON))
+    check_context(context(fax, termination("b", Stream(1, Transport.UDP, mode=ON))))
     with pytest.raises(CommandError, match="cannot latch"):
-        check_context(context(termination("a", fax), termination("b", Stream(1, Transport.UDP, latch=True))))
+        check_context(context(fax, termination("b", Stream(1, Transport.UDP, latch=True, mode=ON))))
 
 
 def test_the_fingerprint_of_our_certificate_is_told_where_there_is_dtls():

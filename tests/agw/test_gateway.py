@@ -313,7 +313,9 @@ REFUSALS = [
     (ErrorCode.INVALID, 0, "c", [ChangeThroughConnection("b", {9: Mode.SENDRECV})]),
     (ErrorCode.INVALID, 0, "c", [ChangeThroughConnection("a", {1: Mode.SENDRECV})]),
     (ErrorCode.INVALID, 0, "c", [CORE] * (MAX_COMMANDS + 1)),
-    (ErrorCode.UNSUPPORTED, 1, "c", [CORE, ConfigureConnectionPoint("b", (Stream(1, Transport.UDP),))]),
+    (ErrorCode.UNSUPPORTED, 1, "c", [
+        ReserveConnectionPoint("a", "access", (replace(RTP, mode=Mode.RECVONLY),)),
+        ConfigureConnectionPoint("b", (Stream(1, Transport.UDP, mode=Mode.SENDONLY),))]),
     (ErrorCode.OVERLOAD, 0, "c", [ReserveConnectionPoint(
         "n", "core", tuple(Stream(n, Transport.RTP) for n in range(MAX_STREAMS + 1)))]),
     (ErrorCode.OVERLOAD, MAX_COMMANDS - 1, "d", None),

@@ -102,6 +102,26 @@ def test_each_fork_that_offers_is_answered_in_its_own_prack_p26_p27(world, alice
         assert {leg.remote.port for leg in heard} == {4000 + number, 7000 + number}
 
 
+def test_forks_that_offer_different_kinds_of_media_do_not_disturb_each_other_p26_p27(world, alice):
+    invite = alice.invite("sip:bob@home.example")
+    there = world.network.expect("INVITE")
+    kinds = (
+        (media(7001), media(4001, "RTP/SAVP", crypto())),
+        ("m=image 7002 udptl t38", "m=image 4002 udptl t38"),
+    )
+    talks = []
+    for offer, _ in kinds:
+        world.network.reply(there, 183, *REL, sdp=session("203.0.113.5", offer), tag=f"fork{len(talks)}")
+        talks.append(alice.dialog(invite, alice.expect(183)))
+    for number, ((_, answer), talk) in enumerate(zip(kinds, talks, strict=True), 1):
+        sdp = session("192.0.2.10", answer)
+        talk.request("PRACK", ("RAck", f"1 {invite.cseq.number} INVITE"), sdp=sdp)
+        world.network.reply(world.network.expect("PRACK"), 200)
+        alice.expect(200, "PRACK")
+        heard = [leg for leg in world.legs().values() if leg.mode is Mode.SENDRECV]
+        assert {leg.remote.port for leg in heard} == {4000 + number, 7000 + number}
+
+
 def test_an_offer_in_an_unreliable_18x_does_not_pass_p27(world, alice):
     """RFC 3261 section 13.2.1: nobody could answer it."""
     alice.invite("sip:bob@home.example")
