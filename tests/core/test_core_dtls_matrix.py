@@ -203,3 +203,21 @@ def test_a_restart_that_fails_leaves_the_association_and_the_call_p02(ue, certif
     assert world.leg("access").local_key == before
     assert ue.peer.quiet()
     here.hang_up(far)
+
+
+def test_a_stream_that_comes_again_has_nothing_to_fall_back_on_p09_p33(ue, certificates):
+    """Fax took the place of speech, whose association went with its stream."""
+    world = ue.world
+    here, far = world.originate(ue.peer, ue.says("active", TLS_ID["same"]), FAR)
+    ue.shake_hands(Setup.PASSIVE, fingerprint(here.response))
+    fax = (session(host, "m=image 4500 udptl t38") for host in ("192.0.2.10", "203.0.113.5"))
+    here.exchange(far, "INVITE", *fax)
+    _, got = here.exchange(far, "INVITE", ue.says("active", TLS_ID["changed"]), FAR)
+    world.plane.sent.clear()  # the close_notify of the first
+    ue.endpoints.clear()
+    ue.certificate = certificates[1]
+    with pytest.raises(AssertionError, match="Failed"):
+        ue.shake_hands(Setup.PASSIVE, fingerprint(got))
+    world.settle()
+    for peer in (ue.peer, world.network):
+        peer.reply(peer.expect("BYE"), 200)
