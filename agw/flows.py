@@ -61,7 +61,7 @@ class Leg:
     taken on either port.
     remote, remote_rtcp: where RTP and RTCP are sent, None: nowhere yet. With rtcp_mux both are the same.
     peer: the leg that this one is connected with, and which names this one as its peer.
-    transport: RTP, SRTP, UDP, or DTLS, which is UDP whose media are records of application data. Two
+    transport: RTP, SRTP, UDP, or DTLS, which is UDP whose media the gateway finds (`Plane.hear`). Two
     connected legs are both transparent (UDP, DTLS) or neither is.
     rtcp_keys: where RTCP has others than RTP; None: they are the same.
     slow_path: what is not given to the gateway and is not media or RTCP is dropped.
@@ -147,6 +147,10 @@ class Plane(Protocol):
     def send(self, id: LegId, channel: int, target: Address, data: bytes) -> bool:
         """Send a packet of the slow path from a standing leg's own port; it is in no count. False: the leg's
         sockets broke, or the kernel does not take it. raises UsageError for an address as `apply` does."""
+        ...
+
+    def hear(self, id: LegId) -> None:
+        """What a standing leg has handed up had media in it."""
         ...
 
     def statistics(self, id: LegId) -> StreamStatistics:

@@ -259,9 +259,12 @@ class Gateway:
         """A datagram that goes through DTLS on one side, to the leg that this one is connected with, as their
         modes allow. What was handed up before they became something else is nothing now."""
         standing = self._legs.get(leg.context, {})
-        here = standing.get(leg)
-        there = standing.get(here.peer) if here and here.peer else None
-        if here is None or there is None or Transport.DTLS not in (here.transport, there.transport):
+        if (here := standing.get(leg)) is None:
+            return
+        if here.transport is Transport.DTLS:  # what came in a record is media, and nothing else is
+            self._plane.hear(leg)
+        there = standing.get(here.peer) if here.peer else None
+        if there is None or Transport.DTLS not in (here.transport, there.transport):
             return
         if not (here.mode.receives and there.mode.sends):
             return

@@ -83,6 +83,9 @@ class PythonPlane:
         standing = self._legs[id]
         return send(standing.sockets, channel, target, data, standing.leg)
 
+    def hear(self, id: LegId) -> None:
+        self.loop.call_soon(self._legs[id].hear)
+
     def statistics(self, id: LegId) -> StreamStatistics:
         return self._legs[id].statistics()
 
@@ -256,8 +259,8 @@ class _Standing:
         if own is not None and (self.leg.latch or own.leg.latch):
             return Drop.LOOP
         if rtcp is None or slow:
-            if self._carries_media(packet, channel):
-                self._hear()
+            if self.leg.transport is Transport.UDP and channel == 0:  # in DTLS the gateway sees what it is
+                self.hear()
             self.slow_path += 1
             host, port = source[:2]
             self._plane.packets(self.leg.id, channel, Address(host.partition("%")[0], port), packet)
@@ -276,7 +279,7 @@ class _Standing:
         if whereabouts.latching and whereabouts.learn(source):
             log_latched(self.leg.id, channel == 1, *source[:2])
         if not rtcp:
-            self._hear()
+            self.hear()
 
         peer = self.peer
         if peer is None:
@@ -308,13 +311,10 @@ class _Standing:
 
     # -- what is learnt ---------------------------------------------------------------
 
-    def _carries_media(self, packet: bytes, channel: int) -> bool:
-        """A packet of the slow path: on a transparent leg it may be media, in DTLS a record that has data."""
-        if self.leg.transport is Transport.DTLS:
-            return packet[:1] == _APPLICATION_DATA
-        return self.leg.transport is Transport.UDP and channel == 0
-
-    def _hear(self) -> None:
+    def hear(self) -> None:
+        """Media; of a leg that is gone none count."""
+        if self.sockets is None:
+            return
         self.heard = self._plane.loop.time()
         if not self._flowing:
             self._media()
@@ -372,9 +372,6 @@ class _Standing:
             self._plane.own.pop(sock.getsockname()[:2], None)
             sock.close()
         self.sockets = None
-
-
-_APPLICATION_DATA = b"\x17"  # RFC 6347 section 4.1, RFC 5246 section 6.2.1
 
 
 def _is_slow(packet: bytes) -> bool:

@@ -110,6 +110,9 @@ class NativePlane:
         standing = self._legs[id]
         return send(standing.sockets, channel, target, data, standing.leg)
 
+    def hear(self, id: LegId) -> None:
+        lib.relay_hear(self._legs[id].handle)
+
     def statistics(self, id: LegId) -> StreamStatistics:
         return self._legs[id].statistics()
 

@@ -74,8 +74,8 @@ struct relay_leg {
     enum relay_transport transport;
     enum relay_slow_path slow_path;
     bool rtcp_mux, receives, sends;
-    bool seen, flowing; /* media: ever; and none was missed since */
-    bool watched;       /* for silence, now */
+    bool seen, watched;          /* media, ever; for silence, now */
+    atomic_bool flowing, opened; /* media, and none was missed since; the caller has heard some */
     struct srtp_key *sends_with[2]; /* RTP, RTCP */
     const struct srtp_keys *receives_with[2];
     _Atomic(const struct srtp_keys *) received_with[2];
@@ -122,7 +122,7 @@ struct worker {
     _Atomic(const struct relay_change *) changes;
     size_t change_count;
     sem_t done;
-    atomic_bool end;
+    atomic_bool end, opened; /* of a leg */
     struct queue queue; /* to the caller */
 };
 
@@ -211,9 +211,9 @@ static void watch_from(struct relay_leg *leg, uint64_t now) {
 static void heard_media(struct relay_leg *leg) {
     const uint64_t now = leg->worker->now;
     atomic_store_explicit(&leg->heard, now, memory_order_relaxed);
-    if (leg->flowing)
+    if (atomic_load_explicit(&leg->flowing, memory_order_relaxed))
         return;
-    leg->flowing = true;
+    atomic_store_explicit(&leg->flowing, true, memory_order_relaxed);
     if (!leg->watched && leg->inactivity)
         watch_from(leg, now);
     if (!leg->seen) {
@@ -269,8 +269,6 @@ static const enum relay_outcome OUTCOME_OF[] = {
 
 enum kind { MEDIA, CONTROL, SLOW, SLOW_MEDIA, NEITHER };
 
-enum { APPLICATION_DATA = 23 }; /* RFC 6347 section 4.1, RFC 5246 section 6.2.1 */
-
 /* STUN or DTLS, by RFC 7983 section 7. */
 static bool is_slow(const uint8_t *data, size_t length) {
     return length > 0 && (data[0] <= 3 || (data[0] >= 20 && data[0] <= 63));
@@ -292,7 +290,7 @@ static enum kind kind_of(const uint8_t *data, size_t length, const struct port *
     const bool all_slow = port->leg->slow_path == RELAY_SLOW_ALL;
     switch (port->leg->transport) {
     case RELAY_DTLS:
-        return !all_slow ? whole : length > 0 && data[0] == APPLICATION_DATA ? SLOW_MEDIA : SLOW;
+        return !all_slow ? whole : SLOW; /* what is in it the caller sees */
     case RELAY_UDP:
         return !all_slow ? whole : whole == MEDIA ? SLOW_MEDIA : SLOW;
     default:
@@ -606,9 +604,18 @@ static void look_for_silence(struct worker *worker) {
             watch_by(worker, worker->now + WATCH_PERIOD);
             return;
         }
-        leg->watched = leg->flowing = false;
+        leg->watched = false;
+        atomic_store_explicit(&leg->flowing, false, memory_order_relaxed);
         tell(leg, (struct relay_notice){.kind = RELAY_MEDIA_INACTIVE});
     }
+}
+
+/* Media that the caller has found in what it was handed. */
+static void hear_opened(struct worker *worker) {
+    atomic_exchange_explicit(&worker->opened, false, memory_order_acquire); /* before the legs are asked */
+    for (struct relay_leg *leg = worker->legs; leg; leg = leg->next)
+        if (atomic_exchange_explicit(&leg->opened, false, memory_order_acquire))
+            heard_media(leg);
 }
 
 static int timeout(const struct worker *worker) {
@@ -652,6 +659,8 @@ static void *work(void *argument) {
             atomic_store_explicit(&worker->changes, NULL, memory_order_relaxed);
             sem_post(&worker->done);
         }
+        if (atomic_load_explicit(&worker->opened, memory_order_relaxed))
+            hear_opened(worker);
         if (worker->watch_at <= worker->now)
             look_for_silence(worker);
         if (ready > 0)
@@ -844,6 +853,16 @@ int64_t relay_apply(struct relay *relay, const struct relay_change *changes, siz
     for (size_t n = 0; n < count; n++)
         own(relay, &changes[n]);
     return -1;
+}
+
+/* The worker has to look for it at the first only, and after silence. */
+void relay_hear(struct relay_leg *leg) {
+    atomic_store_explicit(&leg->heard, clock_now(), memory_order_relaxed);
+    if (atomic_load_explicit(&leg->flowing, memory_order_relaxed))
+        return;
+    atomic_store_explicit(&leg->opened, true, memory_order_release);
+    atomic_store_explicit(&leg->worker->opened, true, memory_order_release);
+    eventfd_write(leg->worker->bell, 1);
 }
 
 void relay_count(const struct relay_leg *leg, struct relay_counts *counts) {

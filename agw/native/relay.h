@@ -121,6 +121,8 @@ void relay_leg_free(struct relay_leg *leg);
 /* Makes all changes true, those of one worker at one moment, between two packets. Gives -1 if that is done;
  * else nothing was done, and it is the index of the change whose sockets could not be watched (errno). */
 int64_t relay_apply(struct relay *relay, const struct relay_change *changes, size_t count);
+/* What a standing leg has handed up had media in it. */
+void relay_hear(struct relay_leg *leg);
 /* May be asked at any time, also of a removed leg. */
 void relay_count(const struct relay_leg *leg, struct relay_counts *counts);
 

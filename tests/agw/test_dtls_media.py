@@ -489,6 +489,36 @@ async def test_datagrams_of_a_fax_pass_in_records_and_obey_the_modes_p33(call):
 
 
 @scenario
+async def test_only_what_a_record_held_is_media_of_a_fax(call):
+    """Else anybody could keep a dead call alive."""
+    fax = {"transport": Transport.DTLS, "inactivity": 0.2}
+    await call.begin(call.stream(**fax), Transport.UDP)
+    call.associate(srtp=False)
+    await call.ue.until(Established)
+    stranger = await Socket.open()
+
+    async def pretend():
+        while True:
+            for port in (call.ue, stranger):
+                port.send(b"\x17\xfe\xfd\0\1" + bytes(6) + b"\0\x20" + bytes(32), call.a.rtp)
+            await asyncio.sleep(0.01)
+
+    async def until_silent():
+        events = []
+        while Event.MEDIA_INACTIVE not in events:
+            events.append((await call.ask.notice()).event)
+        return events
+
+    pretending = asyncio.create_task(pretend())
+    assert Event.MEDIA_FIRST not in await until_silent()
+    assert call.ue.association.send(b"fax")
+    call.ue.flush()
+    assert Event.MEDIA_FIRST in await until_silent()
+    assert await call.core.hear() == b"fax"
+    pretending.cancel()
+
+
+@scenario
 async def test_a_fax_machine_behind_a_nat_is_followed_when_its_data_are_authentic(call):
     fax = {"transport": Transport.DTLS, "rtcp_mux": False, "latch": True}
     await call.begin(call.stream(**fax), Transport.UDP)

@@ -99,6 +99,9 @@ class Memory:
         self.legs |= {leg.id: leg for leg in difference.wanted}
         return counts
 
+    def hear(self, id: LegId) -> None:
+        assert id in self.legs
+
     def statistics(self, id: LegId) -> StreamStatistics:
         return StreamStatistics(id.stream, 0, 0, 0, 0, {})
 
