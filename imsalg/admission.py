@@ -8,21 +8,18 @@ call that passes twice because both its parties are behind us is two calls with 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from random import Random
 
 from imsalg import mediasec, trust
 from imsalg.anchor import Side
 from imsalg.body import NEGOTIATING, drop_sdp
 from imsalg.call import Call
+from imsalg.calls import Calls
 from imsalg.config import AccessConfig, ProxyConfig
 from imsalg.crossing import Crossing
 from imsalg.errors import PeerError
 from imsalg.gatelink import GatewayLink
-from imsalg.negotiation import Terms
-from imsalg.passage import Limits
-from imsalg.policy.treatment import Mechanism
-from imsalg.records import BindingRecord, CallRecord
 from imsalg.regevent import RegEvent
 from imsalg.registration import Binding, Registrations
 from imsalg.routes import Routes, to
@@ -51,10 +48,7 @@ class Dropped(PeerError):
 
 
 class Admission:
-    """calls: those that live, by token; by_call_id: the same by Call-ID, then token; both kept by `core`.
-
-    closing: no new calls and registrations.
-    """
+    """closing: no new calls and registrations."""
 
     def __init__(
         self,
@@ -63,8 +57,7 @@ class Admission:
         registrations: Registrations,
         sources: Sources,
         gateway: GatewayLink,
-        calls: Mapping[str, Call],
-        by_call_id: Mapping[str, Mapping[str, Call]],
+        calls: Calls,
         reg_event: RegEvent,
         rng: Random,
     ) -> None:
@@ -74,17 +67,10 @@ class Admission:
         self._sources = sources
         self._gateway = gateway
         self._calls = calls
-        self._by_call_id = by_call_id
         self._reg_event = reg_event
         self._rng = rng
         self._access = {access.listen: access for access in config.access}
         self._routes = routes
-        self._limits = Limits(
-            config.call.ringing_limit,
-            config.gateway.timeout,
-            config.call.session_expires,
-            config.call.session_limit,
-        )
 
     def crossing(
         self, request: Request, flow: Flow, transaction: ServerTransaction | None = None
@@ -210,9 +196,7 @@ class Admission:
         preferred = headers.first("P-Preferred-Identity")
         identity = NameAddr.parse(preferred).uri if preferred else request.from_.uri
         binding = self._registrations.at(flow, identity)
-        mechanisms: frozenset[Mechanism] = frozenset()
         if binding is not None:
-            mechanisms = binding.mechanisms
             trust.assert_identity(headers, binding.associated)
             headers.set("Route", *binding.service_route)  # forced, whatever the UE preloaded
         elif flow.remote.host in access.trusted:
@@ -225,7 +209,7 @@ class Admission:
             raise PeerError("too many calls of this peer", 503)
         self._charge(headers)
         crossing.hops = self._routes.to_home(crossing.outgoing)
-        return self._initial(crossing, access, binding, mechanisms, now)
+        return self._initial(crossing, access, binding, now)
 
     def _from_core(self, crossing: Crossing, token: str | None, now: float) -> Call | None:
         """An initial request for a UE (TS 24.229 clause 5.2.6.4)."""
@@ -234,8 +218,7 @@ class Admission:
             raise PeerError("nobody is registered there any more", 430)  # RFC 5626 section 5.3
         crossing.flow, access, binding = self._to_ue(crossing.outgoing, binding)
         trust.to_ue(crossing.outgoing.headers)
-        mechanisms: frozenset[Mechanism] = binding.mechanisms if binding else frozenset()
-        return self._initial(crossing, access, binding, mechanisms, now)
+        return self._initial(crossing, access, binding, now)
 
     def _to_ue(self, outgoing: Request, binding: Binding | None) -> tuple[Flow, AccessConfig, Binding | None]:
         """The flow of the UE a request is for: that of its binding, or a trusted peer's address."""
@@ -253,12 +236,7 @@ class Admission:
         raise PeerError("not registered here", 404)
 
     def _initial(
-        self,
-        crossing: Crossing,
-        access: AccessConfig,
-        binding: Binding | None,
-        mechanisms: frozenset[Mechanism],
-        now: float,
+        self, crossing: Crossing, access: AccessConfig, binding: Binding | None, now: float
     ) -> Call | None:
         """A request outside of dialogs leaves: recorded if it makes one, as a call if it is an INVITE."""
         method = crossing.request.method
@@ -268,7 +246,7 @@ class Admission:
             if method in _RECORDED:
                 self._routes.record(crossing, access, binding.token if binding else None)
             return None
-        for call in self._by_call_id.get(crossing.request.call_id, {}).values():
+        for call in self._calls.of_call_id(crossing.request.call_id):
             if call.waits_for(crossing):
                 self._routes.record(crossing, access, call.token)
                 return call
@@ -280,45 +258,7 @@ class Admission:
             raise PeerError("no gateway", 503)
         token = self._rng.randbytes(12).hex()
         self._routes.record(crossing, access, token)
-        return self._call(token, crossing, access, mechanisms, now, binding.aor if binding else "")
-
-    def _call(
-        self,
-        token: str,
-        crossing: Crossing,
-        access: AccessConfig,
-        mechanisms: frozenset[Mechanism],
-        now: float,
-        aor: str,
-    ) -> Call:
-        terms = Terms(
-            mechanisms & mediasec.allowed(access.mechanisms, self._config.policy.e2dce),
-            access.type,
-            self._config.policy,
-            {Side.ACCESS: access.realm, Side.CORE: self._config.core.realm},
-            {Side.ACCESS: access.listen.host, Side.CORE: self._config.core.listen.host},
-            {Side.ACCESS: access.denied, Side.CORE: self._config.core.denied},
-            self._config.call.inactivity,
-            access.latch_anywhere,
-        )
-        return Call(token, crossing, terms, self._limits, self._routes.to_core_or_back, self._rng, now, aor)
-
-    def resume(self, record: BindingRecord | CallRecord, now: float, epoch: float) -> Binding | Call | None:
-        """What a record tells of, after a restart. None: it is over, or came by an access that is configured
-        no more."""
-        flow = record.flow if isinstance(record, BindingRecord) else record.flows[Side.ACCESS]
-        access = self._access.get(flow.local)
-        if access is None:
-            return None
-        if isinstance(record, BindingRecord):
-            return self._registrations.restore(record, access, now, epoch)
-        invite = Request("INVITE", record.uri, Headers(record.invite))
-        outgoing = invite.copy()
-        outgoing.headers.set("Record-Route", *record.recorded)
-        crossing = Crossing(record.caller, invite, outgoing, record.flows[record.caller.other], answered=200)
-        call = self._call(record.token, crossing, access, record.mechanisms, now, record.aor)
-        call.resume(record, epoch)
-        return call
+        return self._calls.begin(token, crossing, access, binding, now)
 
     def _charge(self, headers: Headers) -> None:
         trust.charge(headers, self._rng.randbytes(12).hex(), self._config.core.listen.host)
@@ -365,7 +305,7 @@ class Admission:
         if token is not None:
             return self._calls.get(token)
         request, outgoing = crossing.request, crossing.outgoing
-        for call in self._by_call_id.get(request.call_id, {}).values():
+        for call in self._calls.of_call_id(request.call_id):
             party = call.addressee(request, crossing.side, crossing.flow)
             if party is not None:
                 outgoing.uri = party.target

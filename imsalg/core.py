@@ -1,6 +1,6 @@
 """The P-CSCF (IMS-ALG) as one machine without IO: the SIP endpoint, the registrations and the calls, joined.
 
-What becomes of a request outside of calls is in `admission`, what becomes of a call in `call`. This file
+What becomes of a request is in `admission`, of a response in `responses`, of a call in `call`. This file
 hands them what the endpoint brings and carries out what they want.
 
 After every input, drain `to_send`, `to_ask`, `iq_to_send` and `next_note`, and call `expire` at `timeout`.
@@ -15,11 +15,9 @@ from random import Random
 
 from agw.iq.messages import ErrorReply, Hello, Notice, Reply
 from agw.iq.messages import Request as IqRequest
-from imsalg import mediasec, trust
 from imsalg.admission import Admission, Answered, Dropped
-from imsalg.anchor import Side
-from imsalg.body import NEGOTIATING, drop_sdp
 from imsalg.call import Call
+from imsalg.calls import Calls
 from imsalg.config import ProxyConfig
 from imsalg.crossing import Ask, Cancel, Crossing, Ended, Note, Respond, Send, SendAck
 from imsalg.errors import BadMessage, PeerError
@@ -32,6 +30,7 @@ from imsalg.kept import Changes, Kept
 from imsalg.names import Answer
 from imsalg.regevent import Deregistered, RegEvent
 from imsalg.registration import Binding, Registrations
+from imsalg.responses import Responses
 from imsalg.routes import Routes
 from imsalg.sip.endpoint import (
     AckReceived,
@@ -51,7 +50,6 @@ from imsalg.sip.hop import Key
 from imsalg.sip.locate import Question
 from imsalg.sip.message import Request, Response, make_response
 from imsalg.sip.shares import Shares
-from imsalg.sip.timers import Running, Timers
 from imsalg.sources import Lines, Sources
 
 MAX_NOTES = 10_000  # not yet fetched; more are dropped
@@ -82,13 +80,11 @@ class Core:
             is_peer=lambda flow, came: self._admission.is_peer(flow, came),
             servers_at=config.core.listen,  # TLS is mutual there
         )
-        self.calls: dict[str, Call] = {}
-        self._by_call_id: dict[str, dict[str, Call]] = {}
+        routes = Routes(config)
+        self.calls = Calls(config, routes, self._sources, rng)
         self._ended: Counter[int] = Counter()  # calls that the proxy has ended, by the status that says why
         self._config = config
         self._rng = rng
-        self._timers: Timers[Call] = Timers()
-        self._running: dict[str, Running[Call]] = {}
         self._now = 0.0
         self._gateway = GatewayLink(
             frozenset((*(access.realm for access in config.access), config.core.realm)),
@@ -98,7 +94,6 @@ class Core:
             self._carry_out,
             self._notes.append,
         )
-        routes = Routes(config)
         self._finding = Finding(dict.fromkeys(config.core.transports, config.core.listen), rng)
         self._forwarding = Forwarding(
             self.endpoint,
@@ -114,17 +109,10 @@ class Core:
         if config.registration.reg_event:
             self.registrations.followers.append(self._reg_event.changed)
         self._admission = Admission(
-            config,
-            routes,
-            self.registrations,
-            self._sources,
-            self._gateway,
-            self.calls,
-            self._by_call_id,
-            self._reg_event,
-            rng,
+            config, routes, self.registrations, self._sources, self._gateway, self.calls, self._reg_event, rng
         )
-        self._kept = Kept(self.registrations, self.calls, self._gateway, self._admission, self._notes.append)
+        self._responses = Responses(self.registrations, self.calls, self._lines.tell)
+        self._kept = Kept(config.access, self.registrations, self.calls, self._gateway, self._notes.append)
 
     # -- the shell's face
 
@@ -162,12 +150,11 @@ class Core:
         self._events()
         self._finding.expire(now)
         self._forwarding.expire(now)
-        while (call := self._timers.expired(now)) is not None:
-            self._running.pop(call.token, None)
+        while (call := self.calls.expired(now)) is not None:
             call.expire(now)
             self._carry_out(call)
         for binding in self.registrations.expire(now):
-            self._note(logging.INFO, f"registration of {binding.aor} expired")
+            self._notes.append(Note(logging.INFO, f"registration of {binding.aor} expired"))
         self._reg_event.expire(now)
         self._follow_registrations()
         self._gateway.expire(now)
@@ -175,7 +162,7 @@ class Core:
     def timeout(self) -> float | None:
         times = (
             self.endpoint.timeout(),
-            self._timers.next(),
+            self.calls.timeout(),
             self._finding.timeout(),
             self._forwarding.timeout(),
             self.registrations.timeout(),
@@ -222,7 +209,7 @@ class Core:
             "subscriptions": len(self._reg_event),
             "calls": [call.status(now) for call in self.calls.values()],
             "transactions": sum(count for name, count in counts.items() if name != "timers"),
-            "timers": counts["timers"] + len(self._timers) + len(self._finding) + len(self._forwarding),
+            "timers": counts["timers"] + self.calls.timers + len(self._finding) + len(self._forwarding),
             "asked": self._gateway.outstanding,
             "quarantined": [f"{flow.transport} {flow.remote}" for flow in self._finding.quarantined(now)],
             "ended": {str(status): count for status, count in self._ended.items()},
@@ -275,25 +262,12 @@ class Core:
             return
         if response.status >= 200:
             crossing.answered = response.status
-        if crossing.request.method not in NEGOTIATING:
-            drop_sdp(response)
-        headers = response.headers
-        if crossing.side is Side.ACCESS:
-            headers.remove("Security-Server")
-            try:
-                self._registered(crossing, response)
-            except PeerError as error:
-                self._refuse(crossing.server, error.status, error.reason)
-                return
-            trust.to_ue(headers)
+        try:
+            self._responses.prepare(crossing, response, self._now)
+        except PeerError as error:
+            self._refuse(crossing.server, error.status, error.reason)
         else:
-            trust.from_ue(headers)
-            binding = self.registrations.at(crossing.flow, crossing.request.to.uri)
-            if binding is not None and response.status > 100:
-                trust.assert_identity(headers, binding.associated)
-            else:
-                headers.remove("P-Preferred-Identity")
-        self.endpoint.respond(crossing.server, response, self._now)
+            self.endpoint.respond(crossing.server, response, self._now)
 
     def _carry_out(self, call: Call) -> None:
         """Do what a call wants done, until it wants nothing more."""
@@ -318,35 +292,7 @@ class Core:
                         self._ended[status] += 1
                     case Note():
                         self._lines.tell(call.token, effect, now)
-        self._keep(call)
-        self._arm(call)
-
-    def _keep(self, call: Call) -> None:
-        """In the tables for as long as it is not finished; a late 2xx may bring one back."""
-        self._kept.call_changed(call.token)
-        call_id = call.invite.request.call_id
-        if not call.finished:
-            if call.token not in self.calls and call.caller is Side.ACCESS:
-                self._sources.call_begins(call.token, call.flows[Side.ACCESS])
-            self.calls[call.token] = call
-            self._by_call_id.setdefault(call_id, {})[call.token] = call
-        elif self.calls.pop(call.token, None) is not None:
-            self._sources.call_ends(call.token)
-            passes = self._by_call_id[call_id]
-            del passes[call.token]
-            if not passes:
-                del self._by_call_id[call_id]
-
-    def _arm(self, call: Call) -> None:
-        running = self._running.get(call.token)
-        when = None if call.finished else call.timeout()
-        if running is not None:
-            if running.when == when:
-                return
-            self._timers.cancel(running)
-            del self._running[call.token]
-        if when is not None:
-            self._running[call.token] = self._timers.start(when, call)
+        self.calls.keep(call)
 
     # -- requests
 
@@ -395,40 +341,10 @@ class Core:
         if self._sources.is_stranger(transaction.flow):
             self.endpoint.refuse_stateless(transaction, status, headers, self._now)
             return
-        response = make_response(request, status, to_tag=self._token())
+        response = make_response(request, status, to_tag=self._rng.randbytes(12).hex())
         for name, value in headers:
             response.headers.append(name, value)
         self.endpoint.respond(transaction, response, self._now)
-
-    def _registered(self, crossing: Crossing, response: Response) -> None:
-        """The registrar's response: what it makes of the binding, and what is announced to the UE in it."""
-        registering = crossing.registering
-        if registering is None:
-            return
-        headers = response.headers
-        if response.status in (200, 401, 407) and registering.speaks_mediasec:
-            tokens = mediasec.served(registering.access.mechanisms, self.registrations.e2dce)
-            mediasec.announce(headers, tokens.values())
-        if response.status == 200:
-            before = self.registrations.find(registering.token)
-            binding = self.registrations.registered(registering, response, self._now)
-            if binding is None and before is not None:
-                text = f"{registering.aor} is not registered any more"
-                self._lines.tell(registering.aor, Note(logging.INFO, text), self._now)
-            elif binding is not None:
-                if before is not None and before.flow != binding.flow:
-                    self._follow(before, binding)
-                what = ", ".join(sorted(binding.mechanisms)) or "no media security"
-                where = f"{binding.flow.transport} {binding.flow.remote}"
-                text = f"{binding.aor} is registered from {where}: {what}"
-                self._lines.tell(binding.aor, Note(logging.INFO, text), self._now)
-
-    def _follow(self, before: Binding, after: Binding) -> None:
-        """A UE has registered from somewhere else: its calls are reached there as well."""
-        for call in self.calls.values():
-            if call.aor == after.aor and call.flows[Side.ACCESS] == before.flow:
-                call.flows[Side.ACCESS] = after.flow
-                self._kept.call_changed(call.token)
 
     # -- what outlives a restart
 
@@ -447,8 +363,7 @@ class Core:
     def restore(self, records: Iterable[bytes], now: float, epoch: float) -> None:
         """Before anything else: go on from the records of another life."""
         self._now = now
-        for call in self._kept.restore(records, now, epoch):
-            self._keep(call)
+        self._kept.restore(records, now, epoch)
         if self._config.registration.reg_event:
             self._reg_event.resume(now)
 
@@ -462,21 +377,11 @@ class Core:
                 case Send(crossing):
                     self._forwarding.send(crossing, self._now)
                 case Deregistered(binding):
-                    self._end_calls(binding)
+                    for call in self.calls.of(binding):
+                        call.end("its UE was deregistered", 480, self._now)
+                        self._carry_out(call)
                 case Note() as note:
                     self._notes.append(note)
-
-    def _end_calls(self, binding: Binding) -> None:
-        for call in list(self.calls.values()):
-            if call.aor == binding.aor and call.flows[Side.ACCESS] == binding.flow:
-                call.end("its UE was deregistered", 480, self._now)
-                self._carry_out(call)
-
-    def _token(self) -> str:
-        return self._rng.randbytes(12).hex()
-
-    def _note(self, level: int, text: str) -> None:
-        self._notes.append(Note(level, text))
 
     # -- the DNS
 

@@ -10,13 +10,15 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from imsalg.admission import Admission
+from imsalg.anchor import Side
 from imsalg.call import Call
+from imsalg.calls import Calls
+from imsalg.config import AccessConfig
 from imsalg.crossing import Note
 from imsalg.flowtoken import FlowTokens
 from imsalg.gatelink import GatewayLink
 from imsalg.records import BindingRecord, CallRecord, OwnRecord, decode, encode
-from imsalg.registration import Registrations
+from imsalg.registration import Binding, Registrations
 
 MAX_CHANGES = 100_000  # keys remembered; with more, everything is told
 
@@ -34,27 +36,22 @@ class Kept:
 
     def __init__(
         self,
+        access: Iterable[AccessConfig],
         registrations: Registrations,
-        calls: Mapping[str, Call],
+        calls: Calls,
         gateway: GatewayLink,
-        admission: Admission,
         note: Callable[[Note], None],
     ) -> None:
+        self._access = {each.listen: each for each in access}
         self._registrations = registrations
         self._calls = calls
         self._gateway = gateway
-        self._admission = admission
         self._note = note
         self._changed: dict[str, None] = {}
         self._whole = False
         self._own: OwnRecord | None = None  # as stored
-        registrations.followers.append(self.binding_changed)
-
-    def binding_changed(self, token: str) -> None:
-        self._change(f"binding {token}")
-
-    def call_changed(self, token: str) -> None:
-        self._change(f"call {token}")
+        registrations.followers.append(lambda token: self._change(f"binding {token}"))
+        calls.followers.append(lambda token: self._change(f"call {token}"))
 
     def everything(self) -> None:
         """What is stored is not known any more."""
@@ -83,8 +80,8 @@ class Kept:
             records["own"] = encode(self._own)
         return Changes(whole, records)
 
-    def restore(self, values: Iterable[bytes], now: float, epoch: float) -> list[Call]:
-        """Take up what these records tell of; the calls are the caller's to keep."""
+    def restore(self, values: Iterable[bytes], now: float, epoch: float) -> None:
+        """Take up what these records tell of."""
         calls: list[Call] = []
         over = unread = 0
         self._gateway.resume("", now)
@@ -98,7 +95,7 @@ class Kept:
                     self._gateway.resume(record.incarnation, now)
                 case BindingRecord() | CallRecord():
                     try:
-                        resumed = self._admission.resume(record, now, epoch)
+                        resumed = self._resume(record, now, epoch)
                     except Exception as error:  # our fault; it shall not keep us from starting, each time
                         what = f"{record.__struct_config__.tag} {record.token}"
                         self._note(Note(logging.ERROR, f"{what} is not restored: {type(error).__name__}"))
@@ -114,7 +111,18 @@ class Kept:
         if unread:
             self.everything()
             self._note(Note(logging.WARNING, f"{unread} stored records cannot be read and are dropped"))
-        return calls
+        for call in calls:  # now that their UEs are known
+            self._calls.keep(call)
+
+    def _resume(self, record: BindingRecord | CallRecord, now: float, epoch: float) -> Binding | Call | None:
+        """None: it is over, or came by an access that is configured no more."""
+        flow = record.flow if isinstance(record, BindingRecord) else record.flows[Side.ACCESS]
+        access = self._access.get(flow.local)
+        if access is None:
+            return None
+        if isinstance(record, BindingRecord):
+            return self._registrations.restore(record, access, now, epoch)
+        return self._calls.resume(record, access, now, epoch)
 
     def _own_is_stored(self) -> bool:
         own = self._own
