@@ -43,19 +43,18 @@ from imsalg.sip.hop import (
     Transport,
     ack_of,
     cancel_of,
-    own_via,
     reply_flow,
     second_reply_flow,
     server_key,
     stamp_source,
 )
 from imsalg.sip.message import BadRequest, Request, Response, make_response, parse_message
-from imsalg.sip.shares import Shares, Source, is_stranger
+from imsalg.sip.sending import Sending, framed
+from imsalg.sip.shares import Source
 from imsalg.sip.timers import Timers
 from imsalg.sip.transaction import (
     CLIENT_INVITE,
     CLIENT_NON_INVITE,
-    MACHINES,
     SERVER_INVITE,
     SERVER_NON_INVITE,
     T1,
@@ -66,6 +65,7 @@ from imsalg.sip.transaction import (
     delay,
     signal_of,
 )
+from imsalg.sip.transactions import Transactions
 from imsalg.sip.values import Address
 
 __all__ = [
@@ -85,11 +85,7 @@ __all__ = [
     "Transport",
 ]
 
-MAX_UDP_REQUEST = 1300  # bytes; a longer request goes over TCP (RFC 3261 section 18.1.1)
-UDP_INSTEAD = 60.0  # seconds in which a peer whose TCP failed is sent long requests over UDP at once
-MAX_MOVED = 1024  # peers remembered for that
 RETRY_AFTER = 5  # seconds, in the 503 over the limit of transactions
-STRANGERS = 4  # one server transaction in so many may be of strangers, however many these are
 
 
 class Endpoint:
@@ -118,20 +114,13 @@ class Endpoint:
         self.drops: Counter[str] = Counter()
         self._rng = rng
         self._t1 = t1
-        self._max_transactions = max_transactions
         self._source_of = source_of
         self._is_peer = is_peer
         self._servers_at = servers_at
-        self._shares = Shares(max_of_source)
-        self._weight = self._strangers = 0  # of all transactions, of the strangers' server transactions
-        self._for_strangers = max(1, max_transactions // STRANGERS)
         self._secret = rng.randbytes(16)
-        self._clients: dict[tuple[str, str], ClientTransaction] = {}
-        self._servers: dict[Key, ServerTransaction] = {}
-        self._by_flow: dict[Flow, dict[Transaction, None]] = {}
+        self._sending = Sending(servers_at)
+        self._transactions = Transactions(max_transactions, max_of_source)
         self._timers: Timers[tuple[Transaction, Timer]] = Timers()
-        self._counts = dict.fromkeys((machine.name for machine in MACHINES), 0)
-        self._moved: dict[Flow, float] = {}  # TCP flow that long requests were moved to: when to try it again
         self._out: list[tuple[Flow, bytes]] = []
         self._events: deque[Event] = deque()
 
@@ -169,9 +158,8 @@ class Endpoint:
 
     def transport_failed(self, flow: Flow, now: float, error: str) -> None:
         """Bytes for `flow` could not be delivered, or its connection is gone; `error` is for the log."""
-        if flow in self._moved:
-            self._moved[flow] = now + UDP_INSTEAD
-        for tx in list(self._by_flow.get(flow, ())):
+        self._sending.failed(flow, now)
+        for tx in self._transactions.on(flow):
             if tx.fallback is None:
                 self._run(tx, Signal.TRANSPORT_ERROR, now, TransactionFailed(tx, Cause.TRANSPORT, error))
             else:
@@ -180,7 +168,7 @@ class Endpoint:
     def closed(self, flow: Flow, now: float) -> None:
         """The connection of a peer that had opened it is gone: what it was asked will not be answered. What
         it asked may be, over another (RFC 3261 section 18.2.2)."""
-        for tx in list(self._by_flow.get(flow, ())):
+        for tx in self._transactions.on(flow):
             if isinstance(tx, ClientTransaction):
                 error = TransactionFailed(tx, Cause.TRANSPORT, "connection closed by peer")
                 self._run(tx, Signal.FLOW_GONE, now, error)
@@ -198,7 +186,7 @@ class Endpoint:
         if request.method in ("ACK", "CANCEL"):
             raise UsageError(f"{request.method} has no transaction of its own")
         branch = self._branch() + branch_suffix
-        wire, to, fallback = self._push_via(request, flow, branch, now)
+        wire, to, fallback = self._sending.push_via(request, flow, branch, now)
         machine = CLIENT_INVITE if request.method == "INVITE" else CLIENT_NON_INVITE
         tx = ClientTransaction(machine, request, branch, to, fallback, owner)
         self._open_client(tx, wire, now)
@@ -227,7 +215,7 @@ class Endpoint:
             self.drops["response-too-late"] += 1
             return
         response.headers.set("Via", *transaction.vias)
-        transaction.wire = _framed(response)
+        transaction.wire = framed(response)
         self._run(transaction, signal, now)
 
     def refuse_stateless(
@@ -244,7 +232,7 @@ class Endpoint:
 
     def send(self, request: Request, flow: Flow, now: float) -> None:
         """Send a request without a transaction, which is what the ACK for a 2xx is; our Via is put on top."""
-        wire, to, _ = self._push_via(request, flow, self._branch(), now)
+        wire, to, _ = self._sending.push_via(request, flow, self._branch(), now)
         self._out.append((to, wire))
 
     # What the shell drains.
@@ -271,43 +259,32 @@ class Endpoint:
 
     def is_open(self, key: Key) -> bool:
         """Whether there is a server transaction of that key."""
-        return key in self._servers
+        return key in self._transactions.servers
 
     def counts(self) -> dict[str, int]:
         """Living transactions of each machine, and timers that run."""
-        return {**self._counts, "timers": len(self._timers)}
+        return {**self._transactions.counts(), "timers": len(self._timers)}
 
     # Received messages.
 
     def _receive_request(self, request: Request, flow: Flow, now: float) -> None:
         key = server_key(request)
-        tx = self._servers.get(key)
-        if tx is not None:
+        if (tx := self._transactions.servers.get(key)) is not None:
             self.drops["retransmission"] += 1
             self._run(tx, Signal.REQUEST, now)
-        elif self._weight >= self._max_transactions:
-            self.drops["too-many-transactions"] += 1
-            self._answer(request, flow, 503, ("Retry-After", str(RETRY_AFTER)))
-        elif is_stranger(source := self._source_of(flow)) and self._strangers >= self._for_strangers:
-            self.drops["too-many-transactions-of-strangers"] += 1
-            self._answer(request, flow, 503, ("Retry-After", str(RETRY_AFTER)))
-        elif source is not None and self._shares.full(source):
-            self.drops["too-many-transactions-of-source"] += 1
+        elif (full := self._transactions.full(source := self._source_of(flow))) is not None:
+            self.drops[full] += 1
             self._answer(request, flow, 503, ("Retry-After", str(RETRY_AFTER)))
         else:
             machine = SERVER_INVITE if request.method == "INVITE" else SERVER_NON_INVITE
             fallback = second_reply_flow(request.via, flow) if flow.local == self._servers_at else None
             tx = ServerTransaction(machine, request, key, flow, fallback, source)
-            self._servers[key] = tx
-            if source is not None:
-                self._shares.take(source, tx.weight)
-            self._strangers += tx.weight * is_stranger(source)
-            self._open(tx)
+            self._transactions.add(tx)
             self._events.append(RequestReceived(tx, request, flow))
             self._keep_timers(tx, now)
 
     def _receive_ack(self, request: Request, flow: Flow, now: float) -> None:
-        tx = self._servers.get(server_key(request))
+        tx = self._transactions.servers.get(server_key(request))
         if tx is None:
             self._events.append(AckReceived(request, flow))
         elif not self._run(tx, Signal.ACK, now, AckReceived(request, flow)):
@@ -315,7 +292,7 @@ class Endpoint:
 
     def _receive_cancel(self, request: Request, flow: Flow) -> None:
         # RFC 3261 section 9.2. The INVITE's transaction remembers it, so the CANCEL needs none of its own.
-        tx = self._servers.get(server_key(request))
+        tx = self._transactions.servers.get(server_key(request))
         if tx is None or not self._is_peer(tx.flow, flow):
             self._answer(request, flow, 481)
             return
@@ -328,7 +305,7 @@ class Endpoint:
 
     def _receive_response(self, response: Response, flow: Flow, now: float) -> None:
         via = response.via
-        tx = self._clients.get((via.branch or "", response.cseq.method))
+        tx = self._transactions.clients.get((via.branch or "", response.cseq.method))
         if tx is None:  # RFC 6026 section 7.3: nobody else gets it either
             self.drops["response-unmatched"] += 1
         elif (via.host.lower(), via.port) != tx.sent_by:  # RFC 3261 section 18.1.2
@@ -362,29 +339,6 @@ class Endpoint:
     def _branch(self) -> str:
         return f"{MAGIC}{self._rng.getrandbits(64):016x}"
 
-    def _push_via(
-        self, request: Request, flow: Flow, branch: str, now: float
-    ) -> tuple[bytes, Flow, Flow | None]:
-        """The request with our Via as bytes, the flow it goes on, and the one to fall back to."""
-        request.headers.prepend("Via", self._own_via(flow, branch))
-        wire = _framed(request)
-        if flow.transport is Transport.UDP and len(wire) > MAX_UDP_REQUEST:
-            tcp = Flow(Transport.TCP, flow.local, flow.remote)
-            if self._moved.setdefault(tcp, 0.0) <= now:
-                if len(self._moved) > MAX_MOVED:
-                    del self._moved[next(iter(self._moved))]
-                return self._change_via(request, tcp, branch), tcp, flow
-        return wire, flow, None
-
-    def _change_via(self, request: Request, flow: Flow, branch: str) -> bytes:
-        request.headers.pop_value("Via")
-        request.headers.prepend("Via", self._own_via(flow, branch))
-        return bytes(request)
-
-    def _own_via(self, flow: Flow, branch: str) -> str:
-        alias = flow.transport is Transport.TLS and flow.local == self._servers_at
-        return own_via(flow, branch, alias=alias)
-
     def _send_cancel(self, invite: ClientTransaction, now: float) -> None:
         request = cancel_of(invite.request, invite.cancel or ())
         tx = ClientTransaction(CLIENT_NON_INVITE, request, invite.key[0], invite.flow, None, None)
@@ -393,12 +347,11 @@ class Endpoint:
 
     def _fall_back(self, tx: Transaction, flow: Flow, now: float) -> None:
         """Go on over the other flow with the same branch: what was sent is sent again."""
-        self._forget_flow(tx)
-        tx.to, tx.fallback = flow, None
-        self._by_flow.setdefault(flow, {})[tx] = None
+        self._transactions.move(tx, flow)
+        tx.fallback = None
         if isinstance(tx, ClientTransaction):
             tx.flow = flow
-            tx.wire = self._change_via(tx.request, flow, tx.key[0])
+            tx.wire = self._sending.change_via(tx.request, flow, tx.key[0])
             self._keep_timers(tx, now)  # now it is retransmitted
         if tx.wire:
             self._out.append((flow, tx.wire))
@@ -407,35 +360,9 @@ class Endpoint:
 
     def _open_client(self, tx: ClientTransaction, wire: bytes, now: float) -> None:
         tx.wire = wire
-        self._clients[tx.key] = tx
-        self._open(tx)
+        self._transactions.add(tx)
         self._out.append((tx.to, wire))
         self._keep_timers(tx, now)
-
-    def _open(self, tx: Transaction) -> None:
-        self._by_flow.setdefault(tx.to, {})[tx] = None
-        self._counts[tx.machine.name] += 1
-        self._weight += tx.weight
-
-    def _close(self, tx: Transaction) -> None:
-        if isinstance(tx, ClientTransaction):
-            del self._clients[tx.key]
-        else:
-            del self._servers[tx.key]
-            if tx.source is not None:
-                self._shares.give_back(tx.source, tx.weight)
-            self._strangers -= tx.weight * is_stranger(tx.source)
-        self._forget_flow(tx)
-        self._counts[tx.machine.name] -= 1
-        self._weight -= tx.weight
-        if tx.owner is not None:
-            self._events.append(TransactionEnded(tx))
-
-    def _forget_flow(self, tx: Transaction) -> None:
-        others = self._by_flow[tx.to]
-        del others[tx]
-        if not others:
-            del self._by_flow[tx.to]
 
     def _run(self, tx: Transaction, event: Signal | Timer, now: float, news: Event | None = None) -> bool:
         """Look the event up, act, change the state; `news` is what the TU is told if it is to be told.
@@ -476,7 +403,9 @@ class Endpoint:
         for timer in [timer for timer in tx.timers if timer not in wanted]:
             self._timers.cancel(tx.timers.pop(timer))
         if tx.state is State.TERMINATED:
-            self._close(tx)
+            self._transactions.remove(tx)
+            if tx.owner is not None:
+                self._events.append(TransactionEnded(tx))
         for timer in wanted:
             if timer not in tx.timers:
                 self._start(tx, timer, now)
@@ -487,11 +416,3 @@ class Endpoint:
             self._run(tx, timer, now)
         elif after is not None:
             tx.timers[timer] = self._timers.start(now + after, (tx, timer))
-
-
-def _framed(message: Request | Response) -> bytes:
-    """As it is sent: with a Content-Length, which a datagram may come without and a stream needs (RFC 3261
-    section 20.14)."""
-    if "Content-Length" not in message.headers:
-        message.headers.append("Content-Length", str(len(message.body)))
-    return bytes(message)
