@@ -12,6 +12,7 @@ from msgspec.structs import fields
 
 import agw.config
 import imsalg.config
+import imsalg.configfile
 
 _GATEWAYS, _PROXYS = (
     {field.encode_name for field in fields(config)}
@@ -32,8 +33,8 @@ def command(path: str) -> None:
         if kind == "gateway":
             agw.config.load(path)
         else:
-            imsalg.config.load_proxy(path)
-    except (agw.config.ConfigError, imsalg.config.ConfigError) as error:
+            imsalg.configfile.load_proxy(path)
+    except (agw.config.ConfigError, imsalg.configfile.ConfigError) as error:
         click.echo(str(error), err=True)
         sys.exit(2)
     click.echo(f"{path}: right ({kind})")

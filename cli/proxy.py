@@ -8,7 +8,7 @@ import click
 import uvloop
 
 from cli.main import LEVELS, log_to_stderr, take_all_files
-from imsalg.config import ConfigError, load_proxy
+from imsalg.configfile import ConfigError, load_proxy
 from imsalg.server import serve
 
 

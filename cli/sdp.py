@@ -92,7 +92,7 @@ def command(
 def _rules(config: str | None) -> Rules:
     if config is None:
         return Rules()
-    from imsalg.config import ConfigError, load_proxy  # most uses do without
+    from imsalg.configfile import ConfigError, load_proxy  # most uses do without
 
     try:
         return load_proxy(config).policy

@@ -1,87 +1,30 @@
-"""The proxy's configuration: TOML, decoded into frozen structs. configs/proxy.toml is the commented example.
-
-A file is right as a whole or refused as a whole: an unknown key, a wrong type and a value out of its range
-are `ConfigError`s that name the file, the path in it, and the nearest right word.
-"""
+"""The proxy's configuration as frozen structs. `configfile` reads them; configs/proxy.toml is the commented
+example."""
 
 from __future__ import annotations
 
-import difflib
 import re
-import tomllib
-from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from pathlib import Path
-from typing import Annotated, Any
+from ipaddress import ip_address
+from typing import Annotated
 
-import msgspec
 from msgspec import Meta, Struct
 
 from agw.iq.connection import TlsAddress
 from agw.iq.connection import parse_address as parse_iq_address
-from imsalg.errors import BadMessage, UsageError
+from imsalg.errors import BadMessage
+from imsalg.networks import Networks, numeric
 from imsalg.policy.decide import Access, Rules
 from imsalg.policy.treatment import Mechanism
 from imsalg.sip.endpoint import Transport
 from imsalg.sip.locate import leaves_by
 from imsalg.sip.values import Address, Uri
 
-
-class ConfigError(UsageError):
-    """A configuration file that cannot be used: `FILE: PATH: what is wrong`."""
-
-
 Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
 Count = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
 
 MAX_CALLS = 32_000  # and a tenth for emergencies; a greeting on Iq, one frame, names all of them
-
-
-class Networks:
-    """A set of IP networks, asked with the numeric host of a peer: `"192.0.2.1" in networks`."""
-
-    __slots__ = ("_networks", "_ranges")
-
-    def __init__(self, networks: Iterable[str] = ()) -> None:
-        """Raises ValueError on text that is no network; host bits are allowed (192.0.2.1/24)."""
-        self._networks = tuple(ip_network(text, strict=False) for text in networks)
-        self._ranges = [
-            (network.version, int(network.network_address), int(network.broadcast_address))
-            for network in self._networks
-        ]
-
-    def __contains__(self, host: str) -> bool:
-        if (address := _numeric(host)) is None:
-            return False
-        version, number = address.version, int(address)
-        return any(version == of and first <= number <= last for of, first, last in self._ranges)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Networks) and other._networks == self._networks
-
-    def __hash__(self) -> int:
-        return hash(self._networks)
-
-    def __iter__(self) -> Iterator[IPv4Network | IPv6Network]:
-        return iter(self._networks)
-
-    def __len__(self) -> int:
-        return len(self._networks)
-
-    def __repr__(self) -> str:
-        return f"Networks({[str(network) for network in self._networks]})"
-
-
-@lru_cache(maxsize=4096)
-def _numeric(host: str) -> IPv4Address | IPv6Address | None:
-    try:
-        return ip_address(host)
-    except ValueError:
-        return None
-
-
 MEDIA_DENY = Networks(  # this network, loopback, link-local, reserved
     ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "240.0.0.0/4", "::1/128", "fe80::/10")
 )
@@ -339,31 +282,6 @@ class ProxyConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             raise ValueError("access: two have the same name")
 
 
-def load_proxy(path: str | Path) -> ProxyConfig:
-    """The configuration in a file. Raises ConfigError, for an unreadable file as well."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from None
-    return parse_proxy(text, str(path))
-
-
-def parse_proxy(text: str, source: str = "configuration") -> ProxyConfig:
-    """The configuration in a text; `source` is what errors call it. Raises ConfigError."""
-    try:
-        tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{source}: {error}") from None
-    try:
-        _check_keys(tree, msgspec.inspect.type_info(ProxyConfig), "")
-        _read_listen_addresses(tree)
-        return msgspec.convert(tree, ProxyConfig, dec_hook=_decode)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{source}: {_place(str(error))}") from None
-    except ValueError as error:
-        raise ConfigError(f"{source}: {error}") from None
-
-
 def parse_address(text: str, where: str = "") -> Address:
     """`host:port`, IPv6 in brackets. Raises ValueError, its text preceded by `where`."""
     found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]]+)):([0-9]{1,5})", text, re.ASCII)
@@ -374,77 +292,9 @@ def parse_address(text: str, where: str = "") -> Address:
 
 def _nameserver(text: str) -> Address:
     """`host` or `host:port`, numeric. Raises ValueError."""
-    if _numeric(text):
+    if numeric(text):
         return Address(text, 53)
     address = parse_address(text, "nameserver: ")
-    if not _numeric(address.host):
+    if not numeric(address.host):
         raise ValueError(f"nameserver: expected a numeric address, got {text!r}")
     return address
-
-
-# -- from TOML to structs, with errors that help -------------------------------------------------------------
-
-
-def _check_keys(tree: Any, kind: msgspec.inspect.Type, path: str) -> None:
-    """Unknown keys and words, with the nearest right one; msgspec alone would not tell it."""
-    match kind:
-        case msgspec.inspect.Metadata(type=inner):
-            _check_keys(tree, inner, path)
-        case msgspec.inspect.VarTupleType(item_type=inner) if isinstance(tree, list):
-            for index, item in enumerate(tree):
-                _check_keys(item, inner, f"{path}[{index}]")
-        case msgspec.inspect.StructType(fields=fields) if isinstance(tree, dict):
-            known = {field.encode_name: field.type for field in fields}
-            for key, value in tree.items():
-                here = f"{path}.{key}".lstrip(".")
-                if key not in known:
-                    raise ValueError(f"{here}: unknown key{_nearest(key, known)}")
-                _check_keys(value, known[key], here)
-        case msgspec.inspect.EnumType(cls=members) if isinstance(tree, str):
-            _check_word(tree, [str(member.value) for member in members], path)
-        case msgspec.inspect.LiteralType(values=words) if isinstance(tree, str):
-            _check_word(tree, [str(word) for word in words], path)
-
-
-def _check_word(word: str, known: Sequence[str], path: str) -> None:
-    if word not in known:
-        raise ValueError(f"{path}: unknown value {word!r}{_nearest(word, known)}")
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    known = list(known)
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
-
-
-def _read_listen_addresses(tree: dict[str, Any]) -> None:
-    """An Address is a tuple of two to msgspec; in the file it is one string."""
-    access = tree.get("access")
-    tables = {f"access[{i}]": table for i, table in enumerate(access)} if isinstance(access, list) else {}
-    for path, table in {**tables, "core": tree.get("core")}.items():
-        if isinstance(table, dict) and "listen" in table:
-            address = parse_address(str(table["listen"]), f"{path}.listen: ")
-            try:
-                usable = not ip_address(address.host).is_unspecified
-            except ValueError:
-                usable = False
-            if not usable:  # it stands in Via, Path and Record-Route as well
-                raise ValueError(f"{path}.listen: expected one numeric address of ours, got {address.host!r}")
-            table["listen"] = address
-
-
-def _decode(kind: type, value: Any) -> Any:
-    if kind is Networks and isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return Networks(value)
-    raise ValueError("expected a list of IP networks")
-
-
-def _place(message: str) -> str:
-    """msgspec's "what - at `$.a.b`" as "a.b: what"; our own checks begin with the key they are about."""
-    what, _, path = message.partition(" - at `$")
-    path = path.rstrip("`").lstrip(".")
-    what = re.sub("^Object missing required field `(.+)`$", r"\1: is needed", what)
-    key = re.match(r"([a-z_]+): ", what)
-    if key:
-        return f"{path}.{what}".lstrip(".")
-    return f"{path}: {what}" if path else what

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 
 from agw.iq.messages import Stream
 from imsalg.anchor import Anchor, Side, Termination
-from imsalg.config import Networks
 from imsalg.errors import BadSdp, UsageError
 from imsalg.exchange import remote
+from imsalg.networks import Networks
 from imsalg.policy.decide import Decision
 from imsalg.policy.rewrite import DtlsLines, Local
 from imsalg.sdp.document import Document, Origin

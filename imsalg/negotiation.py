@@ -23,10 +23,10 @@ from msgspec.structs import replace as with_fields
 
 from agw.iq.messages import Mode, Stream, Transport
 from imsalg.anchor import Anchor, Side, Wanted
-from imsalg.config import Networks
 from imsalg.edge import Edge, Origins
 from imsalg.errors import BadSdp, UsageError
 from imsalg.exchange import Agreed, Exchange, transport
+from imsalg.networks import Networks
 from imsalg.ownprotection import OwnProtection
 from imsalg.policy import rewrite
 from imsalg.policy.association import Association

@@ -7,7 +7,9 @@ import pytest
 
 from agw.iq.messages import VERSION, Hello
 from agw.iq.wire import encode
-from imsalg.config import MAX_CALLS, ConfigError, Networks, load_proxy, parse_proxy
+from imsalg.config import MAX_CALLS
+from imsalg.configfile import ConfigError, load_proxy, parse_proxy
+from imsalg.networks import Networks
 from imsalg.policy.decide import Access, Rules
 from imsalg.policy.treatment import Mechanism
 from imsalg.sip.endpoint import Transport

@@ -6,8 +6,8 @@ import pytest
 
 from agw.iq.messages import Address, LocalStream, Reserved
 from imsalg.anchor import Anchor, Side
-from imsalg.config import Networks
 from imsalg.negotiation import Negotiation, Terms
+from imsalg.networks import Networks
 from imsalg.policy.decide import Access, Rules
 from imsalg.sip.hop import Flow, Transport
 from imsalg.sip.values import Address as Hop

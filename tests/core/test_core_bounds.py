@@ -5,9 +5,10 @@ from msgspec.structs import replace
 
 from agw.config import GatewayConfig as AgwConfig
 from agw.config import Realm
-from imsalg.config import AccessConfig, CoreConfig, LimitsConfig, Networks, SourcesConfig
+from imsalg.config import AccessConfig, CoreConfig, LimitsConfig, SourcesConfig
 from imsalg.gatelink import FULL
 from imsalg.intake import Standing
+from imsalg.networks import Networks
 from imsalg.sip.endpoint import Flow, Transport
 from imsalg.sip.glance import Kind
 from imsalg.sip.values import Address

@@ -5,7 +5,7 @@ import gzip
 import pytest
 from msgspec.structs import replace
 
-from imsalg.config import Networks
+from imsalg.networks import Networks
 from imsalg.sip.endpoint import Address, Transport
 from imsalg.sip.message import Request, make_response
 from tests.sim.peer import Peer

@@ -3,7 +3,8 @@
 import pytest
 from msgspec.structs import replace
 
-from imsalg.config import LimitsConfig, Networks
+from imsalg.config import LimitsConfig
+from imsalg.networks import Networks
 from imsalg.policy.treatment import Mechanism
 from imsalg.registration import Registrations
 from imsalg.sip.endpoint import Address, Transport
