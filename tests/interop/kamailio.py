@@ -1,4 +1,5 @@
-"""Kamailio as S-CSCF: a process under test, what it knows of its users, and what an operator does to them."""
+"""Kamailio as S-CSCF: a process under test, what it knows of its users, and what an operator does to them.
+And as a customer's exchange, which is a UE to us."""
 
 from __future__ import annotations
 
@@ -20,7 +21,6 @@ HOST = "127.0.0.1"
 OUTSIDE = "127.0.0.2"  # where phones are that it serves without a proxy
 PASSWORD = "lab"
 START = 10.0  # seconds in which it must answer
-_CONFIGURATION = Path(__file__).with_name("kamailio.cfg")
 _TABLES = Path("/usr/share/kamailio/db_sqlite")  # of Debian's kamailio-sqlite-modules
 _TLS = """\
 [{side}:default]
@@ -40,6 +40,9 @@ class Kamailio:
     uri: where phones without a proxy go. next_hop: where proxies do.
     """
 
+    configuration = Path(__file__).with_name("kamailio.cfg")
+    tables: tuple[str, ...] = ("standard", "presence")
+
     def __init__(
         self, directory: Path, port: int, *, tls: TlsFiles | None = None, aliases: bool = False
     ) -> None:
@@ -55,12 +58,12 @@ class Kamailio:
     def __enter__(self) -> Kamailio:
         events = self._directory / "events.sqlite"
         with closing(sqlite3.connect(events)) as database:
-            for name in ("standard", "presence"):
+            for name in self.tables:
                 database.executescript((_TABLES / f"{name}-create.sql").read_text())
+            self._fill(database)
+            database.commit()
         values = {
-            "HERE": self.uri,
-            "PASSWORD": PASSWORD,
-            "PCSCF": HOST,
+            **self._values(),
             "CONTROL": self._directory / "control",
             "EVENTS": f"sqlite:///{events}",
         }
@@ -72,7 +75,7 @@ class Kamailio:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [
-                    *("kamailio", "-DD", "-E", "-m", "32", "-M", "4", "-f", _CONFIGURATION),
+                    *("kamailio", "-DD", "-E", "-m", "32", "-M", "4", "-f", self.configuration),
                     *("-w", self._directory, "-Y", self._directory, "-P", self._directory / "pid"),
                     *(word for address in self._listen for word in ("-l", address)),
                     *(word for name, value in values.items() for word in ("-A", f'{name}="{value}"')),
@@ -99,6 +102,13 @@ class Kamailio:
             except subprocess.TimeoutExpired:
                 os.killpg(self._process.pid, signal.SIGKILL)
                 self._process.wait()
+
+    def _fill(self, database: sqlite3.Connection) -> None:
+        """Its tables, before it starts."""
+
+    def _values(self) -> dict[str, object]:
+        """What it is told on its command line, besides where its files are."""
+        return {"HERE": self.uri, "PASSWORD": PASSWORD, "PCSCF": HOST}
 
     @property
     def _log(self) -> Path:
@@ -149,3 +159,34 @@ class Kamailio:
             finally:
                 ours.unlink()
         return answer
+
+
+class Exchange(Kamailio):
+    """A customer's: it registers `user` at `edge`, passes calls for him to `extension`, and calls of his to
+    `edge`."""
+
+    configuration = Path(__file__).with_name("exchange.cfg")
+    tables = ("standard", "uac")
+
+    def __init__(self, directory: Path, port: int, user: str, edge: str, extension: str) -> None:
+        super().__init__(directory, port)
+        self._listen = [f"udp:{HOST}:{port}"]
+        self._user, self._edge, self._extension = user, edge, extension
+
+    def unregister(self) -> None:
+        answer = self._ask("uac.reg_unregister", "l_uuid", self._user)
+        assert "error" not in answer, answer
+
+    def _fill(self, database: sqlite3.Connection) -> None:
+        row = {
+            **{"l_uuid": self._user, "l_username": self._user, "l_domain": "ims.test"},
+            **{"r_username": self._user, "r_domain": "ims.test", "realm": "ims.test"},
+            **{"auth_username": self._user, "auth_password": PASSWORD},
+            **{"auth_proxy": self._edge, "expires": 600},
+        }
+        marks = ", ".join("?" * len(row))
+        database.execute(f"INSERT INTO uacreg ({', '.join(row)}) VALUES ({marks})", tuple(row.values()))
+
+    def _values(self) -> dict[str, object]:
+        here = self.uri.removeprefix("sip:")
+        return {"HERE": here, "EDGE": self._edge, "EXTENSION": self._extension}
