@@ -12,7 +12,8 @@ import click
 
 from imsalg.errors import BadSdp
 from imsalg.policy.decide import Access, Decision, Direction, Rules, decide, status
-from imsalg.policy.rewrite import DtlsLines, Local, Protection, offer
+from imsalg.policy.mline import DtlsLines, Local, Protection
+from imsalg.policy.rewrite import offer
 from imsalg.policy.treatment import Mechanism, Treatment
 from imsalg.sdp.attributes import MATERIAL_LENGTH, Crypto, InlineKey
 from imsalg.sdp.document import Document, Media

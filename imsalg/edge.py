@@ -11,7 +11,7 @@ from imsalg.errors import BadSdp, UsageError
 from imsalg.exchange import remote
 from imsalg.networks import Networks
 from imsalg.policy.decide import Decision
-from imsalg.policy.rewrite import DtlsLines, Local
+from imsalg.policy.mline import DtlsLines, Local
 from imsalg.sdp.document import Document, Origin
 from imsalg.sdp.dtls import Fingerprint, Setup
 from imsalg.sdp.ice import IceCredentials

@@ -33,7 +33,7 @@ from imsalg.policy.association import Association
 from imsalg.policy.bundle import Names
 from imsalg.policy.check import Own, check_answer
 from imsalg.policy.decide import Access, Direction, Rules, decide, status
-from imsalg.policy.rewrite import Protection
+from imsalg.policy.mline import Protection
 from imsalg.policy.treatment import Mechanism
 from imsalg.sdp.attributes import Crypto
 from imsalg.sdp.document import Document

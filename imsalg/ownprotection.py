@@ -21,7 +21,7 @@ from imsalg.policy import association
 from imsalg.policy.association import Association
 from imsalg.policy.check import AnswerLine, Own
 from imsalg.policy.decide import Decision
-from imsalg.policy.rewrite import Protection
+from imsalg.policy.mline import Protection
 from imsalg.policy.rules import Rules
 from imsalg.policy.treatment import Treatment
 from imsalg.sdp.attributes import Crypto

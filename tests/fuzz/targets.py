@@ -41,7 +41,8 @@ from imsalg import mediasec, trust
 from imsalg.body import drop_sdp, find_sdp
 from imsalg.errors import BadMessage, BadSdp, PeerError
 from imsalg.policy.decide import Access, Direction, Rules, decide, status
-from imsalg.policy.rewrite import DtlsLines, Local, offer
+from imsalg.policy.mline import DtlsLines, Local
+from imsalg.policy.rewrite import offer
 from imsalg.policy.rules import E2dce
 from imsalg.policy.treatment import Mechanism
 from imsalg.sdp.attributes import MATERIAL_LENGTH, Crypto, InlineKey

@@ -25,7 +25,8 @@ import pytest
 from imsalg.policy.association import Association
 from imsalg.policy.check import check_answer
 from imsalg.policy.decide import Access, Decision, Direction, Rules, decide, status
-from imsalg.policy.rewrite import DtlsLines, Local, Protection, answer, offer
+from imsalg.policy.mline import DtlsLines, Local, Protection
+from imsalg.policy.rewrite import answer, offer
 from imsalg.policy.treatment import Mechanism, Treatment
 from imsalg.sdp.attributes import MATERIAL_LENGTH, Crypto, InlineKey
 from imsalg.sdp.document import Document, Origin

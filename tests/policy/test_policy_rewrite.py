@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from imsalg.errors import BadSdp, UsageError
 from imsalg.policy.check import AnswerLine, check_answer
 from imsalg.policy.decide import Access, Decision, Direction, Rules, decide
-from imsalg.policy.rewrite import DtlsLines, Local, answer, offer
+from imsalg.policy.mline import DtlsLines, Local
+from imsalg.policy.rewrite import answer, offer
 from imsalg.policy.treatment import Mechanism, Treatment
 from imsalg.sdp.attributes import Crypto, InlineKey
 from imsalg.sdp.document import Document, Media, Origin
