@@ -86,6 +86,7 @@ class Branches:
         self._over: dict[str, Dialog] = {}  # ended, their media released
         self._heard: list[Negotiation] = []  # the last is heard, and when it ends the one before
         self._forks = 0
+        self._open = True  # another callee may still answer
         self._start = partial(Negotiation.start, anchor, terms, rng, flows)
         self.root = self._start()
 
@@ -176,10 +177,18 @@ class Branches:
                 for name, termination in branch.media.wanted().items():
                     if name not in heard.names and termination is not None:
                         wanted[name] = termination.muted()
-        return {**wanted, **heard.wanted()}
+        wanted |= heard.wanted()
+        if self._open and (pending := self.root.pending) is not None:
+            answerer = pending.side.other
+            name = self.root.edges[answerer].name
+            if (told := wanted.get(name)) is not None:  # and so have other callees, of all its ports
+                kept = self.root.parked(answerer, pending.reserved)
+                wanted[name] = replace(told, streams={**kept, **told.streams})
+        return wanted
 
     def confirm(self, chosen: Branch) -> Wanted:
         """A 2xx has come for it: the early dialogs beside it are over."""
+        self._open = False
         over = [tag for tag, each in self._by_tag.items() if each is not chosen and not each.dialog.confirmed]
         gone = [self._take(tag).media for tag in over]
         released = dict.fromkeys(name for media in gone for name in media.names)

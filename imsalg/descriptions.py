@@ -163,19 +163,20 @@ class Descriptions:
         refuse: Refuse,
     ) -> None:
         """This dialog's media are heard from now on."""
+        preview = isinstance(message, Response) and message.status < 200 and "RSeq" not in message.headers
         try:
-            media.answer(side, found.sdp)
+            media.answer(side, found.sdp, preview)
         except BadSdp as error:
             refuse(error.status, error.reason)
             return
-        preview = isinstance(message, Response) and message.status < 200 and "RSeq" not in message.headers
-        then = partial(_translate, partial(media.answered, preview), message, found, passed, proceed)
+        then = partial(_translate, media.answered, message, found, passed, proceed)
         self._call.steps.want(self._call.branches.hear(media), then, refuse)
 
     def confirm(self, branch: Branch, proceed: Proceed) -> None:
-        """A 2xx to an INVITE: this dialog's media are heard, and the other early dialogs end."""
+        """A 2xx to an INVITE: this dialog's media are heard, and the other early dialogs end, as does what a
+        preview of its answer has left there."""
         if branch.dialog.confirmed:
-            proceed()
+            self._call.steps.want(self._call.branches.wanted(branch.media), proceed, self._misled)
             return
 
         def confirmed() -> None:

@@ -68,15 +68,17 @@ class Agreed:
 class Exchange:
     """An offer, and its answer once there is one.
 
+    decisions: with the answer, what is in force. asked: what an answer may choose from.
     ids: of the streams, by m-line. own: what of ours protects the lines of an offer to the UE.
     reserved: the answerer's streams, which the offer names an address of. before: what was agreed on, which
     holds again if the offer is refused. preview: the answer came in a response that nobody acknowledges, and
-    may yet be withdrawn.
+    may yet be withdrawn, or be another one.
     """
 
     side: Side  # who offers
     offer: Document  # as received
     decisions: tuple[Decision, ...]
+    asked: tuple[Decision, ...]
     ids: tuple[int, ...]
     own: Mapping[int, Own]
     reserved: dict[int, Stream]
@@ -84,6 +86,17 @@ class Exchange:
     sent: Document | None = None  # the offer as we passed it on
     answer: Document | None = None
     preview: bool = False
+
+    def complete(self) -> None:
+        """What an answer that stays has declined is over."""
+        if not self.preview:
+            self.asked, self.reserved = self.decisions, {}
+
+    def kept(self, side: Side) -> Mapping[int, Stream]:
+        """Streams of a side that stay beside what is agreed on: their ports have been told, and media may
+        come back to them."""
+        told = self.reserved if side is not self.side and (self.answer is None or self.preview) else {}
+        return {**told, **self.before.streams.get(side, {})} if self.preview else told
 
     def said(self, side: Side) -> Document:
         """The description of one side."""

@@ -139,7 +139,7 @@ class Negotiation:
             carriage = transport(decision, side.other)
             streams[id] = before or self.own.reserve(id, carriage, own.get(index))
         self.edges[side].ip6 = ip6
-        self.pending = Exchange(side, document, decisions, ids, own, streams, agreed)
+        self.pending = Exchange(side, document, decisions, decisions, ids, own, streams, agreed)
         name = self.edges[side.other].name
         return {name: self.wanted()[name]}
 
@@ -166,8 +166,9 @@ class Negotiation:
 
     # -- answer
 
-    def answer(self, side: Side, body: bytes) -> Wanted:
-        """Take the answer. Raises BadSdp if it cannot be served: the exchange has failed then."""
+    def answer(self, side: Side, body: bytes, preview: bool = False) -> Wanted:
+        """Take the answer. preview: it is of a provisional response that is not reliable. Raises BadSdp if it
+        cannot be served: the exchange has failed then."""
         exchange = self._exchange()
         if side is exchange.side:
             raise UsageError("an answer from the side that offered")
@@ -180,7 +181,7 @@ class Negotiation:
                 raise BadSdp(line.reason)
         decisions = tuple(line.decision for line in lines)
         self.edges[side].family(side, self.anchor, answer, decisions)
-        exchange.answer, exchange.decisions = answer, decisions
+        exchange.answer, exchange.decisions, exchange.preview = answer, decisions, preview
         keys: dict[int, Crypto] = {}
         associations: dict[int, Association] = {}
         streams: dict[Side, dict[int, Stream]] = {Side.ACCESS: {}, Side.CORE: {}}
@@ -200,9 +201,8 @@ class Negotiation:
         self.agreed = Agreed(decisions, keys, associations, streams, Names.of(answer))
         return self.wanted()
 
-    def answered(self, preview: bool = False) -> bytes:
-        """The answer for the offerer, once the gateway has what `answer` wanted. The exchange is complete.
-        preview: it is of a provisional response that is not reliable."""
+    def answered(self) -> bytes:
+        """The answer for the offerer, once the gateway has what `answer` wanted. The exchange is complete."""
         exchange = self._exchange()
         edge, answer = self.edges[exchange.side], exchange.said(exchange.side.other)
         protections: dict[int, Protection] = {}
@@ -224,14 +224,15 @@ class Negotiation:
         )
         if exchange.side is Side.ACCESS:
             self.agreed = replace(self.agreed, named=Names.of(returned))
-        self.latest, self.pending = replace(exchange, preview=preview), None
+        exchange.complete()
+        self.latest, self.pending = exchange, None
         return edge.origin.last
 
     def reopen(self, offer: Document) -> None:
         """Expect another answer to an offer that has one, if nothing was agreed on since: an early answer may
         be followed by the callee's own."""
         if self.latest is not None and self.latest.offer is offer:
-            self.pending = replace(self.latest, answer=None, reserved={})
+            self.pending = replace(self.latest, answer=None, decisions=self.latest.asked)
 
     def rollback(self) -> None:
         """The pending offer was refused: the media are as they were (trap P29), even if they have followed a
@@ -261,12 +262,25 @@ class Negotiation:
     # -- what the gateway shall have
 
     def wanted(self) -> Wanted:
-        """The terminations of this dialog as agreed, and what the pending offer needs."""
-        streams = {side: self.agreed.streams.get(side, {}) for side in Side}
-        if self.pending is not None and self.pending.answer is None:
-            answerer = self.pending.side.other
-            streams[answerer] = {**self.pending.reserved, **streams[answerer]}
-        return {edge.name: edge.termination(streams[side]) for side, edge in self.edges.items()}
+        """The terminations of this dialog as agreed, and what an offer or a preview of its answer needs."""
+        return {
+            edge.name: edge.termination({**self._kept(side), **self.agreed.streams.get(side, {})})
+            for side, edge in self.edges.items()
+        }
+
+    def _kept(self, side: Side) -> dict[int, Stream]:
+        """What stays beside what is agreed on."""
+        kept: dict[int, Stream] = {}
+        for exchange in filter(None, (self.latest, self.pending)):
+            streams = exchange.kept(side)
+            kept |= self.parked(side, streams) if exchange.preview else streams
+        return kept
+
+    def parked(self, side: Side, streams: Mapping[int, Stream]) -> dict[int, Stream]:
+        """Streams that are not agreed on now and may be again, as the gateway has them, but closed."""
+        have = self.anchor.have(self.edges[side].name)
+        there = have.streams if have is not None else {}
+        return {id: with_fields(there.get(id, stream), mode=Mode.INACTIVE) for id, stream in streams.items()}
 
     def _stream(self, index: int, side: Side, exchange: Exchange) -> Stream:
         where, rtcp = exchange.remote(index, side)

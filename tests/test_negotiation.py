@@ -54,8 +54,8 @@ def previewed(negotiation):
     granted(negotiation, negotiation.offer(Side.ACCESS, OFFER))
     negotiation.offered()
     offer = negotiation.pending.offer
-    granted(negotiation, negotiation.answer(Side.CORE, PREVIEW))
-    negotiation.answered(preview=True)
+    granted(negotiation, negotiation.answer(Side.CORE, PREVIEW, preview=True))
+    negotiation.answered()
     return offer
 
 

@@ -291,6 +291,26 @@ def test_a_withdrawn_preview_leaves_the_association_p02_p29(world, alice):
     here.hang_up(far)
 
 
+@pytest.mark.parametrize("end", [200, 488])
+def test_fax_in_a_preview_leaves_speech_as_it_was_until_it_is_agreed_on_p29_p33(world, end):
+    ue = registered(world, "dtls-srtp", "udptl-dtls")
+    here, _ = world.originate(ue, dtls())
+    legs, standing = dict(world.plane.legs), world.stream("access")
+    sent = here.request("INVITE", sdp=fax())
+    there = world.network.expect("INVITE")
+    world.network.reply(there, 183, sdp=session("203.0.113.5", FAX))
+    ue.expect(183)
+    assert world.stream("access") == replace(standing, mode=Mode.INACTIVE)
+    assert world.stream("access", 33).mode is Mode.SENDRECV
+    world.network.reply(there, end, sdp=session("203.0.113.5", FAX) if end == 200 else "")
+    ue.expect(end)
+    if end == 200:
+        here.ack(sent)
+        assert {name.partition(":")[2] for name in world.legs()} == {"33"}
+    else:
+        assert world.plane.legs == legs
+
+
 @pytest.mark.parametrize("status", [407, 422])
 def test_an_invite_that_comes_again_offers_the_same_p03_p37(world, alice, status):
     invite = world.network.call(alice, sdp=FAR)

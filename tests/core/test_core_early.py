@@ -55,6 +55,43 @@ def test_the_latest_answer_is_heard_p26(world, alice, forked):
     assert world.leg("core").remote.host == "203.0.113.2"
 
 
+VIDEO = media(4002, "RTP/SAVP", crypto("v"), "a=3ge2ae:requested", kind="video") + "\r\n"
+
+
+@pytest.mark.parametrize("tags", [("one", "two"), ("one", "one")], ids=["another", "the same"])
+def test_what_an_announcement_declines_the_callee_may_accept_p26(world, alice, tags):
+    """All callees have been told of the port, so it is the same until one has answered."""
+    invite = alice.invite("sip:bob@home.example", sdp=protected("192.0.2.10") + VIDEO)
+    there = world.network.expect("INVITE")
+    port = world.leg("core", 2).local_rtp.port
+    declined, accepted = (
+        session("203.0.113.1", media(7000), media(number, kind="video")) for number in (0, 7002)
+    )
+    world.network.reply(there, 183, sdp=declined, tag=tags[0])
+    assert lines_of(alice.expect(183), "m=video ")[0].startswith("0 ")
+    leg = world.leg("core", 2)
+    assert (leg.local_rtp.port, leg.mode, leg.peer) == (port, Mode.INACTIVE, None)
+    world.network.reply(there, 200, sdp=accepted, tag=tags[1])
+    got = alice.expect(200)
+    assert lines_of(got, "m=video ")[0].startswith(f"{world.leg('access', 2).local_rtp.port} ")
+    leg = world.leg("core", 2)
+    assert (leg.local_rtp.port, leg.mode, leg.remote.port) == (port, Mode.SENDRECV, 7002)
+    alice.dialog(invite, got).ack()
+
+
+def test_what_all_have_declined_is_over_with_the_2xx_p26(world, alice):
+    invite = alice.invite("sip:bob@home.example", sdp=protected("192.0.2.10") + VIDEO)
+    there = world.network.expect("INVITE")
+    declined = session("203.0.113.1", media(7000), media(0, kind="video"))
+    for number in (1, 2):
+        world.network.reply(there, 183, sdp=declined, tag=f"fork{number}")
+        alice.expect(183)
+    assert "core:2" in world.legs()
+    world.network.reply(there, 200, sdp=declined, tag="fork1")
+    alice.dialog(invite, alice.expect(200)).ack()
+    assert set(world.legs()) == {"core:1", "access.1:1"}
+
+
 def test_a_2xx_chooses_its_dialog_and_releases_the_others_p26(world, alice, forked):
     invite, there = forked
     one = ring(world, alice, there, 1)

@@ -479,11 +479,12 @@ def test_a_change_that_has_no_answer_yet_does_not_cost_the_call_that_was_restore
     here.hang_up(far)
 
 
-def test_a_change_that_has_a_preview_of_its_answer_only_is_forgotten_p29(world, alice):
+@pytest.mark.parametrize("port", [0, 7100])
+def test_a_change_that_has_a_preview_of_its_answer_only_is_forgotten_p29(world, alice, port):
     here, _ = world.originate(alice)
     legs = dict(world.plane.legs)
     here.request("INVITE", sdp=says(0))
-    world.network.reply(world.network.expect("INVITE"), 183, sdp=session("203.0.113.5", media(7100)))
+    world.network.reply(world.network.expect("INVITE"), 183, sdp=session("203.0.113.5", media(port)))
     assert alice.expect(183)
     assert world.plane.legs != legs
     restart(world)
