@@ -53,10 +53,10 @@ class Agent:
         self._lost = False
 
     def signal(self, credentials: Credentials) -> None:
-        """Others of ours are a restart."""
+        """Others of ours are a restart. In use are still those from before the first that is not done."""
         current = self._current
         if (credentials.ufrag, credentials.pwd) != (current.ufrag, current.pwd):
-            self._previous = current
+            self._previous = self._previous or current
         self._current = credentials
 
     def verified(self, source: Source) -> bool:

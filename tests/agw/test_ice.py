@@ -210,6 +210,18 @@ def test_after_a_restart_both_generations_are_answered_until_the_new_one_is_used
     assert not agent.verified(HERE)
 
 
+def test_a_restart_that_another_overtakes_leaves_the_credentials_in_use(agent):
+    agent.receive(check(), HERE, 0.0)
+    first, second = (Credentials(name, "another-password-of-22-c", "then") for name in ("first", "second"))
+    for credentials in (first, second, OURS, second):  # one of them was refused
+        agent.signal(credentials)
+        assert agent.receive(check(nominate=False), HERE, 1.0)[:2] == b"\x01\x01"
+    agent.receive(check(second), THERE, 1.0)
+    assert agent.selected == THERE
+    for gone in (OURS, first):
+        assert error_of(agent.receive(check(gone), HERE, 1.0)) == 401
+
+
 def test_the_same_credentials_again_are_no_restart(agent):
     agent.receive(check(), HERE, 0.0)
     agent.signal(Credentials(OURS.ufrag, OURS.pwd, "them"))
