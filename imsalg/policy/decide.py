@@ -35,6 +35,8 @@ from imsalg.sdp.attributes import Crypto, E2aeIndication, e2ae_indication
 from imsalg.sdp.document import Document, Media
 from imsalg.sdp.dtls import DtlsAttributes, Setup
 
+MAX_DTLS = 8  # m-lines whose DTLS ends in the gateway: two associations each, which cost it memory
+
 
 class Direction(StrEnum):
     """Who sent the offer, whatever SIP message it came in."""
@@ -91,12 +93,18 @@ def decide(
     """
     choose = _originating if direction is Direction.ORIGINATING else _terminating
     known: Iterator[Decision | None] = itertools.chain(previous, itertools.repeat(None))
-    return tuple(
-        choose(_Line(document, media, registered, access, rules, _running(before)))
-        if media.port
-        else _disabled(media, direction, before)
-        for media, before in zip(document.media, known, strict=False)
-    )
+    decisions: list[Decision] = []
+    for media, before in zip(document.media, known, strict=False):
+        if not media.port:
+            decisions.append(_disabled(media, direction, before))
+            continue
+        line = _Line(document, media, registered, access, rules, _running(before))
+        decision = choose(line)
+        before_it = sum(each.active and each.treatment.by_dtls for each in decisions)
+        if decision.treatment.by_dtls and before_it == MAX_DTLS:
+            decision = _unusable(line, f"more than {MAX_DTLS} m-lines with DTLS that ends in the gateway")
+        decisions.append(decision)
+    return tuple(decisions)
 
 
 def status(decisions: Iterable[Decision]) -> int:

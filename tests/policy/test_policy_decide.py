@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from imsalg.errors import BadSdp
-from imsalg.policy.decide import Access, Decision, Direction, Rules, decide, select, status
+from imsalg.policy.decide import MAX_DTLS, Access, Decision, Direction, Rules, decide, select, status
 from imsalg.policy.rules import E2dce
 from imsalg.policy.treatment import TABLE, Carriage, Carried, Mechanism, Treatment
 from imsalg.sdp.document import Document
@@ -342,6 +342,17 @@ def test_new_m_lines_of_a_reoffer_are_decided_afresh() -> None:
     running = [Decision(Treatment.E2AE_SDES, "", "RTP/SAVP", True)]
     decisions = decide(document, CORE, NONE, Access.SIP, Rules(), running)
     assert [d.treatment for d in decisions] == ["e2ae-sdes", "plain"]
+
+
+@pytest.mark.parametrize("direction", Direction)
+def test_so_many_associations_and_no_more_end_in_the_gateway(direction: Direction) -> None:
+    ours = "UDP/TLS/RTP/SAVPF" if direction is Direction.ORIGINATING else "RTP/AVPF"
+    lines = [line for n in range(MAX_DTLS + 3) for line in (f"m=audio {n} {ours} 0", f"a={FINGERPRINT}")]
+    decisions = decide(sdp(*lines), direction, frozenset(), Access.WEBRTC, Rules())
+    dead, *found = [decision.treatment for decision in decisions]
+    assert dead is not Treatment.REFUSED
+    assert found == [Treatment.E2AE_DTLS_SRTP] * MAX_DTLS + [Treatment.REFUSED] * 2
+    assert status(decisions) == 200
 
 
 def test_port_0_disables_whatever_else_the_line_says_p32() -> None:
