@@ -23,7 +23,7 @@ from imsalg.sip.endpoint import (
 )
 from imsalg.sip.headers import Headers
 from imsalg.sip.message import Request, Response, make_response, parse_head, parse_message
-from imsalg.sip.timers import Timers
+from imsalg.sip.timers import Running, Timers
 from imsalg.sip.transaction import State
 from tests.sim.link import Link
 
@@ -733,12 +733,33 @@ def test_thousands_of_cancelled_timers_leave_no_heap_behind() -> None:
     for number in range(10_000):
         timers.cancel(timers.start(100.0 + number, number))
     assert len(timers) == 1
-    assert len(timers._heap) < 200
+    assert len(timers._line) + len(timers._heap) < 200
     assert timers.expired(49.9) is None
     assert timers.expired(50.0) == -1
     timers.cancel(keep)
     assert len(timers) == 0
     assert timers.next() is None
+
+
+def test_timers_expire_in_the_order_of_their_times_and_equal_ones_in_that_of_their_start() -> None:
+    rng = random.Random(7)
+    timers: Timers[int] = Timers()
+    running: dict[int, Running[int]] = {}
+    started = 0
+    for now in range(3000):
+        for _ in range(rng.randrange(4)):
+            running[started] = timers.start(now + rng.choice((0, 1, 8, 8, 64, 64, 64)), started)
+            started += 1
+        while running and rng.random() < 0.5:
+            timers.cancel(running.pop(rng.choice(list(running))))
+        assert len(timers) == len(running)
+        assert timers.next() == min((each.when for each in running.values()), default=None)
+        due = [number for number, each in running.items() if each.when <= now]
+        due.sort(key=lambda number: (running[number].when, number))
+        assert [timers.expired(now) for _ in range(len(due) + 1)] == [*due, None]
+        for number in due:
+            del running[number]
+    assert started > 3000
 
 
 # Two endpoints on the simulated link.
