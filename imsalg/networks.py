@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 
 class Networks:
@@ -21,10 +21,12 @@ class Networks:
         ]
 
     def __contains__(self, host: str) -> bool:
-        if (address := numeric(host)) is None:
-            return False
-        version, number = address.version, int(address)
-        return any(version == of and first <= number <= last for of, first, last in self._ranges)
+        if (address := numeric(host)) is not None:
+            version, number = address
+            for of, first, last in self._ranges:
+                if version == of and first <= number <= last:
+                    return True
+        return False
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Networks) and other._networks == self._networks
@@ -43,9 +45,10 @@ class Networks:
 
 
 @lru_cache(maxsize=4096)
-def numeric(host: str) -> IPv4Address | IPv6Address | None:
-    """The address that a text is; None: it is none."""
+def numeric(host: str) -> tuple[int, int] | None:
+    """The address that a text is: IP version and number; None: it is none."""
     try:
-        return ip_address(host)
+        address = ip_address(host)
     except ValueError:
         return None
+    return address.version, int(address)

@@ -46,11 +46,11 @@ def key_of(data: bytes) -> Key | None:
     a glance."""
     start, via = _START.match(data), _VIA.search(data, 0, _end(data))
     branch = _BRANCH.match(data, via.end()) if via else None
-    if start is None or via is None or branch is None or not branch[1].startswith(MAGIC.encode()):
+    if start is None or via is None or branch is None or not branch[1].startswith(_MAGIC):
         return None
     port = number(via[3].decode(), 65535) if via[3] else None
-    branch_text, method = (text.decode("utf-8", "surrogateescape") for text in (branch[1], start[1]))
-    return branch_text, _host(via), port, method
+    method = start[1].decode("utf-8", "surrogateescape")
+    return branch[1].decode("utf-8", "surrogateescape"), _host(via), port, method
 
 
 def refusal(
@@ -64,10 +64,11 @@ def refusal(
     to = source
     missing = {b"v", b"f", b"t", b"i", b"cseq"}
     for line in data[: _end(data)].split(b"\r\n")[1:]:
-        name = line[: line.find(b":")].strip().lower()
-        if line[:1] in b" \t":
+        if (initial := line[:1]) not in _INITIALS:
+            continue
+        if initial in b" \t":
             return None  # folded
-        if (key := _COPIED.get(name)) is None:
+        if (key := _COPIED.get(line[: line.find(b":")].strip().lower())) is None:
             continue
         if key == b"v" and via is None:
             via = _VIA.match(b"\r\n" + line)
@@ -113,6 +114,7 @@ _VIA = re.compile(
 )
 _BRANCH = re.compile(rb"[^\r\n,]*?;[ \t]*+branch=([^\x00-\x20;,]++)", re.IGNORECASE)
 _RPORT = re.compile(rb";rport(?=[;,]|\Z)", re.IGNORECASE)
+_MAGIC = MAGIC.encode()
 _COPIED = {
     **dict.fromkeys((b"via", b"v"), b"v"),
     **dict.fromkeys((b"from", b"f"), b"f"),
@@ -120,3 +122,6 @@ _COPIED = {
     **dict.fromkeys((b"call-id", b"i"), b"i"),
     b"cseq": b"cseq",
 }
+_INITIALS = frozenset(
+    (b"", b" ", b"\t", *(name[:1] for name in _COPIED), *(name[:1].upper() for name in _COPIED))
+)

@@ -121,6 +121,16 @@ def test_without_rport_a_refusal_goes_to_the_port_the_via_names() -> None:
     assert answer(request(via="v: SIP/2.0/UDP 10.0.0.7;branch=z9hG4bK7"))[1] == Address("192.0.2.10", 5060)
 
 
+def test_whatever_header_fields_are_called_they_are_copied() -> None:
+    data = request().replace(b"Via", b"V").replace(b"From", b"FROM").replace(b"To:", b"t :")
+    data = data.replace(b"Call-ID", b"I").replace(b"CSeq", b"cseq")
+    message = parse_message(answer(data)[0])
+    assert [name for name, _ in message.headers] == [
+        "V", "FROM", "t", "I", "cseq", "Retry-After", "Content-Length",
+    ]  # fmt: skip
+    assert (message.call_id, message.to.tag, message.cseq.method) == ("1@x", "mark7", "INVITE")
+
+
 @pytest.mark.parametrize(
     "data",
     [
