@@ -237,6 +237,9 @@ class Branches:
         return branch
 
     def close(self) -> None:
+        """The call stays for a while, for what comes late; what was offered need not."""
         self.closed = True
         for tag in list(self._by_tag):
             self._take(tag)
+        self.root.rollback()
+        self.invite.offer = None

@@ -27,18 +27,21 @@ MAX_RETRY_AFTER = 300.0  # seconds a server may ask to be left alone
 
 
 class Departure:
-    """What is known of a request on its way to the core. failure: what the last server that did not serve
-    said, or would have."""
+    """What is known of a request on its way to the core. search: None once it goes to no other server.
+    failure: what the last server that did not serve said, or would have."""
 
-    __slots__ = ("failure", "heard", "search", "settled", "silence", "tries")
+    __slots__ = ("failure", "heard", "search", "silence", "tries")
 
     def __init__(self, search: Search) -> None:
-        self.search = search
+        self.search: Search | None = search
         self.tries = 0
         self.heard = False  # a response came from the server it is at
-        self.settled = False  # it goes to no other server
         self.failure: Response | None = None
         self.silence: Running[Crossing] | None = None
+
+    @property
+    def settled(self) -> bool:
+        return self.search is None
 
 
 class Forwarding:
@@ -152,6 +155,7 @@ class Forwarding:
     # -- inside
 
     def _next(self, crossing: Crossing, departure: Departure, now: float) -> None:
+        assert departure.search is not None
         self._finding.next(departure.search, partial(self._found, crossing), now)
 
     def _found(self, crossing: Crossing, flow: Flow | None, now: float) -> None:
@@ -204,15 +208,16 @@ class Forwarding:
         self._next(crossing, departure, now)
 
     def _settle(self, departure: Departure) -> None:
-        departure.settled = True
         self._calm(departure)
+        departure.search = None
 
     def _calm(self, departure: Departure) -> None:
         """Nobody is waited for, and no other server looked for at present."""
         if departure.silence is not None:
             self._silences.cancel(departure.silence)
             departure.silence = None
-        self._finding.stop(departure.search)
+        if departure.search is not None:
+            self._finding.stop(departure.search)
 
     def _failure(self, crossing: Crossing, status: int) -> Response:
         return make_response(crossing.request, status, to_tag=f"{self._rng.getrandbits(64):016x}")

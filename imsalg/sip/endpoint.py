@@ -314,6 +314,8 @@ class Endpoint:
             self.drops["response-of-a-stranger"] += 1
         else:
             tx.fallback = None  # the transport works
+            if response.status >= 200:
+                tx.wire = b""  # nor is it sent again
             held = tx.cancel is not None and tx.state is State.CALLING
             if not self._run(tx, signal_of(response.status), now, ResponseReceived(tx, response)):
                 self.drops["response-absorbed"] += 1

@@ -8,11 +8,13 @@ import gc
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FunctionType, ModuleType
 
 import pytest
 
 from agw.iq.messages import ErrorCode, Event
 from imsalg.config import CallConfig, RegistrationConfig
+from imsalg.core import Core
 from imsalg.sip.endpoint import Flow, Transport
 from tests.core.test_core_chaos import Chaos
 from tests.core.test_core_finding_chaos import Searching
@@ -44,6 +46,32 @@ def no_garbage(*packages: str) -> Iterator[None]:
         gc.unfreeze()
         gc.enable()
     assert {name: count for name, count in left.items() if name.startswith(packages)} == {}
+
+
+def test_of_a_call_that_is_over_only_what_late_responses_need_is_kept(worlds):
+    world = worlds()
+    alice = world.register(world.ue(10), "alice")
+    here, far = world.originate(alice)
+    assert reached(world) >= {"Call", "Document", "Negotiation", "Crossing"}
+    here.hang_up(far)
+    assert "Call" in reached(world)
+    assert reached(world).isdisjoint({"Document", "Exchange", "Search"})
+    world.advance(OVER)
+    assert reached(world).isdisjoint({"Call", "Negotiation", "Crossing"})
+
+
+def reached(world: World) -> set[str]:
+    """What kinds of things the transactions lead to."""
+    kinds: set[str] = set()
+    seen: dict[int, object] = {}
+    todo: list[object] = [world.core.endpoint._transactions]
+    while todo:
+        each = todo.pop()
+        if id(each) not in seen and not isinstance(each, type | ModuleType | FunctionType | Core):
+            seen[id(each)] = each
+            kinds.add(type(each).__qualname__)
+            todo += gc.get_referents(each)
+    return kinds
 
 
 # -- how a call may end
