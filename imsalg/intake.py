@@ -2,12 +2,15 @@
 
 In an overload all that arrives is read at once, and what begins nothing goes first: responses, ACK, CANCEL,
 BYE and everything else within dialogs, with emergency calls. So what was taken on is brought to its end. New
-requests get what time is left, in their order, those of strangers last; one that has waited for longer than
-its sender's first retransmission may take is answered 503 with Retry-After, without state and unparsed, for a
-few microseconds. The measure of the overload is this waiting itself: nothing has to be estimated, the machine
-is busy with whole calls all the time, and when the flood ends, so does the refusing. (The feedback of RFC
-7339 is left out: it tells the next proxy a rate to keep to, and there is none here; the phones on the access
-side do not know it.)
+requests get what time is left, in their order, those of strangers last. Who has said very much at once takes
+turns with them, within dialogs or not, so that the others do not wait for it.
+
+Once the first new request has waited for long, no more wait than were served lately, until none waits. Any
+other is answered 503 with Retry-After, without state and unparsed, for a few microseconds; and so is one that
+has waited for longer than its sender's first retransmission may take. The measure of the overload is this
+waiting itself: nothing is estimated, the machine is busy with whole calls all the time, and when the flood
+ends, so does the refusing. (The feedback of RFC 7339 is left out: it tells the next proxy a rate to keep to,
+and there is none here; the phones on the access side do not know it.)
 
 `put` what the sockets bring, `take` what is to be served, `to_send` the refusals.
 """
@@ -26,6 +29,8 @@ from imsalg.sip.hop import Flow, Key, server_key
 from imsalg.sip.message import BadRequest, Request, Response
 
 PATIENCE = 0.25  # seconds a new request may wait: less than T1, after which it would be sent again
+LONG = 0.1  # seconds the first one has waited when the line begins to be limited
+LATELY = 0.2  # seconds; as many as were served meanwhile may wait then
 MAX_WAITING = 16 * 1024 * 1024  # octets; half of it for strangers
 MAX_PUT_OFF = 100  # before the sockets are read again
 OVERHEAD = 512  # octets that each costs beside its own, and a quarter of what a parsed one does
@@ -37,6 +42,7 @@ Payload = bytes | Request | Response | BadMessage
 
 class Standing(Enum):
     KNOWN = auto()  # or who makes an emergency call where everybody may
+    HASTY = auto()  # known, and has said much at once
     STRANGER = auto()
     REFUSED = auto()  # sends more than it may
     IGNORED = auto()  # and has gone on with it
@@ -66,27 +72,32 @@ class Waiting(NamedTuple):
     size: int
 
 
+class Line(deque[Waiting]):
+    """Who waits, in order. behind: for long, and there was always somebody since."""
+
+    behind = False
+
+
 class Intake:
     """See above. judge: None: all are known, and there is always room. drops: counted into by named cause."""
 
     def __init__(self, judge: Judge | None, rng: Random, drops: Counter[str]) -> None:
         self._judge = judge
-        self._rng = rng
         self._drops = drops
         self._tag = rng.randbytes(6).hex().encode()  # the To tags of our refusals begin with it
-        self._urgent: deque[Waiting] = deque()
-        self._new: deque[Waiting] = deque()
-        self._strangers: deque[Waiting] = deque()
+        self._urgent, self._new, self._hasty, self._strangers = Line(), Line(), Line(), Line()
+        self._hasty_is_next = False
+        self._served: deque[float] = deque()  # when new requests were, lately
         self._size = 0
         self._out: list[tuple[Flow, bytes]] = []
 
     def __len__(self) -> int:
-        return len(self._urgent) + len(self._new) + len(self._strangers)
+        return len(self._urgent) + len(self._new) + len(self._hasty) + len(self._strangers)
 
     def put(self, payload: Payload, flow: Flow, now: float) -> None:
         """Something has come."""
         if isinstance(payload, bytes):
-            if self._tag in payload and payload.startswith(b"ACK "):
+            if payload.startswith(b"ACK ") and self._tag in payload:
                 self._drops["overload-acked"] += 1
                 return
             kind, size = glance(payload), len(payload) + OVERHEAD
@@ -98,28 +109,39 @@ class Intake:
             kind, size = kind_of(payload), _size(payload)
         waiting = Waiting(payload, flow, kind, now, size)
         standing = Standing.KNOWN if self._judge is None else self._judge.standing(flow, kind, now)
-        known = standing is Standing.KNOWN
+        if known := standing is Standing.KNOWN:
+            line = self._urgent if kind in (Kind.EMERGENCY, Kind.ONGOING) else self._new
+        else:
+            line = self._hasty if standing is Standing.HASTY else self._strangers
         if standing is Standing.IGNORED:
             self._drops["source-ignored"] += 1
         elif standing is Standing.REFUSED:
             self._refuse(waiting, "source-refused")
         elif self._size + size > (MAX_WAITING if known else MAX_WAITING // 2):
             self._refuse(waiting, "overload-full")
-        else:
+        elif (
+            line is self._urgent
+            or kind is Kind.ONGOING
+            or self._lets_in(line, now)
+            or not self._puts_off(waiting, "overload-waited")
+        ):
             self._size += size
-            if known and kind in (Kind.EMERGENCY, Kind.ONGOING):
-                self._urgent.append(waiting)
-            else:
-                (self._new if known else self._strangers).append(waiting)
+            line.append(waiting)
 
     def take(self, now: float) -> Waiting | None:
         """What is to be served next. None: nothing, or nothing yet, for all that was put off."""
         put_off = 0
-        for queue in (self._urgent, self._new, self._strangers):
-            while queue and put_off < MAX_PUT_OFF:
-                waiting = queue.popleft()
+        in_turn = (self._hasty, self._new) if self._hasty_is_next else (self._new, self._hasty)
+        for line in (self._urgent, *in_turn, self._strangers):
+            while line and put_off < MAX_PUT_OFF:
+                waiting = line.popleft()
                 self._size -= waiting.size
-                if queue is self._urgent or not self._puts_off(waiting, now):
+                cause = self._overload(waiting, line, now)
+                if not cause or not self._puts_off(waiting, cause):
+                    if line is not self._urgent:
+                        self._hasty_is_next = line is self._new
+                        if waiting.kind is not Kind.ONGOING:
+                            self._served.append(now)
                     return waiting
                 put_off += 1
         return None
@@ -129,13 +151,25 @@ class Intake:
         out, self._out = self._out, []
         return out
 
-    def _puts_off(self, waiting: Waiting, now: float) -> bool:
+    def _lets_in(self, line: Line, now: float) -> bool:
+        """Whether another new request may begin to wait in it."""
+        while self._served and now - self._served[0] > LATELY:
+            self._served.popleft()
+        line.behind = bool(line) and (line.behind or now - line[0].since > LONG)
+        return not line.behind or len(line) < len(self._served)
+
+    def _overload(self, waiting: Waiting, line: Line, now: float) -> str:
+        """Why it is not to be served now; "" if it is."""
+        if line is self._urgent or (line is self._hasty and waiting.kind is Kind.ONGOING):
+            return ""
         if now - waiting.since > PATIENCE:
-            cause = "overload-waited"
-        elif waiting.kind is Kind.CALL and self._judge is not None and self._judge.is_full(now):
-            cause = "overload-no-room"
-        else:
-            return False
+            return "overload-waited"
+        if waiting.kind is Kind.CALL and self._judge is not None and self._judge.is_full(now):
+            return "overload-no-room"
+        return ""
+
+    def _puts_off(self, waiting: Waiting, cause: str) -> bool:
+        """Answers it, but for a retransmission."""
         if self._is_retransmission(waiting.payload):
             return False
         self._drops[cause] += 1
@@ -160,8 +194,9 @@ class Intake:
         if waiting.kind is Kind.ONGOING or isinstance(payload, BadMessage):
             return
         data = bytes(payload)
-        tag = self._tag + b"%08x" % crc32(data)
-        retry = b"Retry-After: %d\r\n" % (RETRY_AFTER + self._rng.getrandbits(3))
+        mark = crc32(data)
+        tag = self._tag + b"%08x" % mark
+        retry = b"Retry-After: %d\r\n" % (RETRY_AFTER + mark % 8)
         if (answer := refusal(data, flow.remote, 503, tag, retry)) is not None:
             response, to = answer
             back = flow if flow.transport.reliable else Flow(flow.transport, flow.local, to)

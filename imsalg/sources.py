@@ -8,7 +8,8 @@ it). Trusted peers are no sources and not limited, nor is the core side, but for
 
 The rate is a token bucket kept as one number, the time at which it will be full again (RFC 7415 section
 3.5.1): who has said nothing for a while is as good as unknown, and is forgotten. A source that has used its
-burst is refused; one that then goes on for as much again is not heard at all for the penalty.
+burst is refused; one that then goes on for as much again is not heard at all for the penalty. And one that
+has said MUCH at once may go on, but lets others go first.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from imsalg.sip.hop import Flow
 from imsalg.sip.shares import Shares, Source, is_stranger, source_of
 
 MAX_SOURCES = 20_000  # with a bucket that is not full
+MUCH = 64  # messages at once, less what the rate has let in since
 SPAN = 10.0  # seconds
 
 
@@ -66,11 +68,16 @@ class Sources:
         if source is None:
             return Standing.KNOWN
         match self._rates.heard((source, kind) if kind is Kind.EMERGENCY else source, now, messages):
-            case Verdict.HEARD:
-                # an emergency call of a stranger goes first only where it may be made
+            case Verdict.HEARD if kind is Kind.EMERGENCY:
+                # that of a stranger goes first only where it may be made
                 access = self._access.get(flow.local)
-                let_in = kind is Kind.EMERGENCY and access is not None and access.emergency
+                let_in = access is not None and access.emergency
                 return Standing.KNOWN if let_in or not is_stranger(source) else Standing.STRANGER
+            case Verdict.HEARD if is_stranger(source):
+                return Standing.STRANGER
+            case Verdict.HEARD:
+                much = self._rates.owed(source, now) > MUCH + 0.25  # a quarter against rounding
+                return Standing.HASTY if much else Standing.KNOWN
             case Verdict.REFUSED:
                 return Standing.REFUSED
             case Verdict.PENALISED:
@@ -154,6 +161,11 @@ class Rates:
     def ignores(self, source: Source, now: float) -> bool:
         bucket = self._buckets.get(source)
         return bucket is not None and now < bucket.ignored
+
+    def owed(self, source: Source, now: float) -> float:
+        """How many messages it has said that the rate has not let in yet."""
+        bucket = self._buckets.get(source)
+        return (bucket.full - now) / self._interval if bucket is not None else 0.0
 
     def heard(self, source: Source, now: float, messages: int = 1) -> Verdict:
         """So many messages have come at once."""

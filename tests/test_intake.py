@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from imsalg.errors import BadMessage
-from imsalg.intake import MAX_WAITING, PATIENCE, Intake, Standing
+from imsalg.intake import LONG, MAX_WAITING, PATIENCE, Intake, Standing
 from imsalg.sip.glance import Kind
 from imsalg.sip.hop import Flow, Key, Transport, server_key
 from imsalg.sip.message import BadRequest, Request, Response, parse_message
@@ -21,13 +21,16 @@ STRANGER = Flow(Transport.UDP, HERE, Address("203.0.113.66", 5060))
 STREAM = Flow(Transport.TCP, HERE, Address("192.0.2.11", 40000))
 
 
+HASTY = Flow(Transport.UDP, HERE, Address("192.0.2.12", 5060))
+
+
 class Judge:
-    """Knows all but strangers."""
+    """Knows all but strangers; one has said much at once."""
 
     def __init__(self) -> None:
         self.full = False
         self.open: set[Key] = set()
-        self.standings = {STRANGER: Standing.STRANGER}
+        self.standings = {STRANGER: Standing.STRANGER, HASTY: Standing.HASTY}
 
     def standing(self, flow: Flow, kind: Kind, now: float) -> Standing:
         return self.standings.get(flow, Standing.KNOWN)
@@ -105,15 +108,78 @@ def test_a_flood_of_emergency_calls_of_strangers_does_not_come_first(bench: Benc
 def test_a_new_request_that_has_waited_too_long_is_answered_503_and_the_rest_is_served(bench: Bench) -> None:
     for data in (INVITE, BYE, SOS):
         bench.put(data)
-    bench.now += PATIENCE + 0.01
+    bench.now += LONG - 0.01
     late = request("INVITE", "2")
     bench.put(late)
+    bench.now += PATIENCE - LONG + 0.02
     assert bench.served() == [BYE, SOS, late]
     flow, response = bench.refusal()
     assert flow == FRIEND
     assert response.status == 503
     assert 5 <= int(response.headers.get("Retry-After") or "") <= 12
     assert bench.drops["overload-waited"] == 1
+
+
+def test_while_the_first_has_waited_for_long_no_other_begins_to_wait(bench: Bench) -> None:
+    bench.put(INVITE)
+    bench.now += LONG + 0.01
+    for data in (request("REGISTER", "2"), BYE, SOS):
+        bench.put(data)
+    _, response = bench.refusal()
+    assert (response.status, response.call_id) == (503, "2")
+    assert bench.served() == [BYE, SOS, INVITE]
+    bench.put(REGISTER)
+    assert bench.served() == [REGISTER]
+
+
+def test_strangers_wait_for_themselves(bench: Bench) -> None:
+    theirs, their_bye = request("REGISTER", "s"), request("BYE", "s", to=";tag=7")
+    bench.put(theirs, STRANGER)
+    bench.now += LONG + 0.01
+    bench.put(INVITE)
+    bench.put(their_bye, STRANGER)
+    assert bench.intake.to_send() == []
+    bench.put(request("REGISTER", "t"), STRANGER)
+    assert bench.refusal()[1].call_id == "t"
+    assert bench.served() == [INVITE, theirs, their_bye]
+
+
+def test_who_has_said_much_takes_turns_with_those_who_have_not(bench: Bench) -> None:
+    """2,000 messages within a dialog, of 2 ms each, and calls of others, one every 20 ms."""
+    for number in range(2000):
+        bench.put(request("INFO", f"i{number}", to=";tag=2"), HASTY)
+    calls = [request("INVITE", str(number)) for number in range(200)]
+    waiting, infos = calls[:], 0
+    waits: list[float] = []
+    begun = bench.now
+    while waiting or len(bench.intake):
+        while waiting and bench.now >= begun + 0.02 * (len(calls) - len(waiting)):
+            bench.put(waiting.pop(0))
+        served = bench.intake.take(bench.now)
+        assert served is not None
+        if served.flow == HASTY:
+            infos += 1
+        else:
+            waits.append(bench.now - served.since)
+        bench.now += 2e-3
+    assert infos == 2000
+    assert len(waits) == len(calls)
+    assert max(waits) < 5e-3
+    assert bench.intake.to_send() == []
+
+
+def test_in_a_flood_of_calls_of_others_it_still_has_its_turn(bench: Bench) -> None:
+    for number in range(100):
+        bench.put(request("BYE", f"b{number}", to=";tag=2"), HASTY)
+    bench.put(request("MESSAGE", "m"), HASTY)
+    byes = 0
+    for number in range(400):
+        bench.put(request("INVITE", str(number)))
+        served = bench.intake.take(bench.now)
+        byes += served is not None and served.flow == HASTY
+        bench.now += 5e-3
+    assert byes == 100
+    assert {parse_message(data).call_id for flow, data in bench.intake.to_send() if flow == HASTY} == {"m"}
 
 
 def test_the_ack_to_such_a_refusal_is_not_looked_at(bench: Bench) -> None:
@@ -127,25 +193,25 @@ def test_the_ack_to_such_a_refusal_is_not_looked_at(bench: Bench) -> None:
 
 
 def test_the_same_request_again_is_refused_with_the_same_tag(bench: Bench) -> None:
-    tags = []
-    for _ in range(2):
-        bench.put(INVITE)
+    responses = []
+    for data in (INVITE, INVITE, request("INVITE", "2")):
+        bench.put(data)
         bench.now += 1
         bench.served()
-        tags.append(bench.refusal()[1].to.tag)
-    bench.put(request("INVITE", "2"))
-    bench.now += 1
-    bench.served()
-    assert tags[0] == tags[1] != bench.refusal()[1].to.tag
+        responses.append(bench.refusal()[1])
+    first, again, other = responses
+    assert bytes(first) == bytes(again)
+    assert first.to.tag != other.to.tag
 
 
 def test_a_retransmission_is_never_refused_as_its_transaction_goes_on(bench: Bench) -> None:
     first = parse_message(INVITE)
     assert isinstance(first, Request)
     bench.judge.open.add(server_key(first))
-    bench.put(INVITE)
-    bench.now += 1
-    assert bench.served() == [INVITE]
+    for _ in range(2):  # the second finds the first waiting
+        bench.put(INVITE)
+        bench.now += 1
+    assert bench.served() == [INVITE, INVITE]
     bench.judge.standings[FRIEND] = Standing.REFUSED
     bench.put(INVITE)
     assert bench.served() == bench.intake.to_send() == []
@@ -225,12 +291,27 @@ def test_what_waits_parsed_is_counted_as_what_it_takes_in_memory(bench: Bench, d
         assert payload.__traceback__ is None
 
 
+def test_in_a_flood_who_begins_to_wait_is_served_and_somebody_always_waits(bench: Bench) -> None:
+    """A machine that takes 2 ms for a request; ten come meanwhile."""
+    for number in range(5000):
+        bench.put(request("INVITE", str(number)))
+        if number % 10 == 9:
+            at_once = len(bench.intake.to_send())
+            assert bench.intake.take(bench.now) is not None
+            out_of_the_queue = len(bench.intake.to_send())
+            bench.now += 2e-3
+            if number > 2000:  # more had come while nobody had waited for long
+                assert 8 <= at_once <= 10
+                assert out_of_the_queue == 0
+
+
 def test_in_a_flood_of_five_times_what_can_be_served_nearly_all_of_the_time_goes_to_whole_calls(
     bench: Bench,
 ) -> None:
     """A machine that takes 4 ms for a call, half of it after the INVITE, and 10 us for a refusal."""
     served, began, number = 0, bench.now, 0
     follow_ups: list[float] = []
+    idle = 0
     while bench.now < began + 20:
         while number < (bench.now - began) * 1250:  # five times 250 calls a second
             bench.put(request("INVITE", str(number)))
@@ -242,6 +323,7 @@ def test_in_a_flood_of_five_times_what_can_be_served_nearly_all_of_the_time_goes
         bench.now += 10e-6 * len(bench.intake.to_send())
         if waiting is None:
             bench.now += 1e-3
+            idle += 1
         elif waiting.payload == BYE:
             bench.now += 2e-3
             served += 1
@@ -249,6 +331,7 @@ def test_in_a_flood_of_five_times_what_can_be_served_nearly_all_of_the_time_goes
             bench.now += 2e-3
             follow_ups.append(bench.now + 0.5)
     assert served > 0.9 * 250 * 19
+    assert idle < 100
     bench.now += 1
     bench.served()
     bench.intake.to_send()

@@ -12,6 +12,7 @@ from imsalg.networks import Networks
 from imsalg.sip.endpoint import Flow, Transport
 from imsalg.sip.glance import Kind
 from imsalg.sip.values import Address
+from imsalg.sources import MUCH
 from tests.sim.peer import Peer
 from tests.sim.sdp import media, protected, session
 from tests.sim.world import ACCESS, BASE, CORE, NETWORK
@@ -71,6 +72,18 @@ def test_emergency_calls_of_strangers_go_first_only_where_they_are_let_in(worlds
         world = worlds(access=(access,))
         assert standings(world, flow("203.0.113.1"), 1, Kind.EMERGENCY) == [standing]
         assert standings(world, flow("203.0.113.1"), 1, Kind.CALL) == [Standing.STRANGER]
+
+
+def test_a_ue_that_has_said_much_at_once_is_hasty_until_the_rate_has_let_it_in(worlds):
+    world = worlds(sources=SourcesConfig(rate=100, burst=1000))
+    alice = world.register(world.ue(10), "alice")
+    world.advance(10.0)
+    said = standings(world, alice.flow, MUCH + 10)
+    assert said == [Standing.KNOWN] * MUCH + [Standing.HASTY] * 10
+    assert standings(world, alice.flow, 10, Kind.EMERGENCY) == [Standing.KNOWN] * 10
+    assert standings(world, flow("203.0.113.1"), MUCH + 10) == [Standing.STRANGER] * (MUCH + 10)
+    world.advance(0.5)
+    assert standings(world, alice.flow, 1) == [Standing.KNOWN]
 
 
 def test_trusted_peers_and_the_core_side_are_not_limited(worlds):
@@ -317,7 +330,7 @@ def test_who_is_not_trusted_on_the_core_side_is_refused_without_state_and_has_a_
         stranger.request(method, f"sip:{CORE}")
         assert stranger.expect(403)
         assert not world.status()["transactions"]
-    assert set(standings(world, stranger.flow, 25)) == {*Standing} - {Standing.KNOWN}
+    assert set(standings(world, stranger.flow, 25)) == {Standing.STRANGER, Standing.REFUSED, Standing.IGNORED}
     emergency = world.core.standing(flow("203.0.113.67", local=CORE), Kind.EMERGENCY, world.now)
     assert emergency is Standing.STRANGER
     assert standings(world, world.network.flow, 25) == [Standing.KNOWN] * 25
