@@ -160,6 +160,28 @@ def terminate(world: World, directory: Path, *scenarios: str, **how: Any) -> Cal
         return Call(caller.finish(), callee.finish())
 
 
+def call_on_a_connection(world: World, directory: Path, host: str = HOST) -> tuple[Ue, Call]:
+    """A UE registers and calls on one TCP connection."""
+    home = port()
+    user = f"ue{home}"
+    with (
+        Sipp(directory, "call_uas", port=home, answer=RTP) as core,
+        Sipp(
+            directory,
+            "tcp_ue_uac",
+            remote=world.access_port,
+            host=host,
+            tcp=True,
+            user=user,
+            headers=MEDIASEC,
+            ruri=BOB,
+            route=f"<sip:{HOST}:9;lr>",
+            offer=audio(*E2AE, proto="RTP/SAVP", host=host),
+        ) as access,
+    ):
+        return Ue(user, access.port, home, "", host), Call(access.finish(), core.finish())
+
+
 def refused(
     world: World,
     directory: Path,
@@ -219,6 +241,13 @@ def session(*lines: str, version: int = 1, host: str = HOST) -> str:
     address = f"IN {'IP6' if ':' in host else 'IP4'} {host}"
     head = ("v=0", f"o=- 1 {version} {address}", "s=-", f"c={address}", "t=0 0")
     return "\n".join((*head, *lines))
+
+
+RTP = audio(port=6100)
+KEY = "AQEB" * 10
+CRYPTO = f"a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:{KEY}"
+E2AE = (CRYPTO, "a=3ge2ae:requested")
+SRTP = audio(*E2AE, proto="RTP/SAVP")
 
 
 def normal(message: Request | Response) -> str:

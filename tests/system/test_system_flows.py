@@ -10,10 +10,14 @@ import pytest
 from imsalg.sip.message import Response
 from tests.system.calls import (
     BOB,
-    MEDIASEC,
+    CRYPTO,
+    E2AE,
+    KEY,
+    RTP,
+    SRTP,
     Call,
-    Ue,
     audio,
+    call_on_a_connection,
     keys,
     normal,
     originate,
@@ -24,11 +28,6 @@ from tests.system.calls import (
 )
 from tests.system.sipp import HOST, Sipp, Traced, port, requests, responses, sdp
 from tests.system.world import T1, World
-
-KEY = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEB"
-E2AE = ("a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:" + KEY, "a=3ge2ae:requested")
-SRTP = audio(*E2AE, proto="RTP/SAVP")
-RTP = audio(port=6100)
 
 
 def final(traced: list[Traced]) -> Response:
@@ -109,25 +108,11 @@ def test_a_call_over_tcp(world: World, tmp_path: Path, tcp: tuple[bool, bool]) -
 
 
 def test_a_ue_registers_and_calls_on_one_connection(world: World, tmp_path: Path) -> None:
-    home = port()
-    with (
-        Sipp(tmp_path, "call_uas", port=home, answer=RTP) as core,
-        Sipp(
-            tmp_path,
-            "tcp_ue_uac",
-            remote=world.access_port,
-            tcp=True,
-            user=f"ue{home}",
-            headers=MEDIASEC,
-            ruri=BOB,
-            route=f"<sip:{HOST}:9;lr>",
-            offer=SRTP,
-        ) as access,
-    ):
-        (ok,) = responses(access.finish(), 200, "INVITE", sent=False)
-        (invite,) = requests(core.finish(), "INVITE", sent=False)
+    ue, call = call_on_a_connection(world, tmp_path)
+    (ok,) = responses(call.caller, 200, "INVITE", sent=False)
+    (invite,) = requests(call.callee, "INVITE", sent=False)
     assert (len(keys(ok)), keys(invite)) == (1, [])
-    register(world, tmp_path, ue=Ue(f"ue{home}", access.port, home, ""), expires=0)
+    register(world, tmp_path, ue=ue, expires=0)
     assert world.status()["registrations"] == []
 
 
@@ -142,7 +127,7 @@ def test_a_ue_with_two_flows_is_reached_over_the_one_that_a_path_names(world: Wo
         moved, _ = register(world, tmp_path, ue=replace(two, port=port()), params=second)
         assert moved.path == two.path
         for ue in (one, moved):
-            call = terminate(world, tmp_path, ue=ue, offer=RTP, answer=audio(*E2AE[:1], proto="RTP/SAVP"))
+            call = terminate(world, tmp_path, ue=ue, offer=RTP, answer=audio(CRYPTO, proto="RTP/SAVP"))
             assert requests(call.callee, "INVITE", sent=False)[0].uri == ue.contact
         register(world, tmp_path, ue=moved, params=second, expires=0)
         (left,) = world.status()["registrations"]
@@ -248,7 +233,7 @@ def test_a_callee_hangs_up(world: World, tmp_path: Path) -> None:
             "hangup_uas",
             ue=ue,
             offer=RTP,
-            answer=audio(E2AE[0], proto="RTP/SAVP"),
+            answer=audio(CRYPTO, proto="RTP/SAVP"),
         )
         assert len(requests(call.caller, "BYE", sent=False)) == 1
 
@@ -401,7 +386,7 @@ def test_a_late_offer_of_the_core_is_protected_towards_the_ue_p27(world: World, 
             "late_uas",
             ue=ue,
             offer=RTP,
-            answer=audio(*E2AE[:1], proto="RTP/SAVP"),
+            answer=audio(CRYPTO, proto="RTP/SAVP"),
         )
     (ok,) = responses(call.caller, 200, "INVITE", sent=False)
     (ack,) = requests(call.callee, "ACK", sent=False)

@@ -7,15 +7,9 @@ from pathlib import Path
 import pytest
 
 from imsalg.sip.message import Request
-from tests.system.calls import audio, keys, originate, registered, terminate
+from tests.system.calls import CRYPTO, E2AE, RTP, SRTP, audio, keys, originate, registered, terminate
 from tests.system.sipp import Traced, requests, responses, sdp
 from tests.system.world import World
-
-KEY = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEB"
-CRYPTO = "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:" + KEY
-E2AE = (CRYPTO, "a=3ge2ae:requested")
-SRTP = audio(*E2AE, proto="RTP/SAVP")
-RTP = audio(port=6100)
 
 
 @pytest.mark.parametrize("status", [407, 422])

@@ -11,8 +11,9 @@ import pytest
 from agw.iq.messages import AuditedContext
 from tests.system.calls import (
     BOB,
+    RTP,
+    SRTP,
     Ue,
-    audio,
     call_up,
     keys,
     normal,
@@ -25,12 +26,6 @@ from tests.system.sipp import HOST, Sipp, requests, responses
 from tests.system.world import GRACE, TABLES, World, registrar
 
 QUICK = "[registration]\nmin_expires = 1\n"
-SRTP = audio(
-    "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEB",
-    "a=3ge2ae:requested",
-    proto="RTP/SAVP",
-)
-RTP = audio(port=6100)
 KEPT = 0.2  # seconds until what has happened is kept, on a busy machine
 TALK = 1500  # ms, in which the proxy is killed and comes back; where it takes longer, SIP says it again
 

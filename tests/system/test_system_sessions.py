@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from tests.system.calls import audio, originate, registered, terminate
+from tests.system.calls import CRYPTO, audio, originate, registered, terminate
 from tests.system.sipp import requests, responses
 from tests.system.world import World
 
 RTP, HELD = audio(), audio("a=inactive")
-KEY = "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:" + "AQEB" * 10
-SECURED = audio(KEY, "a=inactive", proto="RTP/SAVP")  # what a UE answers to e2ae
+SECURED = audio(CRYPTO, "a=inactive", proto="RTP/SAVP")  # what a UE answers to e2ae
 WAIT = 1.0  # seconds until the refresh
 EXPIRES = 2
 

@@ -5,16 +5,9 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from tests.system.calls import BOB, audio, call_up, keys, originate, refused, registered
+from tests.system.calls import BOB, RTP, SRTP, call_up, keys, originate, refused, registered
 from tests.system.sipp import HOST, Sipp, requests, responses
 from tests.system.world import GRACE, World
-
-SRTP = audio(
-    "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEB",
-    "a=3ge2ae:requested",
-    proto="RTP/SAVP",
-)
-RTP = audio(port=6100)
 
 
 def test_a_call_ends_on_both_sides_when_the_gateway_dies_and_the_next_one_works_p43(
