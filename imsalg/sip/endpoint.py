@@ -96,7 +96,8 @@ class Endpoint:
     that requests of a flow make, `max_of_source` of them at a time; None: only all together are limited.
     is_peer: whether what came on the second flow may be of the peer that a transaction has the first one to.
     servers_at: our address that servers talk to: a response to one may open a connection to it when that of
-    its request is gone (RFC 3261 section 18.2.2), and over TLS its requests may come back on ours (RFC 5923).
+    its request is gone (RFC 3261 section 18.2.2), a long request to one leaves UDP for TCP, and over TLS its
+    requests may come back on ours (RFC 5923).
     At any other, None: at all, a UE's own connection is the only way (RFC 5626 section 3.1).
     """
 
@@ -180,8 +181,8 @@ class Endpoint:
     ) -> ClientTransaction:
         """Send a request other than ACK and CANCEL in a new transaction; it is the endpoint's from then on.
 
-        Our Via is put on top. Over 1300 bytes it goes over TCP to the same remote, and over UDP after all
-        if no response came and that fails. Max-Forwards is the TU's business.
+        Our Via is put on top. Over 1300 bytes it goes to a server over TCP, and over UDP after all if no
+        response came and that fails. Max-Forwards is the TU's business.
         """
         if request.method in ("ACK", "CANCEL"):
             raise UsageError(f"{request.method} has no transaction of its own")

@@ -1,4 +1,4 @@
-"""How a request leaves: with our Via on top, and over TCP where it is long (RFC 3261 section 18.1.1)."""
+"""How a request leaves: with our Via on top; a long one to servers over TCP (RFC 3261 section 18.1.1)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ MAX_MOVED = 1024  # peers remembered for that
 
 
 class Sending:
-    """servers_at: our address to whose TLS connections requests may come back (RFC 5923); None: there is
-    none."""
+    """servers_at: our address that servers talk to, None: there is none. What goes from there may go over TCP
+    instead of UDP, and requests may come back on TLS connections from there (RFC 5923). A UE is sent to over
+    its own flow only (RFC 5626 section 3.1): at its address and port, over TCP, may be somebody else."""
 
     def __init__(self, servers_at: Address | None) -> None:
         self._servers_at = servers_at
@@ -25,7 +26,8 @@ class Sending:
         """The request with our Via as bytes, the flow it goes on, and the one to fall back to."""
         request.headers.prepend("Via", self._via(flow, branch))
         wire = framed(request)
-        if flow.transport is Transport.UDP and len(wire) > MAX_UDP_REQUEST:
+        udp_server = flow.transport is Transport.UDP and flow.local == self._servers_at
+        if udp_server and len(wire) > MAX_UDP_REQUEST:
             tcp = Flow(Transport.TCP, flow.local, flow.remote)
             if self._moved.setdefault(tcp, 0.0) <= now:
                 if len(self._moved) > MAX_MOVED:

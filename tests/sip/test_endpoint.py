@@ -228,7 +228,7 @@ def test_a_response_that_is_not_ours_is_dropped_by_name(pattern: str, instead: s
 
 
 def test_a_long_udp_request_goes_over_tcp() -> None:
-    ours = endpoint()
+    ours = endpoint(servers_at=US)
     tx = ours.request(outgoing(body=b"v" * 1300), UDP, 0.0)
     ((flow, request),) = sent(ours)
     assert flow == tx.flow == TCP
@@ -238,8 +238,17 @@ def test_a_long_udp_request_goes_over_tcp() -> None:
     assert ours.to_send() == []
 
 
+def test_a_long_request_to_a_ue_stays_on_its_flow() -> None:
+    """RFC 5626 section 3.1: over TCP there may be somebody else behind the same NAT, and it has keys."""
+    ours = endpoint(servers_at=PEER)
+    tx = ours.request(outgoing(body=b"v" * 1300), UDP, 0.0)
+    ((flow, request),) = sent(ours)
+    assert flow == tx.flow == UDP
+    assert request.via.transport == "UDP"
+
+
 def test_it_falls_back_to_udp_with_the_same_branch_when_tcp_fails() -> None:
-    ours = endpoint()
+    ours = endpoint(servers_at=US)
     tx = ours.request(outgoing(body=b"v" * 1300), UDP, 0.0)
     ((_, over_tcp),) = sent(ours)
     ours.transport_failed(TCP, 1.0, "connection refused")
@@ -261,7 +270,7 @@ def test_it_falls_back_to_udp_with_the_same_branch_when_tcp_fails() -> None:
 
 
 def test_a_connection_that_fails_after_a_response_is_no_reason_to_send_again() -> None:
-    ours = endpoint()
+    ours = endpoint(servers_at=US)
     tx = ours.request(outgoing("MESSAGE", body=b"v" * 1300), UDP, 0.0)
     ours.receive(reply(tx.request, 100), TCP, 0.1)
     events(ours), ours.to_send()
@@ -767,7 +776,7 @@ def test_timers_expire_in_the_order_of_their_times_and_equal_ones_in_that_of_the
 
 def test_a_long_invite_reaches_a_peer_without_tcp() -> None:
     link = Link(random.Random(3))
-    alice, bob = Endpoint(link.rng), Endpoint(link.rng)
+    alice, bob = Endpoint(link.rng, servers_at=US), Endpoint(link.rng)
     answers: list[int] = []
 
     def bobs_user(event: object) -> None:
