@@ -12,21 +12,19 @@ it repeats every few seconds (RFC 7675): where none comes for CONSENT seconds th
 
 from __future__ import annotations
 
+import hmac
+import ipaddress
 import struct
+from binascii import crc32
 from dataclasses import dataclass, field
-
-from aioice import stun
+from functools import lru_cache
+from typing import NamedTuple
 
 CONSENT = 30.0  # seconds; RFC 7675 section 5.1
 MAX_VERIFIED = 16  # sources of checks that are remembered
 MAX_ATTRIBUTES = 32
 
 Source = tuple[str, int]
-
-_BINDING_REQUEST = 0x0001
-_UNKNOWN_ATTRIBUTES = 0x000A
-_MESSAGE_INTEGRITY = 0x0008
-_FINGERPRINT = 0x8028
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,27 +63,24 @@ class Agent:
     def receive(self, datagram: bytes, source: Source, now: float) -> bytes | None:
         """Only a binding request with a FINGERPRINT is answered, so an answer is hardly longer than what was
         asked; all else is dropped (RFC 8445 section 7.1.2, RFC 8489 section 6.3)."""
-        try:
-            unknown = _walk(datagram)
-            request = stun.parse_message(datagram)
-        except (ValueError, struct.error):
+        if (request := _parse(datagram)) is None:
             return None
-        if "FINGERPRINT" not in request.attributes:
-            return None
-        username: str | None = request.attributes.get("USERNAME")
-        if username is None or "MESSAGE-INTEGRITY" not in request.attributes:
+        username = request.attributes.get(_USERNAME)
+        if username is None or _MESSAGE_INTEGRITY not in request.attributes:
             return _error(request, 400)
         if (credentials := self._find(username)) is None:
             return _error(request, 401)
         key = credentials.pwd.encode()
-        if not request.check_message_integrity(key):
+        integrity = _integrity(_BINDING_REQUEST, request.transaction, request.signed, key)
+        if not hmac.compare_digest(request.attributes[_MESSAGE_INTEGRITY], integrity):
             return _error(request, 401)
-        if unknown:
+        if unknown := [each for each in request.attributes if each < 0x8000 and each not in _UNDERSTOOD]:
             return _error(request, 420, key, unknown)
-        if "ICE-CONTROLLED" in request.attributes:  # two controlled: the peer has to give way
+        if _ICE_CONTROLLED in request.attributes:  # two controlled: the peer has to give way
             return _error(request, 487, key)
-        self._verify(source, credentials, "USE-CANDIDATE" in request.attributes, now)
-        return _signed(_message(request, stun.Class.RESPONSE, {"XOR-MAPPED-ADDRESS": source}), key)
+        self._verify(source, credentials, _USE_CANDIDATE in request.attributes, now)
+        mapped = _attribute(_XOR_MAPPED_ADDRESS, _xored(source, request.transaction))
+        return _message(_BINDING_SUCCESS, request.transaction, mapped, key)
 
     def timeout(self) -> float | None:
         return None if self.selected is None or self._lost else self._heard + CONSENT
@@ -97,11 +92,15 @@ class Agent:
 
     # -- inside --
 
-    def _find(self, username: str) -> Credentials | None:
+    def _find(self, username: bytes) -> Credentials | None:
         """RFC 8445 section 7.3: it has our ufrag first. The peer's comes behind."""
-        ours, _, theirs = username.partition(":")
+        ours, _, theirs = username.partition(b":")
         for each in (self._current, self._previous):
-            if each is not None and ours == each.ufrag and each.remote_ufrag in ("", theirs):
+            if (
+                each is not None
+                and ours == each.ufrag.encode()
+                and each.remote_ufrag.encode() in (b"", theirs)
+            ):
                 return each
         return None
 
@@ -120,50 +119,111 @@ class Agent:
             self._lost = False
 
 
-def _walk(datagram: bytes) -> list[int]:
-    """The attributes that have to be understood and are not (RFC 8489 section 6.3.1). Raises ValueError for
-    what is no well-formed binding request; aioice's parser takes lengths as they are."""
-    if len(datagram) < 20:
-        raise ValueError("too short")
-    kind, length, cookie = struct.unpack_from("!HHI", datagram)
-    if kind != _BINDING_REQUEST or cookie != stun.COOKIE or length != len(datagram) - 20 or length % 4:
-        raise ValueError("no binding request")
-    unknown: list[int] = []
-    authenticated = True
-    at = 20
+# -- STUN (RFC 8489): the one request and its answers --------------------------------------------------------
+
+_HEADER = struct.Struct("!HHI12s")  # type, length, cookie, transaction
+_ATTRIBUTE = struct.Struct("!HH")  # type, length
+_LAST = struct.Struct("!HHI")  # FINGERPRINT
+_COOKIE = 0x2112A442
+_COOKIE_OCTETS = _COOKIE.to_bytes(4, "big")
+
+_BINDING_REQUEST, _BINDING_SUCCESS, _BINDING_ERROR = 0x0001, 0x0101, 0x0111
+
+_USERNAME = 0x0006
+_MESSAGE_INTEGRITY = 0x0008
+_ERROR_CODE = 0x0009
+_UNKNOWN_ATTRIBUTES = 0x000A
+_XOR_MAPPED_ADDRESS = 0x0020
+_PRIORITY, _USE_CANDIDATE = 0x0024, 0x0025  # RFC 8445 section 16.1
+_FINGERPRINT = 0x8028
+_ICE_CONTROLLED = 0x8029
+_UNDERSTOOD = frozenset(
+    {
+        *(_USERNAME, _MESSAGE_INTEGRITY, _PRIORITY, _USE_CANDIDATE),
+        # MAPPED-ADDRESS, REALM, NONCE: not expected here, and so ignored (RFC 8489 section 6.3)
+        *(0x0001, _ERROR_CODE, _UNKNOWN_ATTRIBUTES, 0x0014, 0x0015, _XOR_MAPPED_ADDRESS),
+    }
+)
+
+
+class _Request(NamedTuple):
+    """attributes: the first of each type. What follows MESSAGE-INTEGRITY is not among them; what comes before
+    it is `signed`."""
+
+    transaction: bytes
+    attributes: dict[int, bytes]
+    signed: bytes
+
+
+def _parse(datagram: bytes) -> _Request | None:
+    """None: it is no well-formed binding request that ends with a right FINGERPRINT."""
+    end = len(datagram) - _LAST.size
+    if end < _HEADER.size:
+        return None
+    kind, length, cookie, transaction = _HEADER.unpack_from(datagram)
+    if (kind, cookie) != (_BINDING_REQUEST, _COOKIE) or length != len(datagram) - _HEADER.size or length % 4:
+        return None
+    if datagram[end:] != _fingerprint(datagram[:end]):
+        return None
+    attributes: dict[int, bytes] = {}
+    signed = b""
+    at = _HEADER.size
     for _ in range(MAX_ATTRIBUTES):
-        if at == len(datagram):
-            return unknown
-        type_, size = struct.unpack_from("!HH", datagram, at)
-        at += 4 + size + -size % 4
-        if at > len(datagram):
-            raise ValueError("an attribute is longer than the message")
-        if type_ == _FINGERPRINT and at != len(datagram):
-            raise ValueError("something follows FINGERPRINT")
-        if authenticated and type_ < 0x8000 and type_ not in stun.ATTRIBUTES_BY_TYPE:
-            unknown.append(type_)
-        authenticated = authenticated and type_ != _MESSAGE_INTEGRITY  # what follows is ignored
-    raise ValueError("too many attributes")
+        if at == end:
+            return _Request(transaction, attributes, signed)
+        type_, size = _ATTRIBUTE.unpack_from(datagram, at)
+        value = at + _ATTRIBUTE.size
+        if _MESSAGE_INTEGRITY not in attributes:
+            attributes.setdefault(type_, datagram[value : value + size])
+            if type_ == _MESSAGE_INTEGRITY:
+                signed = datagram[_HEADER.size : at]
+        at = value + size + -size % 4
+        if at > end:
+            return None
+    return None
 
 
-def _message(request: stun.Message, class_: stun.Class, attributes: dict[str, object]) -> bytes:
-    return bytes(stun.Message(stun.Method.BINDING, class_, request.transaction_id, attributes))
-
-
-def _error(request: stun.Message, code: int, key: bytes = b"", unknown: list[int] | None = None) -> bytes:
-    message = _message(request, stun.Class.ERROR, {"ERROR-CODE": (code, "")})
+def _error(request: _Request, code: int, key: bytes = b"", unknown: list[int] | None = None) -> bytes:
+    body = _attribute(_ERROR_CODE, bytes([0, 0, code // 100, code % 100]))
     if unknown:
-        message = _with(message, _UNKNOWN_ATTRIBUTES, struct.pack(f"!{len(unknown)}H", *unknown))
-    return _signed(message, key)
+        body += _attribute(_UNKNOWN_ATTRIBUTES, struct.pack(f"!{len(unknown)}H", *unknown))
+    return _message(_BINDING_ERROR, request.transaction, body, key)
 
 
-def _signed(message: bytes, key: bytes) -> bytes:
-    """With MESSAGE-INTEGRITY, where there is a key, and FINGERPRINT."""
+def _message(kind: int, transaction: bytes, body: bytes, key: bytes) -> bytes:
+    """With MESSAGE-INTEGRITY, where there is a key, and FINGERPRINT. Each is made of a message whose length
+    ends with it (RFC 8489 sections 14.5 and 14.7)."""
     if key:
-        message = _with(message, _MESSAGE_INTEGRITY, stun.message_integrity(message, key))
-    return _with(message, _FINGERPRINT, struct.pack("!I", stun.message_fingerprint(message)))
+        body += _attribute(_MESSAGE_INTEGRITY, _integrity(kind, transaction, body, key))
+    message = _HEADER.pack(kind, len(body) + _LAST.size, _COOKIE, transaction) + body
+    return message + _fingerprint(message)
 
 
-def _with(message: bytes, type_: int, value: bytes) -> bytes:
-    message += struct.pack("!HH", type_, len(value)) + value + bytes(-len(value) % 4)
-    return stun.set_body_length(message, len(message) - stun.HEADER_LENGTH)
+def _integrity(kind: int, transaction: bytes, body: bytes, key: bytes) -> bytes:
+    """body: all that comes before it."""
+    header = _HEADER.pack(kind, len(body) + _ATTRIBUTE.size + 20, _COOKIE, transaction)
+    return hmac.digest(key, header + body, "sha1")
+
+
+def _fingerprint(message: bytes) -> bytes:
+    """The attribute; message: all that comes before it, with a length that ends with it."""
+    return _LAST.pack(_FINGERPRINT, 4, crc32(message) ^ 0x5354554E)
+
+
+def _attribute(type_: int, value: bytes) -> bytes:
+    return _ATTRIBUTE.pack(type_, len(value)) + value + bytes(-len(value) % 4)
+
+
+def _xored(source: Source, transaction: bytes) -> bytes:
+    """RFC 8489 section 14.2."""
+    family, host = _packed(source[0])
+    pad = int.from_bytes((_COOKIE_OCTETS + transaction)[: len(host)], "big")
+    octets = (int.from_bytes(host, "big") ^ pad).to_bytes(len(host), "big")
+    return struct.pack("!BBH", 0, family, source[1] ^ _COOKIE >> 16) + octets
+
+
+@lru_cache(maxsize=1024)
+def _packed(host: str) -> tuple[int, bytes]:
+    """The family, as STUN has it, and the octets."""
+    address = ipaddress.ip_address(host)
+    return 1 if address.version == 4 else 2, address.packed

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 from collections import Counter
 from collections.abc import Callable
 from enum import StrEnum
@@ -36,7 +37,8 @@ SRTP_FAILURE_PERIOD = 60.0  # seconds over which failed authentications are coun
 class Drop(StrEnum):
     """Why a packet went no further; beside these there are the causes of `agw.srtp.Failure`."""
 
-    NOT_RTP = "not_rtp"  # on an RTP leg: neither RTP nor RTCP, or not on its port
+    NOT_RTP = "not_rtp"  # on an RTP leg: neither RTP nor RTCP, or not on its port, nor for the slow path
+    NOT_DTLS = "not_dtls"  # on a DTLS leg: neither DTLS nor STUN
     TOO_LONG = "too_long"  # more than MAX_PACKET bytes
     WRONG_SOURCE = "wrong_source"
     LOOP = "loop"  # from a socket of our own which is not that of another call's same side
@@ -246,6 +248,8 @@ class _Standing:
             return Drop.TOO_LONG
         rtcp = _is_rtcp(packet, channel, self.muxed) if self._rtp else channel == 1
         slow = self.leg.slow_path is SlowPath.ALL
+        if slow and self.leg.transport is Transport.DTLS and not _is_slow(packet):
+            return Drop.NOT_DTLS
         if rtcp is None and self.leg.slow_path is SlowPath.CONTROL:
             slow = _is_slow(packet)
         if rtcp is None and not slow:
@@ -374,9 +378,23 @@ class _Standing:
         self.sockets = None
 
 
+_STUN = struct.Struct("!HHI")  # RFC 8489 section 5
+_STUN_HEADER, _STUN_COOKIE = 20, 0x2112A442
+_DTLS = struct.Struct("!BHxxxxxxxxH")  # a record's header (RFC 6347 section 4.1)
+_DTLS_VERSIONS = (0xFEFD, 0xFEFF)  # 1.2, and 1.0, as which ClientHellos begin
+
+
 def _is_slow(packet: bytes) -> bool:
-    """STUN or DTLS, by RFC 7983 section 7."""
-    return len(packet) > 0 and (packet[0] <= 3 or 20 <= packet[0] <= 63)
+    """STUN or a whole record of DTLS, told apart by RFC 7983 section 7. What only begins like them is not
+    worth the gateway's time."""
+    length = len(packet)
+    if length >= _STUN_HEADER and packet[0] <= 3:
+        _, rest, cookie = _STUN.unpack_from(packet)
+        return bool(cookie == _STUN_COOKIE and _STUN_HEADER + rest == length and length % 4 == 0)
+    if length >= _DTLS.size and 20 <= packet[0] <= 63:
+        _, version, rest = _DTLS.unpack_from(packet)
+        return version in _DTLS_VERSIONS and _DTLS.size + rest <= length
+    return False
 
 
 def _is_rtcp(packet: bytes, channel: int, muxed: bool) -> bool | None:

@@ -257,7 +257,8 @@ class _Standing:
 
     def rekeying(self) -> list[bool]:
         """Of RTP, of RTCP: whether the previous keys are still taken."""
-        return list(map(bool, self.count().rekeying))
+        counts = self.count()  # `counts.rekeying` is memory of it, and does not keep it
+        return [bool(each) for each in counts.rekeying]
 
     def forget_old_keys(self) -> None:
         rtp, rtcp = (

@@ -25,10 +25,8 @@ bool queue_has_room(const struct queue *queue) {
 
 bool queue_tell(struct queue *queue, const struct relay_notice *notice) {
     uint32_t at;
-    if (!free_place(&queue->told, QUEUE_NOTICES, &at)) {
-        atomic_fetch_add_explicit(&queue->unread, 1, memory_order_relaxed);
+    if (!free_place(&queue->told, QUEUE_NOTICES, &at))
         return false;
-    }
     queue->notices[at % QUEUE_NOTICES] = *notice;
     advance(&queue->told.written, at);
     return true;
@@ -36,13 +34,11 @@ bool queue_tell(struct queue *queue, const struct relay_notice *notice) {
 
 bool queue_hand(struct queue *queue, struct queue_share *share, const struct relay_notice *notice,
                 const uint8_t *data) {
-    uint32_t at;
-    if (!free_place(&queue->handed, RELAY_PACKETS, &at))
-        return false;
-    const uint32_t read = atomic_load_explicit(&queue->handed.read, memory_order_relaxed);
+    const uint32_t at = atomic_load_explicit(&queue->handed.written, memory_order_relaxed);
+    const uint32_t read = atomic_load_explicit(&queue->handed.read, memory_order_acquire);
     if (share->end - read - 1 >= RELAY_PACKETS) /* its last is not among those to be read */
         share->packets = 0;
-    if (share->packets == RELAY_LEG_PACKETS)
+    if (share->packets * RELAY_SHARE >= RELAY_PACKETS - (at - read))
         return false;
     queue->packets[at % RELAY_PACKETS].notice = *notice;
     memcpy(queue->packets[at % RELAY_PACKETS].data, data, notice->value);

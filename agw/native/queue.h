@@ -1,5 +1,6 @@
 /* What a worker tells the caller: notices, and packets of the slow path. The worker writes, the caller reads, neither
- * waits for the other. Each kind has a ring of its own, so that a flood of packets costs no notice. */
+ * waits for the other. Each kind has a ring of its own, so that a flood of packets costs no notice. A notice that
+ * finds no room is not forgotten: what it tells of stays as it was on the leg, and is told when there is room. */
 #ifndef QUEUE_H
 #define QUEUE_H
 
@@ -14,15 +15,15 @@ struct ring {
     _Atomic uint32_t written, read;
 };
 
-/* What a leg has in the queue. One that is flooded leaves room for the others: it has RELAY_LEG_PACKETS places, and
- * others only when its last packet has been read. */
+/* What a leg has in the queue. It is given a place while it has less than one RELAY_SHARE-th of those that are free:
+ * however many legs are flooded, the more they take the less they get, and one that says little is heard. What it has
+ * is counted until its last packet has been read. */
 struct queue_share {
     uint32_t packets, end; /* since it had none; the place behind its last */
 };
 
 struct queue {
     struct ring told, handed;
-    _Atomic uint64_t unread; /* notices that found no room */
     struct relay_notice notices[QUEUE_NOTICES];
     struct {
         struct relay_notice notice;
@@ -32,9 +33,9 @@ struct queue {
 
 /* For a notice. */
 bool queue_has_room(const struct queue *queue);
-/* False, and counted: there is no room. */
+/* False: there is no room. */
 bool queue_tell(struct queue *queue, const struct relay_notice *notice);
-/* The packet of a RELAY_PACKET, notice->value octets. False: there is no room, for this leg or any. */
+/* The packet of a RELAY_PACKET, notice->value octets. False: there is no room for this leg. */
 bool queue_hand(struct queue *queue, struct queue_share *share, const struct relay_notice *notice, const uint8_t *data);
 
 /* The oldest. False: there is none. */

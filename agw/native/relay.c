@@ -75,6 +75,7 @@ struct relay_leg {
     enum relay_slow_path slow_path;
     bool rtcp_mux, receives, sends;
     bool seen, watched;          /* media, ever; for silence, now */
+    bool failures_told;          /* in this FAILURE_PERIOD */
     atomic_bool flowing, opened; /* media, and none was missed since; the caller has heard some */
     struct srtp_key *sends_with[2]; /* RTP, RTCP */
     const struct srtp_keys *receives_with[2];
@@ -86,6 +87,7 @@ struct relay_leg {
     atomic_bool broken;
     uint64_t inactivity, watched_since, failed_since, latched_at;
     uint32_t failures;
+    uint32_t broken_by; /* errno, while it is not told */
     struct queue_share share;
     uint64_t name;
     struct relay_leg *next, **link; /* of the worker's list */
@@ -147,10 +149,13 @@ static uint64_t clock_now(void) {
 
 /* -- what the caller is told ------------------------------------------------------------------------------- */
 
-static void tell(const struct relay_leg *leg, struct relay_notice notice) {
+/* False: there is no room. */
+static bool tell(const struct relay_leg *leg, struct relay_notice notice) {
     notice.leg = leg->name;
-    if (queue_tell(&leg->worker->queue, &notice))
-        eventfd_write(leg->worker->relay->told, 1);
+    if (!queue_tell(&leg->worker->queue, &notice))
+        return false;
+    eventfd_write(leg->worker->relay->told, 1);
+    return true;
 }
 
 static enum relay_outcome hand_up(struct relay_leg *leg, uint8_t channel, const struct packet *packet, size_t length,
@@ -186,16 +191,11 @@ bool relay_read(struct relay *relay, struct relay_notice *notice, uint8_t *packe
     return pop(relay, notice, packet);
 }
 
-uint64_t relay_unread(const struct relay *relay) {
-    uint64_t unread = 0;
-    for (uint32_t n = 0; n < relay->started; n++)
-        unread += atomic_load_explicit(&relay->workers[n]->queue.unread, memory_order_relaxed);
-    return unread;
-}
-
 int relay_descriptor(const struct relay *relay) { return relay->told; }
 
 /* -- what is learnt from a packet -------------------------------------------------------------------------- */
+
+/* What finds no room to be told has not happened: the next packet finds it so again. */
 
 static void watch_by(struct worker *worker, uint64_t at) {
     if (at < worker->watch_at)
@@ -213,13 +213,11 @@ static void heard_media(struct relay_leg *leg) {
     atomic_store_explicit(&leg->heard, now, memory_order_relaxed);
     if (atomic_load_explicit(&leg->flowing, memory_order_relaxed))
         return;
-    atomic_store_explicit(&leg->flowing, true, memory_order_relaxed);
     if (!leg->watched && leg->inactivity)
         watch_from(leg, now);
-    if (!leg->seen) {
-        leg->seen = true;
-        tell(leg, (struct relay_notice){.kind = RELAY_MEDIA_FIRST});
-    }
+    if (!leg->seen)
+        leg->seen = tell(leg, (struct relay_notice){.kind = RELAY_MEDIA_FIRST});
+    atomic_store_explicit(&leg->flowing, leg->seen, memory_order_relaxed);
 }
 
 /* Only from where we send to, once that cannot move; before, from where it may move to. */
@@ -239,8 +237,13 @@ static void learn(struct port *port, const union address *source) {
     port->target = *source;
     if (leg->latched_at && leg->worker->now - leg->latched_at < LATCH_PERIOD)
         return;
-    leg->latched_at = leg->worker->now;
-    tell(leg, (struct relay_notice){.kind = RELAY_LATCHED, .channel = port->channel, .address = to_outside(source)});
+    const struct relay_notice notice = {
+        .kind = RELAY_LATCHED,
+        .channel = port->channel,
+        .address = to_outside(source),
+    };
+    if (tell(leg, notice)) /* else the next move is, if there is one: it is for the log only */
+        leg->latched_at = leg->worker->now;
 }
 
 static void failed(struct relay_leg *leg, enum relay_outcome outcome) {
@@ -249,9 +252,12 @@ static void failed(struct relay_leg *leg, enum relay_outcome outcome) {
     if (leg->worker->now - leg->failed_since >= FAILURE_PERIOD) {
         leg->failed_since = leg->worker->now;
         leg->failures = 0;
+        leg->failures_told = false;
     }
-    if (++leg->failures == leg->worker->relay->settings.srtp_failures + 1)
-        tell(leg, (struct relay_notice){.kind = RELAY_SRTP_FAILURES, .value = leg->failures, .outcome = outcome});
+    leg->failures++;
+    const struct relay_notice notice = {.kind = RELAY_SRTP_FAILURES, .value = leg->failures, .outcome = outcome};
+    if (leg->failures > leg->worker->relay->settings.srtp_failures && !leg->failures_told)
+        leg->failures_told = tell(leg, notice);
 }
 
 /* -- a packet ------------------------------------------------------------------------------------------------ */
@@ -269,10 +275,25 @@ static const enum relay_outcome OUTCOME_OF[] = {
 
 enum kind { MEDIA, CONTROL, SLOW, SLOW_MEDIA, NEITHER };
 
-/* STUN or DTLS, by RFC 7983 section 7. */
-static bool is_slow(const uint8_t *data, size_t length) {
-    return length > 0 && (data[0] <= 3 || (data[0] >= 20 && data[0] <= 63));
+enum { STUN_HEADER = 20, DTLS_HEADER = 13 };
+static const uint8_t STUN_COOKIE[] = {0x21, 0x12, 0xa4, 0x42};
+
+static size_t read_length(const uint8_t *from) { return (size_t)from[0] << 8 | from[1]; }
+
+/* RFC 8489 section 5. */
+static bool is_stun(const uint8_t *data, size_t length) {
+    return length >= STUN_HEADER && data[0] <= 3 && length % 4 == 0 &&
+           STUN_HEADER + read_length(data + 2) == length && memcmp(data + 4, STUN_COOKIE, sizeof STUN_COOKIE) == 0;
 }
+
+/* A whole record, by RFC 6347 section 4.1, of DTLS 1.2 or, as ClientHellos begin, 1.0. */
+static bool is_dtls(const uint8_t *data, size_t length) {
+    return length >= DTLS_HEADER && data[0] >= 20 && data[0] <= 63 && data[1] == 0xfe &&
+           (data[2] == 0xfd || data[2] == 0xff) && DTLS_HEADER + read_length(data + 11) <= length;
+}
+
+/* Told apart by RFC 7983 section 7. What only begins like them is not worth the caller's time. */
+static bool is_slow(const uint8_t *data, size_t length) { return is_stun(data, length) || is_dtls(data, length); }
 
 static enum kind kind_of_rtp(const uint8_t *data, size_t length, const struct port *port) {
     const bool rtcp_port = port->channel == 1;
@@ -290,7 +311,7 @@ static enum kind kind_of(const uint8_t *data, size_t length, const struct port *
     const bool all_slow = port->leg->slow_path == RELAY_SLOW_ALL;
     switch (port->leg->transport) {
     case RELAY_DTLS:
-        return !all_slow ? whole : SLOW; /* what is in it the caller sees */
+        return !all_slow ? whole : is_slow(data, length) ? SLOW : NEITHER; /* what is in it the caller sees */
     case RELAY_UDP:
         return !all_slow ? whole : whole == MEDIA ? SLOW_MEDIA : SLOW;
     default:
@@ -300,6 +321,8 @@ static enum kind kind_of(const uint8_t *data, size_t length, const struct port *
 
 /* The keys of RTP and RTCP may be the same: then one packet has shown the new ones at work for both. */
 static void forget_received_with(struct relay_leg *leg, bool rtcp) {
+    if (!queue_has_room(&leg->worker->queue))
+        return;
     for (int n = 0; n < 2; n++)
         if (leg->receives_with[n] == leg->receives_with[rtcp])
             atomic_store_explicit(&leg->received_with[n], NULL, memory_order_release);
@@ -345,7 +368,7 @@ static enum relay_outcome take(struct port *port, struct packet *packet, size_t 
         return RELAY_TOO_LONG;
     const enum kind kind = kind_of(packet->data, *length, port);
     if (kind == NEITHER)
-        return RELAY_NOT_RTP;
+        return leg->transport == RELAY_DTLS ? RELAY_NOT_DTLS : RELAY_NOT_RTP;
     const bool rtcp = kind == CONTROL;
     if (is_wrong_source(port, source))
         return RELAY_WRONG_SOURCE;
@@ -432,7 +455,8 @@ static void break_off(struct relay_leg *leg, int error) {
             leg->ports[n].fd = -1;
         }
     atomic_store_explicit(&leg->broken, true, memory_order_release);
-    tell(leg, (struct relay_notice){.kind = RELAY_BROKEN, .value = (uint32_t)error});
+    leg->broken_by = (uint32_t)error;
+    watch_by(leg->worker, leg->worker->now);
 }
 
 /* Reads into the batch: how many packets, or -1. */
@@ -558,8 +582,10 @@ static void change_leg(const struct relay_change *change) {
             use_socket(&leg->ports[n], change->sockets[n]);
         signal_remote(&leg->ports[n], change);
     }
-    if (change->sockets[0] >= 0)
+    if (change->sockets[0] >= 0) {
         atomic_store_explicit(&leg->broken, false, memory_order_release);
+        leg->broken_by = 0;
+    }
     if (leg->inactivity != change->inactivity) {
         leg->inactivity = change->inactivity;
         leg->watched = false;
@@ -588,26 +614,37 @@ static void change_all(struct worker *worker, const struct relay_change *changes
 
 /* -- the worker -------------------------------------------------------------------------------------------------- */
 
+/* Tells what no packet brings up. False: there is no room for it. */
+static bool look_after(struct relay_leg *leg) {
+    struct worker *worker = leg->worker;
+    if (leg->broken_by) {
+        if (!tell(leg, (struct relay_notice){.kind = RELAY_BROKEN, .value = leg->broken_by}))
+            return false;
+        leg->broken_by = 0;
+    }
+    if (!leg->watched)
+        return true;
+    const uint64_t heard = atomic_load_explicit(&leg->heard, memory_order_relaxed);
+    const uint64_t silent = (heard > leg->watched_since ? heard : leg->watched_since) + leg->inactivity;
+    if (silent > worker->now) {
+        watch_by(worker, silent < worker->now + WATCH_PERIOD ? worker->now + WATCH_PERIOD : silent);
+        return true;
+    }
+    if (!tell(leg, (struct relay_notice){.kind = RELAY_MEDIA_INACTIVE}))
+        return false;
+    leg->watched = false;
+    atomic_store_explicit(&leg->flowing, false, memory_order_relaxed);
+    return true;
+}
+
 /* Media come faster than legs fall silent, so the next look is seldom: it is when the first leg could be. */
-static void look_for_silence(struct worker *worker) {
+static void look_after_legs(struct worker *worker) {
     worker->watch_at = NEVER;
-    for (struct relay_leg *leg = worker->legs; leg; leg = leg->next) {
-        if (!leg->watched)
-            continue;
-        const uint64_t heard = atomic_load_explicit(&leg->heard, memory_order_relaxed);
-        const uint64_t silent = (heard > leg->watched_since ? heard : leg->watched_since) + leg->inactivity;
-        if (silent > worker->now) {
-            watch_by(worker, silent < worker->now + WATCH_PERIOD ? worker->now + WATCH_PERIOD : silent);
-            continue;
-        }
-        if (!queue_has_room(&worker->queue)) { /* who is not told now is told later: nothing else ends such a call */
+    for (struct relay_leg *leg = worker->legs; leg; leg = leg->next)
+        if (!look_after(leg)) { /* who is not told now is told later: nothing else ends such a call */
             watch_by(worker, worker->now + WATCH_PERIOD);
             return;
         }
-        leg->watched = false;
-        atomic_store_explicit(&leg->flowing, false, memory_order_relaxed);
-        tell(leg, (struct relay_notice){.kind = RELAY_MEDIA_INACTIVE});
-    }
 }
 
 /* Media that the caller has found in what it was handed. */
@@ -662,7 +699,7 @@ static void *work(void *argument) {
         if (atomic_load_explicit(&worker->opened, memory_order_relaxed))
             hear_opened(worker);
         if (worker->watch_at <= worker->now)
-            look_for_silence(worker);
+            look_after_legs(worker);
         if (ready > 0)
             coalesce(worker, woken_before, (uint64_t)ready);
     }
@@ -885,6 +922,7 @@ const char *relay_outcome_name(enum relay_outcome outcome) {
         [RELAY_SLOW_PATH] = "slow_path",
         [RELAY_SLOW_PATH_FULL] = "slow_path_full",
         [RELAY_NOT_RTP] = "not_rtp",
+        [RELAY_NOT_DTLS] = "not_dtls",
         [RELAY_TOO_LONG] = "too_long",
         [RELAY_WRONG_SOURCE] = "wrong_source",
         [RELAY_LOOP] = "loop",

@@ -5,8 +5,9 @@
  *
  * The caller owns legs, keys and sockets, and hands workers changes of them in `relay_apply`, which returns when
  * they are in force. Until then, and from then on for what was taken away, the worker does not touch them.
- * Notices come back through a bounded queue, and so do the packets of the slow path, STUN and DTLS and what goes
- * through DTLS: a worker has room for RELAY_PACKETS of them, 131 KiB, and what finds none is dropped and counted.
+ * Notices come back through a bounded queue; what finds no room in it is told later. So do the packets of the slow
+ * path, STUN and DTLS and what goes through DTLS: a worker has room for RELAY_PACKETS of them, 524 KiB, of which no
+ * leg has more than its share, and what finds none is dropped and counted.
  */
 #ifndef RELAY_H
 #define RELAY_H
@@ -17,8 +18,8 @@ enum {
     RELAY_MAX_WORKERS = 64,
     RELAY_MAX_HOSTS = 32, /* addresses that sockets are bound to */
     RELAY_RECEIVE = 32, /* packets read from one socket at once */
-    RELAY_PACKETS = 64, /* of the slow path, that wait for the caller: of one worker; a power of two */
-    RELAY_LEG_PACKETS = 16, /* and of one leg */
+    RELAY_PACKETS = 256, /* of the slow path, that wait for the caller: of one worker; a power of two */
+    RELAY_SHARE = 16, /* one leg may have one of so many places that are free: at most 16 */
 };
 
 /* What became of a packet. Each has one outcome, counted on the leg it came to. */
@@ -27,6 +28,7 @@ enum relay_outcome {
     RELAY_SLOW_PATH,
     RELAY_SLOW_PATH_FULL,
     RELAY_NOT_RTP,
+    RELAY_NOT_DTLS,
     RELAY_TOO_LONG,
     RELAY_WRONG_SOURCE,
     RELAY_LOOP,
@@ -131,8 +133,6 @@ int relay_descriptor(const struct relay *relay);
 /* The next notice, false if there is none. A RELAY_PACKET comes when nothing else is to be told.
  * packet: SRTP_MAX_PACKET octets, written with the packet of a RELAY_PACKET. */
 bool relay_read(struct relay *relay, struct relay_notice *notice, uint8_t *packet);
-/* Notices that found no room; packets that found none are counted on their legs. */
-uint64_t relay_unread(const struct relay *relay);
 
 /* "forwarded", "not_rtp" …: as the Python Plane calls them. */
 const char *relay_outcome_name(enum relay_outcome outcome);

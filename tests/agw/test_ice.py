@@ -93,6 +93,8 @@ def test_a_check_may_come_before_the_ufrag_of_the_peer_is_known():
     [
         (400, unsigned()),
         (400, unsigned(USER)),
+        (400, unsigned((0x0006, b"\xff\xfe"))),
+        (400, unsigned((0x0024, b"1"), (0x0020, b"123"), (0x0009, b""))),
         (400, signed()),
         (401, check(key="another password of it")),
         (401, check(username="other:them")),
@@ -153,11 +155,7 @@ def test_what_follows_the_integrity_is_not_believed(agent):
         unsigned(USER, kind=0x0003),  # TURN
         unsigned(USER, kind=0x3FFF),
         unsigned(*[(0x8022, b"")] * 40),
-        unsigned((0x0006, b"\xff\xfe")),
-        unsigned((0x0024, b"1")),
-        unsigned((0x0020, b"123")),
-        unsigned((0x0020, b"\0\x01" + bytes(9))),
-        unsigned((0x0009, b"")),
+        check()[:-8] + unsigned()[20:],  # the FINGERPRINT of something else
         check()[:2] + b"\xff\xff" + check()[4:],
         check()[:22] + b"\xff\xff" + check()[24:],
     ],

@@ -108,10 +108,30 @@ class Cook:
                 packet = rng.choice((b"", rng.randbytes(rng.randrange(60)), b"\x80" * (MAX_PACKET + 1)))
             case 5:
                 channel ^= 1
-            case 6:  # STUN or DTLS, by the first octet
-                first = rng.choice((rng.randrange(4), rng.randrange(20, 64)))
-                packet = bytes([first]) + rng.randbytes(rng.choice((0, 19, 200, 1200, MAX_PACKET - 1)))
+            case 6:
+                packet = control(rng)
         return packet, channel
+
+
+def control(rng: random.Random) -> bytes:
+    """STUN or DTLS, or nearly."""
+    body = rng.randbytes(rng.choice((0, 1, 4, 200, 1200, MAX_PACKET - 20)))
+    length = len(body).to_bytes(2, "big")
+    if rng.random() < 0.5:
+        packet = bytes([rng.randrange(4), 1]) + length + b"\x21\x12\xa4\x42" + rng.randbytes(12) + body
+    else:
+        version = bytes([0xFE, rng.choice((0xFD, 0xFD, 0xFF, 0xFE))])
+        packet = bytes([rng.randrange(20, 64)]) + version + rng.randbytes(8) + length + body
+    match rng.randrange(6):
+        case 0:
+            place = rng.randrange(13)
+            return packet[:place] + bytes([packet[place] ^ 1 << rng.randrange(8)]) + packet[place + 1 :]
+        case 1:
+            return packet[: rng.randrange(40)]
+        case 2:
+            return packet[:1] * rng.randrange(40)
+        case _:
+            return packet
 
 
 def replace_material(key: Key, rng: random.Random) -> Key:

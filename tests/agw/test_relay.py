@@ -9,6 +9,7 @@ import shutil
 import socket
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -155,32 +156,55 @@ def test_packets_that_come_fast_wait_for_each_other_and_none_is_lost() -> None:
     uvloop.run(scenario())
 
 
-def test_silence_is_told_of_every_leg_and_other_notices_that_find_no_room_are_counted() -> None:
+def test_what_finds_no_room_to_be_told_is_told_later() -> None:
     """Straight at the library, where nobody reads at first."""
     settings = ffi.new("struct relay_settings *", {"workers": 1, "cores": [-1]})
     relay = lib.relay_open(settings)
-    legs = [lib.relay_leg_new(relay, 0, name) for name in range(1501)]
-    change = {"inactivity": 1, "receives": True, "sockets": [-1, -1]}
-    changes = ffi.new("struct relay_change[]", [{"leg": leg, **change} for leg in legs[:-1]])
-    assert lib.relay_apply(relay, changes, len(changes)) == -1
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as lost:
-        lost.setblocking(False)
-        last = ffi.new("struct relay_change[]", [{"leg": legs[-1], "sockets": [lost.fileno(), -1]}])
-        assert lib.relay_apply(relay, last, 1) == -1  # from here on the first have been looked at
-        with suppress(OSError):
-            lost.shutdown(socket.SHUT_RDWR)  # it is not connected, and yet this breaks it
-        until = time.monotonic() + 10.0
-        while not lib.relay_unread(relay) and time.monotonic() < until:
-            time.sleep(0.001)
-        notice, silent = ffi.new("struct relay_notice *"), set()
-        while len(silent) < 1500 and time.monotonic() < until:
+    *silent, heard, broken = range(1502)
+    legs = [lib.relay_leg_new(relay, 0, name) for name in (*silent, heard, broken)]
+    counts = ffi.new("struct relay_counts *")
+    notice = ffi.new("struct relay_notice *")
+    until = time.monotonic() + 10.0
+
+    def change(changes: list[dict[str, Any]]) -> None:
+        assert lib.relay_apply(relay, ffi.new("struct relay_change[]", changes), len(changes)) == -1
+
+    def becomes(true: Callable[[Any], bool], name: int) -> None:
+        while not true(counts):
+            assert time.monotonic() < until
+            lib.relay_count(legs[name], counts)
+
+    def told(count: int) -> list[tuple[int, int]]:
+        notices = []
+        while len(notices) < count:
+            assert time.monotonic() < until
             if lib.relay_read(relay, notice, ffi.NULL):  # there are no packets
-                assert notice.kind == lib.RELAY_MEDIA_INACTIVE
-                silent.add(notice.leg)
-        assert silent == set(range(1500))
-        assert lib.relay_unread(relay) == 1
-        removed = ffi.new("struct relay_change[]", [{"leg": leg, "removed": True} for leg in legs])
-        lib.relay_apply(relay, removed, len(removed))
+                notices.append((notice.kind, notice.leg))
+        return notices
+
+    change([{"leg": legs[n], "inactivity": 1, "receives": True, "sockets": [-1, -1]} for n in silent])
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as hears,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as breaks,
+    ):
+        for name, sock in ((heard, hears), (broken, breaks)):
+            sock.setblocking(False)
+            change([{"leg": legs[name], "sockets": [sock.fileno(), -1]}])  # by now the silent ones are seen
+        hears.bind(("127.0.0.1", 0))
+        hears.sendto(rtp(1), hears.getsockname())
+        with suppress(OSError):
+            breaks.shutdown(socket.SHUT_RDWR)  # it is not connected, and yet this breaks it
+        becomes(lambda counts: counts.broken, broken)
+        becomes(lambda counts: counts.outcomes[lib.RELAY_NO_PEER] == 1, heard)
+        assert sorted(told(len(silent) + 1)) == sorted(
+            [*((lib.RELAY_MEDIA_INACTIVE, n) for n in silent), (lib.RELAY_BROKEN, broken)]
+        )
+        hears.sendto(rtp(2), hears.getsockname())
+        assert told(1) == [(lib.RELAY_MEDIA_FIRST, heard)]
+        hears.sendto(rtp(3), hears.getsockname())
+        becomes(lambda counts: counts.outcomes[lib.RELAY_NO_PEER] == 3, heard)
+        assert not lib.relay_read(relay, notice, ffi.NULL)
+        change([{"leg": leg, "removed": True} for leg in legs])
     for leg in legs:
         lib.relay_leg_free(leg)
     lib.relay_close(relay)

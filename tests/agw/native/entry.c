@@ -26,7 +26,7 @@
 #define ASAN_UNPOISON_MEMORY_REGION(at, length) ((void)(at), (void)(length))
 #endif
 
-enum { LEGS = 8, MKIS = 2 };
+enum { LEGS = 8, MKIS = 2, LEG_PACKETS = RELAY_PACKETS / RELAY_SHARE };
 
 struct script {
     const uint8_t *at;
@@ -52,7 +52,7 @@ struct side {
     struct end {
         size_t length;
         uint8_t last;
-    } ends[RELAY_LEG_PACKETS];
+    } ends[LEG_PACKETS];
 };
 
 static struct relay *relay;
@@ -171,6 +171,13 @@ static void one_packet(struct side *sides, struct script *script, uint8_t what, 
     if (how & 4 && length) { /* more like RTP */
         packet->data[0] = 0x80 | (packet->data[0] & 0x3f);
         memset(packet->data + 8, packet->data[length > 8 ? 8 : 0] & 3, length > 12 ? 4 : 0);
+    } else if (length >= STUN_HEADER && packet->data[1] & 1) { /* or like STUN or DTLS */
+        const bool stun = packet->data[0] <= 3;
+        const size_t rest = length - (stun ? STUN_HEADER : DTLS_HEADER);
+        uint8_t *at = packet->data + (stun ? 2 : 11);
+        at[0] = (uint8_t)(rest >> 8);
+        at[1] = (uint8_t)rest;
+        memcpy(packet->data + (stun ? 4 : 1), stun ? STUN_COOKIE : (const uint8_t[]){0xfe, 0xfd}, stun ? 4 : 2);
     }
     uint8_t plain[sizeof packet->data];
     size_t plain_length = 0;
@@ -205,8 +212,8 @@ static void one_packet(struct side *sides, struct script *script, uint8_t what, 
         assert(length == came && (side->change.slow_path == RELAY_SLOW_ALL ||
                                   (side->change.slow_path == RELAY_SLOW_CONTROL && is_slow(packet->data, length))));
     if (outcome == RELAY_SLOW_PATH) {
-        assert(side->handed - side->taken < RELAY_LEG_PACKETS);
-        side->ends[side->handed++ % RELAY_LEG_PACKETS] = (struct end){length, length ? packet->data[length - 1] : 0};
+        assert(side->handed - side->taken < LEG_PACKETS);
+        side->ends[side->handed++ % LEG_PACKETS] = (struct end){length, length ? packet->data[length - 1] : 0};
     }
     if (outcome != RELAY_FORWARDED)
         return;
@@ -233,7 +240,7 @@ static void read_queue(struct side *sides, unsigned times, uint8_t *data) {
             continue;
         struct side *side = &sides[notice.leg];
         assert(side->taken != side->handed);
-        const struct end *end = &side->ends[side->taken++ % RELAY_LEG_PACKETS];
+        const struct end *end = &side->ends[side->taken++ % LEG_PACKETS];
         assert(notice.value == end->length && notice.channel < 2);
         assert(!end->length || data[end->length - 1] == end->last);
     }
@@ -289,7 +296,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             packets++;
         }
         if (worker->watch_at <= worker->now)
-            look_for_silence(worker);
+            look_after_legs(worker);
     }
     read_queue(sides, UINT_MAX, packet->data);
     free(packet);
