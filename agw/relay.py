@@ -169,6 +169,9 @@ class NativePlane:
     def _hear(self, standing: _Standing, notice: Any) -> None:
         id = standing.leg.id
         match notice.kind:
+            case lib.RELAY_PACKET:
+                data = bytes(ffi.buffer(self._packet, notice.value))
+                self.packets(id, notice.channel, Address(*_address_of(notice)), data)
             case lib.RELAY_MEDIA_FIRST:
                 self.events(id, Event.MEDIA_FIRST, "")
             case lib.RELAY_MEDIA_INACTIVE:
@@ -180,9 +183,6 @@ class NativePlane:
                 standing.forget_old_keys()
             case lib.RELAY_LATCHED:
                 log_latched(id, bool(notice.channel), *_address_of(notice))
-            case lib.RELAY_PACKET:
-                data = bytes(ffi.buffer(self._packet, notice.value))
-                self.packets(id, notice.channel, Address(*_address_of(notice)), data)
             case lib.RELAY_BROKEN:
                 if standing.lose_sockets():
                     self.events(id, Event.CONTEXT_LOST, os.strerror(notice.value))
@@ -374,8 +374,12 @@ def _packed(text: str) -> tuple[int, tuple[int, ...]]:
 
 def _address_of(notice: Any) -> tuple[str, int]:
     address = notice.address
-    host = ipaddress.ip_address(bytes(address.host)[: 16 if address.family == 6 else 4])
-    return str(host), address.port
+    return _printed(bytes(ffi.buffer(address.host, 16 if address.family == 6 else 4))), address.port
+
+
+@lru_cache(maxsize=1024)
+def _printed(octets: bytes) -> str:
+    return str(ipaddress.ip_address(octets))
 
 
 def _ns(seconds: float) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import random
 import secrets
 import signal
@@ -87,6 +88,7 @@ class _Process:
         self._loop = asyncio.get_running_loop()
         self._gateway = gateway
         self._timer: asyncio.TimerHandle | None = None
+        self._due = math.inf  # when it ends
         self.server = Server(
             name=config.name,
             incarnation=secrets.token_hex(8),
@@ -132,13 +134,15 @@ class _Process:
             text = f"{notice.event.value} {notice.termination} {notice.stream} {notice.detail}"
             _line("notice", controller, notice.context, text)
             self.server.notify(controller, notice)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if (at := self._gateway.timeout()) is not None:
-            self._timer = self._loop.call_at(at, self._expire)
+        at = self._gateway.timeout()
+        # Checks move it to a later time, again and again: then it ends early, and nothing is due.
+        if at is not None and at < self._due:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._due, self._timer = at, self._loop.call_at(at, self._expire)
 
     def _expire(self) -> None:
+        self._due = math.inf
         for owner in self._gateway.expire(self._loop.time()):
             _line("expired", owner, "", "it has not come back: its contexts are dropped")
         self._drain()

@@ -8,9 +8,9 @@ from pathlib import Path
 from agw.errors import StaleBuild
 
 HERE = Path(__file__).resolve().parent
-SOURCES = ("relay.c", "queue.c", "srtp.c")
+SOURCES = ("relay.c", "changes.c", "worker.c", "packet.c", "queue.c", "srtp.c", "srtp_key.c")
 FACE = ("srtp.h", "relay.h")
-HEADERS = (*FACE, "address.h", "queue.h")
+HEADERS = (*FACE, "address.h", "queue.h", "worker.h", "srtp_key.h", "source.h")
 
 
 def digest() -> str | None:

@@ -14,11 +14,19 @@ from cffi import FFI
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))  # setuptools runs this file by itself
 from agw.native import FACE, HEADERS, HERE, SOURCES, digest
 
-FLAGS = (
-    *("-std=c11", "-O3", "-fvisibility=hidden", "-pthread"),
+LANGUAGE = (
+    *("-std=c11", "-fvisibility=hidden", "-pthread"),
     *("-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Wno-sign-conversion", "-Wstrict-prototypes"),
-    "-Werror",
+    *("-Wformat-security", "-Werror"),
 )
+# Across files, as if it were one: else a packet costs 50 instructions more.
+OPTIMISED = ("-O3", "-flto=auto")
+# As Debian hardens what it builds. Sanitizers see more without.
+HARDENED = (
+    *("-fstack-protector-strong", "-fstack-clash-protection"),
+    *("-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"),
+)
+LINKED = ("-pthread", *OPTIMISED, "-Wl,-z,relro,-z,now,-z,noexecstack")
 
 # What cffi itself writes has unused parameters and the like.
 _PREAMBLE = f"""
@@ -48,8 +56,8 @@ ffi.set_source(
     depends=[f"agw/native/{name}" for name in HEADERS],
     include_dirs=["agw/native"],
     libraries=["crypto"],
-    extra_compile_args=list(FLAGS),
-    extra_link_args=["-pthread"],
+    extra_compile_args=[*LANGUAGE, *OPTIMISED, *HARDENED],
+    extra_link_args=list(LINKED),
     optional=True,  # without a compiler there is the Python Plane
 )
 

@@ -1,182 +1,22 @@
-/* How it works.
+/* The packet transforms. The primitives are OpenSSL's.
  *
- * The primitives are OpenSSL's. AES runs through EVP, which alone has the fast implementations; a key holds one
- * EVP context for SRTP, and SRTCP, which is rare, sets its key in a context of the engine for each packet: that
- * costs 50 to 150 ns there and saves a third of the memory of a stream.
- *
- * SHA-1 runs through the low-level calls, deprecated as they are. HMAC (RFC 2104) begins with one block that
- * depends on the key only, inside and outside: the two states after it are kept, 20 bytes each, and copied for
- * each packet. EVP can copy a state too, but allocates for it, at each packet.
+ * SHA-1 runs through the low-level calls, deprecated as they are: from the states that a key keeps. EVP can copy a
+ * state too, but allocates for it, at each packet.
  *
  * The order of the checks on receive: index, replay, tag; nothing is written into a context before the tag is
  * found right (RFC 3711 section 3.3).
  */
 #define OPENSSL_SUPPRESS_DEPRECATED
-#define _GNU_SOURCE
-#include "srtp.h"
+#include "srtp_key.h"
 
 #include <openssl/crypto.h>
-#include <openssl/evp.h>
 #include <openssl/sha.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
 
-enum { RTP_HEADER = 12, RTCP_HEADER = 8, INDEX = 4, SALT = 14, AEAD_SALT = 12, AEAD_TAG = 16, HMAC_KEY = 20 };
-enum { SOURCES_HERE = 1 }; /* a stream mostly has one */
+enum { RTP_HEADER = 12, RTCP_HEADER = 8, INDEX = 4 };
 static const uint32_t ENCRYPTED = 0x80000000; /* the E flag before the SRTCP index */
 static const uint64_t LAST_INDEX = (UINT64_C(1) << 48) - 1;
 
-static const struct suite {
-    bool aead;
-    uint8_t key, salt;          /* bytes */
-    uint8_t rtp_tag, rtcp_tag;  /* only SRTP has the short one (RFC 4568 section 6.2.2) */
-} SUITES[SRTP_SUITES] = {
-    [SRTP_AES_CM_128_HMAC_SHA1_80] = {false, 16, SALT, 10, 10},
-    [SRTP_AES_CM_128_HMAC_SHA1_32] = {false, 16, SALT, 4, 10},
-    [SRTP_AES_256_CM_HMAC_SHA1_80] = {false, 32, SALT, 10, 10},
-    [SRTP_AEAD_AES_128_GCM] = {true, 16, AEAD_SALT, AEAD_TAG, AEAD_TAG},
-    [SRTP_AEAD_AES_256_GCM] = {true, 32, AEAD_SALT, AEAD_TAG, AEAD_TAG},
-};
-
-static const EVP_CIPHER *cipher_of(const struct suite *suite) {
-    if (suite->aead)
-        return suite->key == 16 ? EVP_aes_128_gcm() : EVP_aes_256_gcm();
-    return suite->key == 16 ? EVP_aes_128_ctr() : EVP_aes_256_ctr();
-}
-
-/* What is known of one SSRC: the highest index and, as rings of bits, which of the last ones were there. */
-struct source {
-    uint32_t ssrc;
-    uint32_t rtcp_index;
-    uint64_t index; /* ROC and sequence number */
-    uint64_t rtcp_window[SRTCP_WINDOW / 64];
-    uint64_t window[SRTP_WINDOW / 64];
-};
-
-/* RFC 3711 section 4.3: what is derived for SRTP, and again for SRTCP. */
-struct session_keys {
-    uint8_t cipher[32];
-    uint8_t salt[SALT];
-    uint32_t inner[5], outer[5]; /* SHA-1 after the first block of HMAC */
-};
-
-struct srtp_key {
-    const struct suite *suite;
-    bool sends;
-    uint8_t mki_length;
-    uint8_t sources; /* in use, in the order in which they came */
-    EVP_CIPHER_CTX *aes;
-    struct session_keys rtp, rtcp;
-    struct source here[SOURCES_HERE];
-    struct source *more; /* SRTP_MAX_SSRCS - SOURCES_HERE of them, on pages that are not there until used */
-    uint8_t mki[];
-};
-
-struct srtp_engine {
-    EVP_CIPHER_CTX *aes[SRTP_SUITES]; /* for SRTCP */
-};
-
-static const size_t MORE = (SRTP_MAX_SSRCS - SOURCES_HERE) * sizeof(struct source);
-
-/* -- keys ----------------------------------------------------------------------------------------------- */
-
-/* RFC 3711 section 4.3.1 with a key derivation rate of 0; the short salt as in RFC 7714 section 11. */
-static bool derive(const struct suite *suite, const uint8_t *material, uint8_t label, uint8_t *to, int length) {
-    static const uint8_t zeros[32];
-    uint8_t iv[16] = {0};
-    memcpy(iv, material + suite->key, suite->salt);
-    iv[7] ^= label;
-    EVP_CIPHER_CTX *prf = EVP_CIPHER_CTX_new();
-    const EVP_CIPHER *cipher = suite->key == 16 ? EVP_aes_128_ctr() : EVP_aes_256_ctr();
-    int written;
-    bool done = prf && EVP_EncryptInit_ex(prf, cipher, NULL, material, iv) == 1 &&
-                EVP_EncryptUpdate(prf, to, &written, zeros, length) == 1;
-    EVP_CIPHER_CTX_free(prf);
-    return done;
-}
-
-static void after_first_block(const uint8_t *key, uint8_t pad, uint32_t state[5]) {
-    uint8_t block[SHA_CBLOCK];
-    memset(block, pad, sizeof block);
-    for (int n = 0; n < HMAC_KEY; n++)
-        block[n] ^= key[n];
-    SHA_CTX sha;
-    SHA1_Init(&sha);
-    SHA1_Update(&sha, block, sizeof block);
-    uint32_t reached[5] = {sha.h0, sha.h1, sha.h2, sha.h3, sha.h4};
-    memcpy(state, reached, sizeof reached);
-    OPENSSL_cleanse(block, sizeof block);
-    OPENSSL_cleanse(&sha, sizeof sha);
-    OPENSSL_cleanse(reached, sizeof reached);
-}
-
-static bool derive_session(const struct suite *suite, const uint8_t *material, uint8_t first_label,
-                           struct session_keys *keys) {
-    uint8_t authentication[HMAC_KEY];
-    bool done = derive(suite, material, first_label, keys->cipher, suite->key) &&
-                derive(suite, material, first_label + 1, authentication, HMAC_KEY) &&
-                derive(suite, material, first_label + 2, keys->salt, suite->salt);
-    after_first_block(authentication, 0x36, keys->inner);
-    after_first_block(authentication, 0x5c, keys->outer);
-    OPENSSL_cleanse(authentication, sizeof authentication);
-    return done;
-}
-
-struct srtp_key *srtp_key_new(enum srtp_suite name, const uint8_t *material, size_t material_length,
-                              const uint8_t *mki, size_t mki_length, bool sends) {
-    const struct suite *suite = &SUITES[name < SRTP_SUITES ? name : 0];
-    if (name >= SRTP_SUITES || material_length != (size_t)suite->key + suite->salt || mki_length > SRTP_MAX_MKI)
-        return NULL;
-    struct srtp_key *key = calloc(1, sizeof *key + mki_length);
-    if (!key)
-        return NULL;
-    key->suite = suite;
-    key->sends = sends;
-    key->mki_length = (uint8_t)mki_length;
-    if (mki_length)
-        memcpy(key->mki, mki, mki_length);
-    void *more = mmap(NULL, MORE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    key->more = more == MAP_FAILED ? NULL : more;
-    key->aes = EVP_CIPHER_CTX_new();
-    if (!key->more || !key->aes || !derive_session(suite, material, 0, &key->rtp) ||
-        !derive_session(suite, material, 3, &key->rtcp) ||
-        EVP_CipherInit_ex(key->aes, cipher_of(suite), NULL, key->rtp.cipher, NULL, sends || !suite->aead) != 1) {
-        srtp_key_free(key);
-        return NULL;
-    }
-    return key;
-}
-
-void srtp_key_free(struct srtp_key *key) {
-    if (!key)
-        return;
-    EVP_CIPHER_CTX_free(key->aes); /* wipes */
-    if (key->more)
-        munmap(key->more, MORE);
-    OPENSSL_cleanse(key, sizeof *key + key->mki_length);
-    free(key);
-}
-
-struct srtp_engine *srtp_engine_new(void) {
-    struct srtp_engine *engine = calloc(1, sizeof *engine);
-    for (int n = 0; engine && n < SRTP_SUITES; n++) {
-        engine->aes[n] = EVP_CIPHER_CTX_new();
-        if (!engine->aes[n] || EVP_CipherInit_ex(engine->aes[n], cipher_of(&SUITES[n]), NULL, NULL, NULL, 1) != 1) {
-            srtp_engine_free(engine);
-            return NULL;
-        }
-    }
-    return engine;
-}
-
-void srtp_engine_free(struct srtp_engine *engine) {
-    for (int n = 0; engine && n < SRTP_SUITES; n++)
-        EVP_CIPHER_CTX_free(engine->aes[n]);
-    free(engine);
-}
-
-/* -- sources and their windows --------------------------------------------------------------------------- */
+/* -- sources ----------------------------------------------------------------------------------------------- */
 
 static const struct source UNHEARD;
 
@@ -197,33 +37,6 @@ static struct source *remember(struct srtp_key *key, uint32_t ssrc) {
     struct source *source = source_at(key, key->sources++);
     source->ssrc = ssrc;
     return source;
-}
-
-static bool is_fresh(const uint64_t *window, uint64_t size, uint64_t highest, uint64_t index) {
-    if (index > highest)
-        return true;
-    return highest - index < size && !(window[index % size / 64] >> index % 64 & 1);
-}
-
-static void tick_off(uint64_t *window, uint64_t size, uint64_t highest, uint64_t index) {
-    if (index > highest && index - highest >= size)
-        memset(window, 0, size / 8);
-    else
-        for (uint64_t between = highest + 1; between <= index; between++)
-            window[between % size / 64] &= ~(UINT64_C(1) << between % 64);
-    window[index % size / 64] |= UINT64_C(1) << index % 64;
-}
-
-/* RFC 3711 section 3.3.1 and appendix A, but there is no index before 0: what would lie there is ahead. */
-static uint64_t guess_index(uint64_t highest, uint16_t sequence) {
-    uint64_t roc = highest >> 16;
-    uint16_t last = (uint16_t)highest;
-    if (last < 0x8000) {
-        if (sequence - last > 0x8000 && roc > 0)
-            roc--;
-    } else if (last - 0x8000 > sequence)
-        roc++;
-    return roc << 16 | sequence;
 }
 
 /* -- the transforms ---------------------------------------------------------------------------------------- */

@@ -3,20 +3,31 @@ The fuzzer of the packet entry runs with the others: tests/fuzz."""
 
 from __future__ import annotations
 
+import re
 import sys
 import sysconfig
 from pathlib import Path
 
 import pytest
 
-from agw.native import HERE, SOURCES
-from agw.native.build import FLAGS, ffi
+from agw.native import HERE, SOURCES, _relay
+from agw.native.build import LANGUAGE, ffi
 from tests.agw.native_programs import ROOT, SANITIZERS, WHAT, built, run
 
 
 def test_the_vectors_of_the_rfcs(tmp_path: Path) -> None:
     done = run(built("gcc", "vectors", tmp_path / "vectors", f"-fsanitize={WHAT}"))
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_is_built_is_hardened() -> None:
+    """Relocations are done and read-only before the first packet comes, and stacks are guarded."""
+    said = run("readelf", "--wide", "--dynamic", "--program-headers", "--dyn-syms", _relay.__file__).stdout
+    assert re.search(r"FLAGS.*\bNOW\b", said)
+    assert re.search(r"GNU_RELRO", said)
+    assert re.search(r"GNU_STACK .* RW ", said)
+    assert "__stack_chk_fail" in said
+    assert re.search(r"__\w+_chk@", said.replace("__stack_chk_fail", ""))
 
 
 @pytest.mark.timeout(300)
@@ -28,7 +39,7 @@ def test_the_planes_tests_pass_with_a_loop_under_the_sanitizers(tmp_path: Path) 
     include = sysconfig.get_paths()["include"]
     sources = [glue, *(HERE / source for source in SOURCES)]
     options = [*SANITIZERS, f"-fsanitize={WHAT}", f"-I{include}", f"-I{HERE}", "-fPIC", "-shared"]
-    done = run("gcc", *(f for f in FLAGS if f != "-O3"), *options, *sources, "-o", module, "-lcrypto")
+    done = run("gcc", *LANGUAGE, *options, *sources, "-o", module, "-lcrypto")
     assert done.returncode == 0, done.stderr
     (tmp_path / "sitecustomize.py").write_text(INSTEAD.format(module=str(module)))
     done = run(

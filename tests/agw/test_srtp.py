@@ -28,7 +28,7 @@ def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     return request.param
 
 
-# Changes of keys are relay.c's with the native Plane: test_planes.py has them.
+# Changes of keys are packet.c's with the native Plane: test_planes.py has them.
 libsrtp_only = pytest.mark.parametrize("implementation", ["libsrtp"], indirect=True)
 
 ALL = list(Suite)

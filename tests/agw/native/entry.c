@@ -1,4 +1,4 @@
-/* The packet entry under a fuzzer: a script of packets and changes through `take`, without a socket.
+/* The packet entry under a fuzzer: a script of packets and changes through `packet_take`, without a socket.
  *
  * An input is read octet by octet: what happens next, to which leg, how long, with which octets; where it ends,
  * zeros follow. Packets may be protected rightly before they come, since no fuzzer guesses a tag. What must hold
@@ -7,10 +7,14 @@
  *
  * With -fsanitize=fuzzer and WITH_LIBFUZZER it is a target of libFuzzer. Alone it runs random inputs, for so many
  * seconds: `entry SECONDS SEED`. */
-#include "srtp.c"
-
+#define _GNU_SOURCE
+#include "changes.c"
+#include "packet.c"
 #include "queue.c"
 #include "relay.c"
+#include "srtp.c"
+#include "srtp_key.c"
+#include "worker.c"
 
 #include <assert.h>
 #include <limits.h>
@@ -92,7 +96,7 @@ static void rekey(struct side *side) {
         side->change.receives_with[n] = side->receives;
         side->change.received_with[n] = side->received;
     }
-    change_all(worker, &side->change, 1);
+    worker_change(worker, &side->change, 1);
     free_keys(oldest);
 }
 
@@ -125,14 +129,14 @@ static void open_side(struct side *side, uint64_t name, uint8_t octet) {
         side->change.sends_with[0] = side->change.sends_with[1] = side->sends;
         rekey(side);
     }
-    change_all(worker, &side->change, 1);
+    worker_change(worker, &side->change, 1);
     side->leg->ports[0].fd = side->leg->ports[1].fd = INT32_MAX; /* never used: nothing is sent here */
 }
 
 static void close_side(struct side *side) {
     side->leg->ports[0].fd = side->leg->ports[1].fd = -1;
     struct relay_change change = {.leg = side->leg, .removed = true};
-    change_all(worker, &change, 1);
+    worker_change(worker, &change, 1);
     relay_leg_free(side->leg);
     srtp_key_free(side->sends);
     for (int n = 0; n < MKIS; n++)
@@ -204,7 +208,7 @@ static void one_packet(struct side *sides, struct script *script, uint8_t what, 
     const size_t poisoned = (came + room + 7) & ~(size_t)7;
     if (poisoned < sizeof packet->data)
         ASAN_POISON_MEMORY_REGION(packet->data + poisoned, sizeof packet->data - poisoned);
-    const enum relay_outcome outcome = take(port, packet, &length, &source, &way);
+    const enum relay_outcome outcome = packet_take(port, packet, &length, &source, &way);
     ASAN_UNPOISON_MEMORY_REGION(packet->data, sizeof packet->data);
     count(side->leg, outcome);
     assert(outcome < RELAY_OUTCOMES);
@@ -256,7 +260,7 @@ static void one_change(struct side *side, uint8_t how) {
     change->slow_path = slow_path_of(how & 128, how & 32);
     change->remotes[0].family = how & 32 ? 0 : 4;
     change->inactivity = how & 64 ? 500 : 0;
-    change_all(worker, change, 1);
+    worker_change(worker, change, 1);
 }
 
 static void set_up(void) {
@@ -279,7 +283,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         open_side(&sides[n], n, n / 2 % 2 ? (uint8_t)(first >> n) : next(&script));
     for (int n = 0; n < LEGS; n++) {
         sides[n].change.peer = sides[n ^ 1].leg;
-        change_all(worker, &sides[n].change, 1);
+        worker_change(worker, &sides[n].change, 1);
     }
     struct packet *packet = malloc(sizeof *packet);
     while (script.left) {

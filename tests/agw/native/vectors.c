@@ -1,5 +1,7 @@
 /* The vectors of RFC 3711 appendix B, RFC 6188 and RFC 7714 at the functions they are about, and the indices at
  * their ends. Exits 0 if all is right; says what is not. */
+#include "srtp_key.c"
+
 #include "srtp.c"
 
 #include <stdio.h>
