@@ -130,18 +130,21 @@ class Intake:
 
     def take(self, now: float) -> Waiting | None:
         """What is to be served next. None: nothing, or nothing yet, for all that was put off."""
+        if self._urgent:
+            waiting = self._urgent.popleft()
+            self._size -= waiting.size
+            return waiting
         put_off = 0
         in_turn = (self._hasty, self._new) if self._hasty_is_next else (self._new, self._hasty)
-        for line in (self._urgent, *in_turn, self._strangers):
+        for line in (*in_turn, self._strangers):
             while line and put_off < MAX_PUT_OFF:
                 waiting = line.popleft()
                 self._size -= waiting.size
                 cause = self._overload(waiting, line, now)
                 if not cause or not self._puts_off(waiting, cause):
-                    if line is not self._urgent:
-                        self._hasty_is_next = line is self._new
-                        if waiting.kind is not Kind.ONGOING:
-                            self._served.append(now)
+                    self._hasty_is_next = line is self._new
+                    if waiting.kind is not Kind.ONGOING:
+                        self._served.append(now)
                     return waiting
                 put_off += 1
         return None
@@ -160,7 +163,7 @@ class Intake:
 
     def _overload(self, waiting: Waiting, line: Line, now: float) -> str:
         """Why it is not to be served now; "" if it is."""
-        if line is self._urgent or (line is self._hasty and waiting.kind is Kind.ONGOING):
+        if line is self._hasty and waiting.kind is Kind.ONGOING:
             return ""
         if now - waiting.since > PATIENCE:
             return "overload-waited"
