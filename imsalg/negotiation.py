@@ -232,7 +232,8 @@ class Negotiation:
         """Expect another answer to an offer that has one, if nothing was agreed on since: an early answer may
         be followed by the callee's own."""
         if self.latest is not None and self.latest.offer is offer:
-            self.pending = replace(self.latest, answer=None, decisions=self.latest.asked)
+            own = self.own.beside(self.latest.own)  # another answer may make other associations
+            self.pending = replace(self.latest, answer=None, decisions=self.latest.asked, own=own)
 
     def rollback(self) -> None:
         """The pending offer was refused: the media are as they were (trap P29), even if they have followed a

@@ -377,6 +377,20 @@ def test_two_who_answer_one_offer_are_two_associations(world, alice):
     world.network.expect(486)
 
 
+def test_a_line_that_previews_accept_and_decline_may_be_answered_otherwise(world, alice):
+    invite = world.network.call(alice, sdp=FAR)
+    there = alice.expect("INVITE")
+    port = world.leg("access").local_rtp.port
+    for said in (dtls("active"), session("192.0.2.10", media(0, "UDP/TLS/RTP/SAVP"))):
+        alice.reply(there, 183, sdp=said)
+        world.network.expect(183)
+    alice.reply(there, 200, sdp=dtls("passive", letter="B"))
+    world.network.dialog(invite, world.network.expect(200)).ack()
+    access = world.stream("access").dtls
+    assert (access.role, access.fingerprints[0].digest) == (DtlsRole.CLIENT, b"\xbb" * 32)
+    assert world.leg("access").local_rtp.port == port
+
+
 def test_a_late_offer_of_the_ue_p27(world, alice):
     invite = world.network.call(alice)
     there = alice.expect("INVITE")
