@@ -82,6 +82,8 @@ class Descriptions:
             return
         if media.pending is None and crossing.offer is not None:
             media.reopen(crossing.offer)  # answered twice, as by an announcement and then the callee
+            if media.pending is not None and passed is not None:
+                passed.clear()  # what was said first may be said again, and then it is the answer
         if media.pending is not None and media.pending.offer is crossing.offer:
             self._answer(side, media, outgoing, found, passed, proceed, refuse)
         elif crossing.offer is not None:

@@ -79,6 +79,16 @@ def test_what_an_announcement_declines_the_callee_may_accept_p26(world, alice, t
     alice.dialog(invite, got).ack()
 
 
+def test_a_callee_may_answer_as_it_did_before_an_announcement_p26(world, alice):
+    invite = alice.invite("sip:bob@home.example", sdp=protected("192.0.2.10"))
+    there = world.network.expect("INVITE")
+    for status, number in ((183, 1), (183, 2), (200, 1)):
+        world.network.reply(there, status, ("Subject", f"{status} {number}"), sdp=answer(number))
+        got = alice.expect(status)
+        assert world.leg("core").remote.host == f"203.0.113.{number}"
+    alice.dialog(invite, got).ack()
+
+
 def test_what_all_have_declined_is_over_with_the_2xx_p26(world, alice):
     invite = alice.invite("sip:bob@home.example", sdp=protected("192.0.2.10") + VIDEO)
     there = world.network.expect("INVITE")
