@@ -11,7 +11,7 @@ import contextlib
 import re
 
 from imsalg.errors import BadMessage, UsageError
-from imsalg.sip.grammar import TOKEN, URI_CHARS, number
+from imsalg.sip.grammar import MAX_PARAMS, TOKEN, URI_CHARS, number
 from imsalg.sip.headers import Headers
 from imsalg.sip.values import CSeq, NameAddr, Via
 
@@ -227,6 +227,8 @@ def check(message: Request | Response) -> None:
             raise refusal(message, "Request-URI too long", 414)
         if cseq.method != message.method:
             raise refusal(message, "CSeq is of another method")
+        if len(message.to.params) == MAX_PARAMS and message.to.tag is None:
+            raise refusal(message, "no room for a tag in To")  # else no answer to it could be read
 
 
 def refusal(message: Request | Response, reason: str, status: int = 400) -> BadMessage:

@@ -1,10 +1,12 @@
 """What the proxy still does when it is offered five times what it can, and how fast it is itself again.
 
 Run as `python tests/bench/overload.py [--from 100] [--to 600] [--step 50] [--times 5] [--seconds 15]
-[--json]`. SIPp calls through the proxy and its gateway as in signalling.py, protected towards the caller,
-checked at both ends. First the rate climbs by a step every three seconds: the most calls completed in one of
-them, by second, is the peak. Then come five times as many calls; and after them, at once, half of the peak:
-recovered is the proxy when it refuses no more.
+[--warm-up 35] [--json]`. SIPp calls through the proxy and its gateway as in signalling.py, protected towards
+the caller, checked at both ends. First the lowest rate for longer than a transaction lives (64*T1, 32 s): a
+young proxy begins transactions and ends none, and its peak would be that of less work. Then the rate climbs
+by a step every five seconds: the most calls completed in one of them, by second, is the peak. Then come five
+times as many calls; and after them, at once, half of the peak: recovered is the proxy when it refuses no
+more.
 
 Completed is a call that the callee saw the end of. What it costs to offer five times the peak is another
 machine's business and shall not be taken from the proxy: proxy, gateway and callee have one core together,
@@ -42,7 +44,7 @@ from tests.bench.peers.systems import (
 )
 from tests.bench.signalling import cpu, head
 
-STEP = 3  # seconds of each rate on the way up
+STEP = 5  # seconds of each rate on the way up
 SETTLE = 2.0  # seconds for the calls that are under way
 LIMIT = "15000"  # calls at a time: SIPp is to offer what it was told to
 CORES = sorted(os.sched_getaffinity(0))
@@ -146,6 +148,8 @@ def measure(place: Place, options: argparse.Namespace) -> dict[str, Any]:
     os.sched_setaffinity(0, CORES[:1])
     with imsalg(place) as running, callee(place) as trace:
         rates = range(options.begin, options.to + 1, options.step)
+        say(f"{rates[0]} calls/s for {options.warm_up:g} s")
+        call(place, "young", place.caller_port + 2, options.warm_up, "-r", str(rates[0]))
         say(f"up from {rates[0]} to {rates[-1]} calls/s")
         climb = ["-r", str(rates[0]), "-rate_increase", str(options.step), "-rate_interval", str(STEP)]
         climb += ["-rate_max", str(rates[-1]), "-no_rate_quit"]
@@ -208,6 +212,7 @@ def main() -> None:
     parser.add_argument("--step", type=int, default=50)
     parser.add_argument("--times", type=float, default=5.0, help="the flood, in peaks")
     parser.add_argument("--seconds", type=float, default=15.0, help="of the flood")
+    parser.add_argument("--warm-up", type=float, default=35.0, help="seconds at the first rate")
     parser.add_argument("--after", type=float, default=10.0, help="seconds of half of the peak")
     parser.add_argument("--base-port", type=int, default=21000, help="of the hundred used for SIP")
     parser.add_argument("--json", action="store_true")

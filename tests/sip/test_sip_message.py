@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from imsalg.errors import BadMessage, UsageError
+from imsalg.sip.grammar import MAX_PARAMS
 from imsalg.sip.message import (
     MAX_MESSAGE,
     MAX_URI,
@@ -298,3 +299,14 @@ def test_no_repr_shows_a_body_or_header_field() -> None:
     for start in ("OPTIONS sip:b@h SIP/2.0", "SIP/2.0 200 OK"):
         message = parse_message(wire(start, body=sdp))
         assert "c2VjcmV0" not in repr(message)
+
+
+def test_a_request_leaves_room_for_the_tag_of_its_answers() -> None:
+    """Found by fuzzing: the answer, from wherever it came, had a parameter too many to be read here."""
+    full = wire(changed={"To": "<sip:b@h>;tag=2" + ";p" * (MAX_PARAMS - 1)})
+    assert len(parse_message(full).to.params) == MAX_PARAMS
+    with pytest.raises(BadRequest, match="no room for a tag"):
+        parse_message(wire(changed={"To": "<sip:b@h>" + ";p" * MAX_PARAMS}))
+    last = parse_message(wire(changed={"To": "<sip:b@h>" + ";p" * (MAX_PARAMS - 1)}))
+    assert isinstance(last, Request)
+    assert parse_message(bytes(make_response(last, 200, to_tag="t"))).to.tag == "t"
