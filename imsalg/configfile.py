@@ -30,7 +30,7 @@ def load_proxy(path: str | Path) -> ProxyConfig:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from None
+        raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     return parse_proxy(text, str(path))
 
 

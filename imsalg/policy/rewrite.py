@@ -27,7 +27,7 @@ from imsalg.policy.decide import Access, Decision, Direction
 from imsalg.policy.mline import Local, Protection
 from imsalg.policy.rules import Rules
 from imsalg.policy.treatment import Treatment, is_rtp
-from imsalg.sdp.document import Document, Media, Origin
+from imsalg.sdp.document import SHARED, Document, Media, Origin
 
 _T = TypeVar("_T")
 _DEFAULTS = Rules()
@@ -126,7 +126,6 @@ def answer(
 
 # -- the session level --------------------------------------------------------------------------------
 
-_SHARED = ("fingerprint", "setup", "ice-ufrag", "ice-pwd", "ice-options")  # of session or media level
 _CAPABILITIES = frozenset(
     (
         *("csup", "creq", "acap", "tcap", "pcfg", "acfg"),  # RFC 5939
@@ -204,11 +203,11 @@ def _push_down(out: Document, fates: Sequence[_Fate]) -> None:
     """What an end has said for all its m-lines goes to those that stay its own, so that it does not speak for
     ours (trap P17)."""
     for media, fate in zip(out.media, fates, strict=True):
-        for name in _SHARED:
+        for name in SHARED:
             if fate is _Fate.TRANSPARENT and not media.has(name):
                 for value in out.session.attributes(name):
                     media.add_attribute(name, value)
-    out.session.remove_attributes(*_SHARED)
+    out.session.remove_attributes(*SHARED)
 
 
 def _push_down_keys(out: Document, decisions: Sequence[Decision]) -> None:

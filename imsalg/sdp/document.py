@@ -25,6 +25,10 @@ MAX_LINES = 2048
 MAX_LINE = 8 * 1024  # characters, its ending included
 MAX_MEDIA = 32  # m-lines, rejected ones included
 
+SHARED = ("fingerprint", "setup", "ice-ufrag", "ice-pwd", "ice-options")
+"""Attributes of session or media level: those of the session are for all m-lines."""
+_FOR_ALL = frozenset((*SHARED, "key-mgmt"))
+
 
 class Line(NamedTuple):
     """`type=value` and its ending: CRLF, LF, CR, or "" on the last line. A blank line has the type "".
@@ -170,10 +174,9 @@ class Section:
     def _insert(self, type_: str, value: str) -> None:
         """After the last line that is of its own type or stands before it in RFC 8866's order; an attribute
         after the last line that is not blank."""
-        index = 0
-        for i, line in enumerate(self.lines, 1):
-            if line.type and (type_ == "a" or 0 <= _ORDER.find(line.type) <= _ORDER.index(type_)):
-                index = i
+        index, before = len(self.lines), _ORDER[: _ORDER.index(type_) + 1]
+        while index and not ((last := self.lines[index - 1].type) and (type_ == "a" or last in before)):
+            index -= 1
         self.lines.insert(index, Line.of(type_, _checked(value), self._ending))
 
 
@@ -298,6 +301,10 @@ class Document:
         addressed = [session, *(media for media in self.media if media.port)]
         for value in (value for section in addressed for value in section._values("c")):
             Connection.parse(value)
+        # It may have to be said in each of them, and what leaves shall not be much longer than what came.
+        for_all = sum(len(line.value) for line in session.lines if line.name in _FOR_ALL)
+        if for_all * len(self.media) > MAX_SIZE:
+            raise BadSdp("too much said at session level for so many m-lines", 413)
 
 
 _ORDER = "mvosiuepcbtrzka"  # RFC 8866 section 5; m stands first in its section

@@ -17,7 +17,7 @@ from imsalg.policy.mline import DtlsLines, Local
 from imsalg.policy.rewrite import answer, offer
 from imsalg.policy.treatment import Mechanism, Treatment
 from imsalg.sdp.attributes import Crypto, InlineKey
-from imsalg.sdp.document import Document, Media, Origin
+from imsalg.sdp.document import MAX_SIZE, Document, Media, Origin
 from imsalg.sdp.dtls import Fingerprint, Setup
 from imsalg.sdp.ice import IceCredentials
 
@@ -290,6 +290,19 @@ def test_keys_of_a_session_that_is_end_to_end_stay_where_they_are() -> None:
     out = plain("c=IN IP4 192.0.2.10", "t=0 0", KEY, f"a={MIKEY}", *E2E_KMS)
     assert b"\r\nk=clear:secret\r\na=key-mgmt:mikey AAAA\r\nm=message 5000" in bytes(out)
     assert not any(media.has("key-mgmt") for media in out.media)
+
+
+@pytest.mark.parametrize("said", ["a=ice-options:x", "a=key-mgmt:mikey A"])
+def test_what_leaves_is_not_much_longer_however_much_is_said_for_all_m_lines(said: str) -> None:
+    lines = ["c=IN IP4 192.0.2.10", *[said] * 200, "m=audio 4000 RTP/AVP 0"]
+    document = sdp(*HEAD, *lines, *["m=audio 4002 RTP/SAVP 0", "a=crypto:1 " + THEIRS] * 16)
+    out = offer(document, decided(document, UE), UE, locals_(17), {}, OURS)
+    assert not out.session.has(said[2:].partition(":")[0])
+    assert [line.name for line in out.media[16].lines[-200:]] == [said[2:].partition(":")[0]] * 200
+    assert len(bytes(out)) < 2 * MAX_SIZE
+    with pytest.raises(BadSdp) as caught:
+        sdp(*HEAD, *lines, *["m=audio 4002 RTP/SAVP 0", "a=crypto:1 " + THEIRS] * 31)
+    assert caught.value.status == 413
 
 
 def test_capability_negotiation_passes_whole_where_all_is_end_to_end_p21() -> None:

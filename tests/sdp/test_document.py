@@ -246,6 +246,8 @@ def test_what_breaks_the_grammar_is_answered_400(data: bytes) -> None:
         (HEAD + b"a=" + b"x" * document.MAX_LINE, 413),
         (b"x" * (document.MAX_SIZE + 1), 413),
         (HEAD + b"m=audio 0 RTP/AVP 0\n" * (document.MAX_MEDIA + 1), 488),
+        (HEAD + b"a=key-mgmt:mikey " + b"A" * 2040 + b"\n" + b"m=audio 0 RTP/AVP 0\n" * 32, 413),
+        (HEAD + b"a=ice-options:x\n" * 1800 + b"m=audio 0 RTP/AVP 0\n" * 3, 413),
     ],
 )
 def test_what_is_too_much_is_refused_by_its_kind(data: bytes, status: int) -> None:
@@ -259,6 +261,8 @@ def test_the_bounds_themselves_are_served() -> None:
         HEAD + b"a=x\n" * (document.MAX_LINES - 3),
         HEAD + b"a=" + b"x" * (document.MAX_LINE - 4) + b"\r\n",
         HEAD + b"m=audio 0 RTP/AVP 0\n" * document.MAX_MEDIA,
+        HEAD + b"a=key-mgmt:mikey " + b"A" * 2032 + b"\n" + b"m=audio 0 RTP/AVP 0\n" * 32,
+        HEAD + b"a=ice-options:x\n" * 1800 + b"m=audio 0 RTP/AVP 0\n" * 2,
     ):
         assert bytes(Document(data)) == data
 
