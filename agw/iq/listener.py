@@ -56,6 +56,9 @@ class TlsListener:
             while True:
                 try:
                     accepted, _ = await loop.sock_accept(listener)
+                except ConnectionError:  # this one has gone again
+                    await asyncio.sleep(0)
+                    continue
                 except OSError as error:
                     log.warning("nobody can connect: %s", error)
                     await asyncio.sleep(PAUSE)
