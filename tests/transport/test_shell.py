@@ -365,8 +365,8 @@ def test_requests_over_tcp_share_one_connection_in_both_directions(host: str) ->
 
 
 @looped
-async def test_a_long_request_goes_over_tcp_by_itself() -> None:
-    async with Site() as one, Site() as two:
+async def test_a_long_request_to_a_server_goes_over_tcp_by_itself() -> None:
+    async with Site(servers=True) as one, Site() as two:
         one.request(one.flow(two.address), b"x" * 2000)
         await until(lambda: one.machine.responses)
         assert two.machine.requests[0].flow.transport is Transport.TCP
@@ -374,7 +374,7 @@ async def test_a_long_request_goes_over_tcp_by_itself() -> None:
 
 @looped
 async def test_a_long_request_falls_back_to_udp_where_nobody_listens_on_tcp() -> None:
-    async with Site() as one:
+    async with Site(servers=True) as one:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
             peer.bind(("127.0.0.1", next(ports)))
             peer.setblocking(False)
