@@ -52,7 +52,7 @@ def test_load_goes_over_other_transports_through_both_systems(load, transports):
 
 
 def test_a_rate_that_holds_and_memory_are_measured():
-    arguments = ("--what=knee,memory", "--transports=UDP", "--seconds=1", "--t1=0.01", "--first=5")
+    arguments = ("--what=knee,memory", "--transports=UDP", "--seconds=1", "--t1=0.03", "--first=5")
     result, said = run("signalling_limits.py", *arguments, "--last=5", "--registrations=50", "--calls=10")
     assert [(row["load"], row["system"], row["outcome"]) for row in result["knee"]] == [
         ("call", "imsalg", "holds"),
