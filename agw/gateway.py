@@ -82,6 +82,7 @@ class Gateway:
         self._learnt: dict[LegId, Learnt] = {}  # from them, as the legs have it
         self._timers: Timers[LegId] = Timers()
         self._vanished: dict[str, float] = {}  # controller -> when its contexts are dropped
+        self._missed: dict[str, dict[tuple[LegId, Event], Notice]] = {}  # by those, the last of each kind
         self._notices: deque[tuple[str, Notice]] = deque()
 
     def execute(self, owner: str, request: Request, now: float) -> Reply | ErrorReply:
@@ -109,7 +110,8 @@ class Gateway:
         return Reply(request.id, tuple(results))
 
     def greeted(self, owner: str, claims: tuple[str, ...], now: float) -> None:
-        """Drops what the controller made and no longer claims; tells it what it claims and is not there."""
+        """Drops what the controller made and no longer claims; tells it what it claims and is not there, and
+        of the rest what has happened while it was away."""
         self._vanished.pop(owner, None)
         mine = {context.name for context in self._contexts.values() if context.owner == owner}
         for name in mine.difference(claims):
@@ -117,6 +119,9 @@ class Gateway:
         for name in dict.fromkeys(claims):
             if name not in mine:
                 self._notices.append((owner, Notice(name, Event.CONTEXT_LOST, detail="unknown here")))
+        for (leg, _), notice in self._missed.pop(owner, {}).items():
+            if leg in self._legs.get(leg.context, {}):
+                self._notices.append((owner, notice))
 
     def gone(self, owner: str, now: float) -> None:
         """Its contexts stay for the grace time, in which it may come back and claim them."""
@@ -149,6 +154,7 @@ class Gateway:
         gone = [owner for owner, at in self._vanished.items() if at <= now]
         for owner in gone:
             del self._vanished[owner]
+            self._missed.pop(owner, None)
             for context in [each for each in self._contexts.values() if each.owner == owner]:
                 self._drop(context, now)
         return gone
@@ -200,8 +206,12 @@ class Gateway:
             self._renew_at = now + self._certificate_life
 
     def _tell(self, leg: LegId, event: Event, detail: str) -> None:
+        owner = self._contexts[leg.context].owner
         notice = Notice(leg.context, event, leg.termination, leg.stream, detail)
-        self._notices.append((self._contexts[leg.context].owner, notice))
+        if owner in self._vanished:
+            self._missed.setdefault(owner, {})[leg, event] = notice
+        else:
+            self._notices.append((owner, notice))
 
     # -- peers --
 

@@ -427,6 +427,25 @@ def test_what_the_plane_tells_reaches_the_owner(house):
     assert house.notices() == [("pcscf", Notice("c", Event.MEDIA_FIRST, "a", 1))]
 
 
+def test_what_happens_while_the_controller_is_away_is_told_when_it_is_back_p43(house):
+    """Silence is told once: a call that fell silent in these seconds would never end."""
+    for context in ("kept", "left"):
+        house.do(ACCESS, CORE, context=context)
+    house.gateway.gone("pcscf", 100.0)
+    for detail in ("no media", "still none"):
+        for context in ("kept", "left"):
+            house.gateway.event(LegId(context, "a", 1), Event.MEDIA_INACTIVE, detail, 101.0)
+    assert house.notices() == []
+    house.gateway.greeted("pcscf", ("kept",), 110.0)
+    assert house.notices() == [("pcscf", Notice("kept", Event.MEDIA_INACTIVE, "a", 1, "still none"))]
+    house.gateway.greeted("pcscf", ("kept",), 111.0)
+    house.gateway.gone("pcscf", 112.0)
+    house.gateway.event(LegId("kept", "b", 1), Event.MEDIA_INACTIVE, "", 113.0)
+    house.gateway.expire(142.0)
+    house.gateway.greeted("pcscf", (), 150.0)
+    assert house.notices() == []
+
+
 def test_a_lost_leg_ends_its_context(house):
     house.do(ACCESS, CORE)
     house.gateway.event(LegId("c", "a", 1), Event.CONTEXT_LOST, "the socket broke", 1.0)
