@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from agw.iq.messages import ErrorCode, ErrorReply, Hello, Notice, Reply, Request
+from agw.iq.messages import ErrorCode, ErrorReply, Hello, Notice, ReleaseTermination, Reply, Request
 from imsalg.call import Call
 from imsalg.crossing import Ask, Note
 
@@ -59,6 +59,7 @@ class GatewayLink:
         self._out: list[Request] = []
         self._asked: dict[int, _Asked] = {}  # by request id, the oldest first
         self._full_until = 0.0
+        self._claimed: tuple[str, ...] = ()  # in the last greeting
 
     @property
     def outstanding(self) -> int:
@@ -76,7 +77,8 @@ class GatewayLink:
 
     def claims(self) -> tuple[str, ...]:
         """The contexts that calls still need; the gateway drops the others."""
-        return tuple(token for token, call in self._calls.items() if call.anchored)
+        self._claimed = self._anchored()
+        return self._claimed
 
     def to_send(self) -> list[Request]:
         out, self._out = self._out, []
@@ -98,8 +100,11 @@ class GatewayLink:
         restarted = self.incarnation not in ("", hello.incarnation)
         self.incarnation = hello.incarnation
         if restarted:
-            self._lost(self.claims(), "the gateway has restarted", now)
+            self._lost(self._anchored(), "the gateway has restarted", now)
         else:
+            for token in sorted({*self._claimed} - {*self._anchored()}):
+                self._id += 1  # it ended while the greeting was on its way
+                self._out.append(Request(self._id, token, (ReleaseTermination(),)))
             for call in list(self._calls.values()):
                 call.reclaim(now)
                 self._carry_out(call)
@@ -134,13 +139,16 @@ class GatewayLink:
     def expire(self, now: float) -> None:
         if self._deadline is not None and self._deadline <= now:
             self._deadline = None
-            self._lost(self.claims(), "the gateway is gone", now)
+            self._lost(self._anchored(), "the gateway is gone", now)
         while self._asked and self._oldest.since + self._patience <= now:
             del self._asked[next(iter(self._asked))]
 
     def timeout(self) -> float | None:
         late = self._oldest.since + self._patience if self._asked else None
         return min((time for time in (self._deadline, late) if time is not None), default=None)
+
+    def _anchored(self) -> tuple[str, ...]:
+        return tuple(token for token, call in self._calls.items() if call.anchored)
 
     def _lost(self, tokens: Iterable[str], reason: str, now: float) -> None:
         for token in tokens:

@@ -235,6 +235,26 @@ def test_a_call_that_ends_while_the_gateway_is_away_is_given_back_by_the_claims(
     assert clean(world)
 
 
+def test_a_call_that_ends_while_the_greeting_is_on_its_way_is_given_back(world, alice):
+    here, far = world.originate(alice)
+    world.disconnect()
+    claims = world.core.claims()
+    here.hang_up(far)
+    world.connect(claims)
+    assert clean(world)
+
+
+def test_a_call_that_falls_silent_while_the_gateway_is_away_ends_when_it_is_back(world, alice):
+    world.originate(alice)
+    world.disconnect()
+    world.plane.silent = 60.0
+    world.media(Event.MEDIA_INACTIVE)
+    world.connect()
+    alice.reply(alice.expect("BYE"), 200)
+    world.network.reply(world.network.expect("BYE"), 200)
+    assert clean(world)
+
+
 def test_a_reinvite_while_the_gateway_is_away_is_503_and_the_call_goes_on(world, alice):
     here, far = world.originate(alice)
     world.disconnect()

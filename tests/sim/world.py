@@ -209,10 +209,11 @@ class World:
         self.gateway = Gateway(self._agw, self.plane, random.Random(self.rng.getrandbits(32)))
         self._incarnation += 1
 
-    def connect(self) -> None:
+    def connect(self, claims: tuple[str, ...] | None = None) -> None:
+        """claims: those of a greeting that was said before; None: as they are now."""
         self.connected = True
         hello = Hello(VERSION, "agw", str(self._incarnation), REALMS)
-        self.gateway.greeted("pcscf", self.core.claims(), self.now)
+        self.gateway.greeted("pcscf", self.core.claims() if claims is None else claims, self.now)
         self.core.gateway_up(hello, self.now)
         self.settle()
 
@@ -344,7 +345,8 @@ class World:
                 self._execute(msgspec.msgpack.decode(msgspec.msgpack.encode(request), type=IqRequest))
             while (notice := self.gateway.next_notice()) is not None:
                 moved = True
-                self._replies.append(notice[1])
+                if self.connected:  # nobody keeps it
+                    self._replies.append(notice[1])
             while self._replies and self.connected and not self.held:
                 moved = True
                 self.told(self._replies.pop(0))
