@@ -18,10 +18,18 @@ from agw.iq.wire import valid_name
 
 MAX_CORES = 64
 MAX_COALESCE = 0.0009
+MAX_ADDRESSES = 32  # of all realms together: so many are looked at to know our own ports, for each packet
 
 
 class ConfigError(Exception):
     """One line: the file, the path in it, and what is wrong there."""
+
+
+def _can_be_told(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """An IPv6 address of one link means nothing to a peer without its zone, which SDP cannot say."""
+    if isinstance(address, ipaddress.IPv6Address) and (address.is_link_local or address.ipv4_mapped):
+        return False
+    return not (address.is_multicast or address.is_unspecified)
 
 
 class Iq(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -42,8 +50,8 @@ class Iq(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Realm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An IP realm. addresses: numeric. ports: first and last, both included. rest: seconds until a released
-    pair is used again."""
+    """An IP realm. addresses: numeric, at most MAX_ADDRESSES in all realms. ports: first and last, both
+    included. rest: seconds until a released pair is used again."""
 
     name: str
     addresses: tuple[str, ...] = ("127.0.0.1", "::1")
@@ -56,7 +64,7 @@ class Realm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         if not self.addresses or len(set(self.addresses)) != len(self.addresses):
             raise ValueError("addresses: at least one, and none twice")
         for address in self.addresses:
-            if ipaddress.ip_address(address).is_multicast or ipaddress.ip_address(address).is_unspecified:
+            if not _can_be_told(ipaddress.ip_address(address)):
                 raise ValueError(f"addresses: {address} cannot be told to a peer")
         first, last = self.ports
         if not 1024 <= first < last <= 65535 or last - first - first % 2 < 1:
@@ -121,6 +129,8 @@ class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise ValueError(f"coalesce: 0 to {MAX_COALESCE} seconds")
         if not self.realms or len({realm.name for realm in self.realms}) != len(self.realms):
             raise ValueError("realm: at least one, and no name twice")
+        if len({address for realm in self.realms for address in realm.addresses}) > MAX_ADDRESSES:
+            raise ValueError(f"realm: more than {MAX_ADDRESSES} addresses in all")
         for one, other in combinations(self.realms, 2):
             shared = set(one.addresses) & set(other.addresses)
             if shared and one.ports[0] <= other.ports[1] and other.ports[0] <= one.ports[1]:

@@ -5,9 +5,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from agw.native._relay import lib
 
-from agw.config import ConfigError, GatewayConfig, decode, load
+from agw.config import MAX_ADDRESSES, ConfigError, GatewayConfig, decode, load
 
+HOSTS = [f"192.0.2.{n}" for n in range(33)]
 FILE = Path(__file__).parents[2] / "configs" / "gateway.toml"
 
 
@@ -41,6 +43,10 @@ def test_the_file_says_nothing_and_all_its_comments_are_the_defaults():
         ("[[realm]]\naddresses = ['127.0.0.1']", "realm[0]: Object missing required field `name`"),
         ("[[realm]]\nname='a'\naddresses=['here']", "realm[0]: 'here' does not appear to be an IPv4"),
         ("[[realm]]\nname='a'\naddresses=['0.0.0.0']", "0.0.0.0 cannot be told to a peer"),
+        ("[[realm]]\nname='a'\naddresses=['fe80::1']", "fe80::1 cannot be told to a peer"),
+        ("[[realm]]\nname='a'\naddresses=['fe80::1%lo']", "fe80::1%lo cannot be told to a peer"),
+        ("[[realm]]\nname='a'\naddresses=['::ffff:192.0.2.1']", "192.0.2.1 cannot be told to a peer"),
+        (f"[[realm]]\nname='a'\naddresses={HOSTS}", "whole file: realm: more than 32 addresses in all"),
         ("[[realm]]\nname='a'\naddresses=[]", "realm[0]: addresses: at least one"),
         ("[[realm]]\nname='a'\nports=[31001, 31002]", "realm[0]: ports:"),
         ("[[realm]]\nname='a'\nports=[1, 2, 3]", "realm[0].ports: Expected `array` of length 2"),
@@ -60,6 +66,10 @@ def test_a_mistake_is_named_by_file_path_and_nearest_right_key(tmp_path, text, s
     assert says in str(caught.value)
     assert str(caught.value).startswith(f"{file}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_the_packet_loop_knows_its_own_ports_at_as_many_addresses_as_there_may_be():
+    assert MAX_ADDRESSES == lib.RELAY_MAX_HOSTS
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
