@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <sys/epoll.h>
 
 /* -- on the worker -------------------------------------------------------------------------------------------- */
 
@@ -14,8 +13,17 @@ static void disconnect(struct relay_leg *leg) {
     leg->peer = NULL;
 }
 
+/* What was seen of the port before is of another socket, or of a leg that is gone. */
+static void forget_events(const struct port *port) {
+    struct worker *worker = port->leg->worker;
+    for (int n = worker->served; n < worker->ready; n++)
+        if (worker->events[n].data.ptr == port)
+            worker->events[n].data.ptr = NULL;
+}
+
 static void use_socket(struct port *port, int fd) {
     const int epoll = port->leg->worker->epoll;
+    forget_events(port);
     if (port->fd >= 0)
         epoll_ctl(epoll, EPOLL_CTL_DEL, port->fd, NULL);
     port->fd = fd;

@@ -26,14 +26,10 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
-enum {
-    EVENTS = 256, /* sockets taken from epoll at once */
-    TOGETHER = 8, /* packets that one wake-up shall find */
-};
+enum { TOGETHER = 8 }; /* packets that one wake-up shall find */
 static const uint64_t WATCH_PERIOD = SECOND / 100; /* between two looks for silent legs, at least */
 
 /* -- packets, in batches --------------------------------------------------------------------------------------- */
@@ -197,32 +193,38 @@ static void coalesce(struct worker *worker, uint64_t woken_before, uint64_t read
     clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL);
 }
 
+/* Between two sockets and not once a round: the caller waits, and a round of a flood takes tens of milliseconds. */
+static void take_changes(struct worker *worker) {
+    const struct relay_change *changes = atomic_load_explicit(&worker->changes, memory_order_acquire);
+    if (!changes)
+        return;
+    worker_change(worker, changes, worker->change_count);
+    atomic_store_explicit(&worker->changes, NULL, memory_order_relaxed);
+    sem_post(&worker->done);
+}
+
 static void *work(void *argument) {
     struct worker *worker = argument;
-    struct epoll_event events[EVENTS];
     prctl(PR_SET_NAME, "relay");
     prctl(PR_SET_TIMERSLACK, 1UL);
     while (!atomic_load_explicit(&worker->end, memory_order_acquire)) {
-        const int ready = epoll_wait(worker->epoll, events, EVENTS, timeout(worker));
+        worker->ready = epoll_wait(worker->epoll, worker->events, WORKER_EVENTS, timeout(worker));
         const uint64_t woken_before = worker->now;
         worker->now = clock_now();
         worker->round++;
-        worker->behind = ready == EVENTS;
-        for (int n = 0; n < ready; n++)
-            if (events[n].data.ptr) /* else the bell */
-                serve(worker, events[n].data.ptr, events[n].events);
-        const struct relay_change *changes = atomic_load_explicit(&worker->changes, memory_order_acquire);
-        if (changes) {
-            worker_change(worker, changes, worker->change_count);
-            atomic_store_explicit(&worker->changes, NULL, memory_order_relaxed);
-            sem_post(&worker->done);
+        worker->behind = worker->ready == WORKER_EVENTS;
+        for (worker->served = 0; worker->served < worker->ready;) {
+            const struct epoll_event event = worker->events[worker->served++];
+            if (event.data.ptr) /* else the bell */
+                serve(worker, event.data.ptr, event.events);
+            take_changes(worker);
         }
         if (atomic_load_explicit(&worker->opened, memory_order_relaxed))
             hear_opened(worker);
         if (worker->watch_at <= worker->now)
             look_after_legs(worker);
-        if (ready > 0)
-            coalesce(worker, woken_before, (uint64_t)ready);
+        if (worker->ready > 0)
+            coalesce(worker, woken_before, (uint64_t)worker->ready);
     }
     return NULL;
 }

@@ -14,6 +14,7 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdatomic.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <time.h>
 
@@ -71,6 +72,8 @@ struct packet {
     uint8_t data[SRTP_MAX_PACKET + SRTP_MAX_TRAILER + 12]; /* room to be read too long, and to grow */
 };
 
+enum { WORKER_EVENTS = 256 }; /* sockets taken from epoll at once */
+
 struct worker {
     struct relay *relay;
     int epoll, bell;
@@ -81,6 +84,8 @@ struct worker {
     uint64_t apart; /* ns between two packets, by and large */
     uint32_t round;
     bool behind; /* more sockets are ready than it looks at in one round */
+    struct epoll_event events[WORKER_EVENTS];
+    int served, ready; /* of these, in this round */
     /* The batch in hand. */
     struct mmsghdr in[RELAY_RECEIVE], out[RELAY_RECEIVE];
     struct iovec in_at[RELAY_RECEIVE], out_at[RELAY_RECEIVE];
