@@ -3,6 +3,7 @@ The fuzzer of the packet entry runs with the others: tests/fuzz."""
 
 from __future__ import annotations
 
+import random
 import re
 import sys
 import sysconfig
@@ -17,6 +18,13 @@ from tests.agw.native_programs import ROOT, SANITIZERS, WHAT, built, run
 
 def test_the_vectors_of_the_rfcs(tmp_path: Path) -> None:
     done = run(built("gcc", "vectors", tmp_path / "vectors", f"-fsanitize={WHAT}"))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("what", ["thread", WHAT])
+def test_threads_and_what_they_are_lent_while_everything_changes(what: str, tmp_path: Path) -> None:
+    program = built("gcc", "threads", tmp_path / "threads", f"-fsanitize={what}")
+    done = run(program, 1000, random.getrandbits(31))
     assert done.returncode == 0, done.stdout + done.stderr
 
 
