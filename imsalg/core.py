@@ -40,6 +40,7 @@ from imsalg.sip.endpoint import (
     Flow,
     RequestReceived,
     ResponseReceived,
+    SenderGone,
     ServerTransaction,
     TransactionEnded,
     TransactionFailed,
@@ -51,6 +52,7 @@ from imsalg.sip.locate import Question
 from imsalg.sip.message import Request, Response, make_response
 from imsalg.sip.shares import Shares
 from imsalg.sources import Lines, Sources
+from imsalg.underway import because
 
 MAX_NOTES = 10_000  # not yet fetched; more are dropped
 
@@ -228,9 +230,10 @@ class Core:
                 case AckReceived(request, flow):
                     self._ack(request, flow)
                 case CancelReceived(transaction, request):
-                    if isinstance(crossing := transaction.owner, Crossing) and crossing.call is not None:
-                        crossing.call.cancel(crossing, tuple(request.headers.lines("Reason")), self._now)
-                        self._carry_out(crossing.call)
+                    self._cancel(transaction.owner, tuple(request.headers.lines("Reason")))
+                case SenderGone(transaction):
+                    # TS 24.229 clause 5.2.8.1.1
+                    self._cancel(transaction.owner, (because(503),), "its connection has gone")
                 case TransactionFailed(transaction, cause, detail):
                     # a response that did not get through has somebody with timers waiting for it
                     if isinstance(transaction, ClientTransaction):
@@ -240,6 +243,15 @@ class Core:
                     if isinstance(crossing, Crossing):
                         crossing.transaction_ended()
             self._follow_registrations()
+
+    def _cancel(self, crossing: object, reasons: tuple[str, ...], why: str = "") -> None:
+        """The sender of an INVITE does not want it any more, or cannot have it."""
+        if isinstance(crossing, Crossing) and (call := crossing.call) is not None:
+            if why and not crossing.answered:
+                text = f"{call.token}: {crossing.request.method} cancelled for its sender: {why}"
+                self._lines.tell(call.token, Note(logging.INFO, text), self._now)
+            call.cancel(crossing, reasons, self._now)
+            self._carry_out(call)
 
     def _delivered(self, crossing: Crossing, response: Response) -> None:
         """A response to what went out, or what stands for one that never came."""

@@ -30,6 +30,7 @@ from imsalg.sip.events import (
     Event,
     RequestReceived,
     ResponseReceived,
+    SenderGone,
     ServerTransaction,
     Transaction,
     TransactionEnded,
@@ -79,6 +80,7 @@ __all__ = [
     "Flow",
     "RequestReceived",
     "ResponseReceived",
+    "SenderGone",
     "ServerTransaction",
     "TransactionEnded",
     "TransactionFailed",
@@ -167,12 +169,14 @@ class Endpoint:
                 self._fall_back(tx, tx.fallback, now)
 
     def closed(self, flow: Flow, now: float) -> None:
-        """The connection of a peer that had opened it is gone: what it was asked will not be answered. What
-        it asked may be, over another (RFC 3261 section 18.2.2)."""
+        """The connection of a peer that had opened it is gone: what it was asked will not be answered, nor
+        what it asked, unless it is a server, over another connection (RFC 3261 section 18.2.2)."""
         for tx in self._transactions.on(flow):
             if isinstance(tx, ClientTransaction):
                 error = TransactionFailed(tx, Cause.TRANSPORT, "connection closed by peer")
                 self._run(tx, Signal.FLOW_GONE, now, error)
+            elif tx.fallback is None:
+                self._run(tx, Signal.FLOW_GONE, now, SenderGone(tx))
 
     # What the transaction user wants.
 

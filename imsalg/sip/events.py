@@ -115,6 +115,14 @@ class CancelReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class SenderGone:
+    """Whoever sent the INVITE can be given no response any more: its flow has gone, and there is no other
+    way. The TU still answers it."""
+
+    transaction: ServerTransaction
+
+
+@dataclass(frozen=True, slots=True)
 class AckReceived:
     """An ACK that ends no transaction: that for a 2xx."""
 
@@ -148,5 +156,11 @@ class TransactionEnded:
 
 
 Event = (
-    RequestReceived | CancelReceived | AckReceived | ResponseReceived | TransactionFailed | TransactionEnded
+    RequestReceived
+    | CancelReceived
+    | SenderGone
+    | AckReceived
+    | ResponseReceived
+    | TransactionFailed
+    | TransactionEnded
 )

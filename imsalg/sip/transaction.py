@@ -11,6 +11,8 @@ Rows beyond the figures, each with its reason:
   200 ms after which a 100 is sent (RFC 3261 section 17.2.1).
 - Client INVITE, Proceeding, Timer.CANCEL: 64*T1 after a CANCEL the transaction counts as cancelled even if no
   final response came (RFC 3261 section 9.1). The endpoint starts this one, when it sends the CANCEL.
+- Server INVITE, Trying and Proceeding, FLOW_GONE: who waits for the response cannot be given one, which ends
+  nothing here, but is for the TU to know: it may end what it has begun for that request.
 - Server non-INVITE, Trying and Proceeding, Timer F: the client's Timer F has fired by now and no response
   is of use any more (RFC 4320 section 4.2), so a request which nobody answers ends by itself.
 """
@@ -203,6 +205,8 @@ SERVER_INVITE = Machine(
         (State.TRYING, Signal.SUCCESS): (_SEND, State.ACCEPTED),
         (State.TRYING, Signal.FAILURE): (_SEND, State.COMPLETED),
         (State.TRYING, Signal.TRANSPORT_ERROR): (_FAIL, State.TRYING),
+        (State.TRYING, Signal.FLOW_GONE): (_FAIL, State.TRYING),
+        (State.PROCEEDING, Signal.FLOW_GONE): (_FAIL, State.PROCEEDING),
         (State.PROCEEDING, Signal.REQUEST): (_SEND, State.PROCEEDING),
         (State.PROCEEDING, Signal.PROVISIONAL): (_SEND, State.PROCEEDING),
         (State.PROCEEDING, Signal.SUCCESS): (_SEND, State.ACCEPTED),

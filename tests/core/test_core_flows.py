@@ -65,12 +65,62 @@ def test_an_answer_for_a_ue_whose_connection_has_gone_is_nobody_else_s(world, al
     close(world, alice)
     mallory = world.register(world.ue(10, 40123, transport=alice.flow.transport), "mallory")
     ok = world.network.reply(there, 200, sdp=FAR)
-    world.network.send(ok, world.network.flow)  # and again, as nobody acknowledges it
-    assert mallory.quiet()
-    world.network.dialog(there, ok).request("BYE")
-    world.network.expect(430)
+    world.network.expect("ACK")
+    world.network.reply(world.network.expect("BYE"), 200)
+    world.network.send(ok, world.network.flow)  # and again
+    world.network.expect("ACK")
     assert mallory.quiet()
     assert not world.status()["calls"]
+    world.finish()
+
+
+@pytest.mark.parametrize("ringing", [False, True])
+def test_a_call_whose_caller_has_lost_its_connection_is_cancelled(world, alice, ringing):
+    """Nobody can answer it, so nobody's phone shall ring for it (TS 24.229 clause 5.2.8.1.1)."""
+    alice.invite("sip:bob@home.example", sdp=protected("192.0.2.10"))
+    there = world.network.expect("INVITE")
+    if ringing:
+        world.network.reply(there, 180)
+    close(world, alice)
+    assert not world.plane.legs
+    if not ringing:
+        world.network.reply(there, 180)  # before that there is nothing to cancel (RFC 3261 section 9.1)
+    cancel = world.network.expect("CANCEL")
+    assert cancel.headers.lines("Reason") == ['SIP;cause=503;text="Service Unavailable"']
+    world.network.reply(cancel, 200)
+    world.network.reply(there, 487)
+    assert not world.status()["calls"]
+    world.finish()
+
+
+def test_a_call_whose_caller_loses_its_connection_while_the_gateway_is_asked_goes_nowhere(world, alice):
+    world.held = True
+    alice.invite("sip:bob@home.example", sdp=protected("192.0.2.10"))
+    close(world, alice)
+    world.answer_gateway()
+    assert world.network.quiet()
+    assert not world.status()["calls"]
+
+
+def test_a_call_stands_when_its_ue_loses_the_connection_and_its_change_is_cancelled(world):
+    alice = world.ue(10, 40123, transport=Transport.TLS)
+    register(world, alice, INSTANCE)
+    here, far = world.originate(alice)
+    here.request("INVITE", sdp=protected("192.0.2.10", port=4444))
+    there = world.network.expect("INVITE")
+    world.network.reply(there, 180)
+    before = world.legs()
+    close(world, alice)
+    world.network.reply(world.network.expect("CANCEL"), 200)
+    world.network.reply(there, 487)
+    again = world.ue(10, 40555, transport=Transport.TLS)
+    register(world, again, INSTANCE)
+    here.peer = again
+    here.exchange(far, "INVITE", protected("192.0.2.10"), FAR)
+    assert world.legs().keys() == before.keys()
+    far.request("BYE")
+    again.reply(again.expect("BYE"), 200)
+    world.network.expect(200)
     world.finish()
 
 

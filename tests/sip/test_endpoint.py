@@ -17,6 +17,7 @@ from imsalg.sip.endpoint import (
     Flow,
     RequestReceived,
     ResponseReceived,
+    SenderGone,
     ServerTransaction,
     TransactionFailed,
     Transport,
@@ -624,6 +625,7 @@ def test_who_has_lost_the_connection_of_an_invite_may_still_cancel_it() -> None:
     via = "SIP/2.0/TCP pc.example:5070;branch=z9hG4bKx"
     tx = served(ours, incoming(via=via), before)
     ours.closed(before, 0.1)
+    assert events(ours) == [SenderGone(tx)]
     ours.receive(incoming("CANCEL", via=via), after, 0.2)
     assert [to for to, _ in ours.to_send()] == [after]
     assert [type(event) for event in events(ours)] == [CancelReceived]

@@ -66,6 +66,8 @@ FIGURES = {
         Proceeding | 2xx            | send              | Accepted
         Proceeding | 300-699        | send              | Completed
         Proceeding | Transport Err. | inform TU         | Proceeding
+        Trying     | Flow gone      | inform TU         | Trying      +
+        Proceeding | Flow gone      | inform TU         | Proceeding  +
         Completed  | request        | send              | Completed
         Completed  | Timer G        | send              | Completed
         Completed  | Transport Err. | inform TU         | Completed

@@ -21,6 +21,7 @@ from tests.system.calls import (
     keys,
     normal,
     originate,
+    originated,
     refused,
     register,
     registered,
@@ -205,6 +206,15 @@ def test_a_cancelled_call_ends_on_both_sides(
     assert final(call.caller).status == 487
     assert len(requests(call.callee, "CANCEL", sent=False)) == 1
     assert len(requests(call.callee, "ACK", sent=False)) == 1
+
+
+def test_a_call_whose_caller_dies_with_its_connection_is_cancelled(world: World, tmp_path: Path) -> None:
+    ends = originated(world, tmp_path, "refused_uac", "cancelled_uas", tcp=(True, False), offer=RTP)
+    with ends as (caller, callee):
+        caller.wait_for(180)
+        caller.__exit__()  # killed
+        (cancel,) = requests(callee.finish(), "CANCEL", sent=False)
+    assert cancel.headers.get("Reason") == 'SIP;cause=503;text="Service Unavailable"'
 
 
 def test_a_callee_that_overlooks_the_first_invite_gets_it_again(world: World, tmp_path: Path) -> None:

@@ -115,6 +115,21 @@ def test_a_call_to_a_browser_that_has_gone_is_refused_at_once(stack: Stack, auth
     assert any("430 the connection of this UE has gone" in line for line in stack.log("proxy"))
 
 
+def test_a_softphone_that_rings_for_a_browser_is_told_when_that_has_gone(
+    stack: Stack, authority: Authority
+) -> None:
+    context = ssl.create_default_context(cafile=str(authority.ca))
+    gone = WebPhone(f"wss://{HOST}:{WSS_PORT}/sip", context, "erin", DOMAIN, stack.password)
+    gone.register()
+    with softphone(stack, "--no-answer") as alice:
+        alice.wait_for("registered")
+        gone.request("INVITE", f"sip:alice@{DOMAIN}", f"<sip:alice@{DOMAIN}>", sdp=audio())
+        gone.receive(180)
+        gone.close()
+        alice.wait_for("ended")
+    assert not stack.status()["calls"]
+
+
 def test_a_browser_with_two_connections_is_reached_over_the_one_that_is_left(
     stack: Stack, authority: Authority
 ) -> None:
