@@ -16,9 +16,8 @@ import time
 import msgspec
 
 from agw.iq.client import Client
-from agw.iq.connection import Certificates
 from agw.iq.messages import ErrorReply, Hello, Notice, Reply
-from imsalg.config import AccessConfig, CoreConfig, ProxyConfig
+from imsalg.config import AccessConfig, CoreConfig, GatewayConfig, ProxyConfig
 from imsalg.core import Core
 from imsalg.names import Answer
 from imsalg.sip.grammar import printable
@@ -28,7 +27,7 @@ from imsalg.transport.connection import ConnectionLimits
 from imsalg.transport.listener import Listener
 from imsalg.transport.nameservers import Nameservers
 from imsalg.transport.shell import Shell
-from imsalg.transport.tls import TlsFiles
+from imsalg.transport.tls import Credentials, TlsFiles
 
 COLLECT = 300.0  # seconds between two looks for garbage, each of which stops everything
 FEW, MANY = 100_000, 10_000_000  # objects that came and stayed: not worth a look; not to be waited with
@@ -70,7 +69,7 @@ class Proxy:
             on_up=self._gateway_up,
             on_down=self._gateway_down,
             on_message=self._gateway_message,
-            certificates=Certificates(config.gateway.cert, config.gateway.key, config.gateway.ca),
+            tls=Credentials(gateway).client if (gateway := _files(config.gateway)) else None,
         )
         self._nameservers = Nameservers(config.core.nameservers, self._dns_answer)
         self._iq_task: asyncio.Task[None] | None = None
@@ -203,14 +202,15 @@ def _shown(value: object) -> object:
 
 
 def _listeners(config: ProxyConfig) -> list[Listener]:
-    def files(side: AccessConfig | CoreConfig) -> TlsFiles | None:
-        return TlsFiles(side.cert, side.key, side.ca) if side.cert else None
-
     listeners = [
-        Listener(access.listen, access.transports, files(access), access.path) for access in config.access
+        Listener(access.listen, access.transports, _files(access), access.path) for access in config.access
     ]
     core = config.core
-    return [*listeners, Listener(core.listen, core.transports, files(core), opens_tls=True, reserve=True)]
+    return [*listeners, Listener(core.listen, core.transports, _files(core), opens_tls=True, reserve=True)]
+
+
+def _files(side: AccessConfig | CoreConfig | GatewayConfig) -> TlsFiles | None:
+    return TlsFiles(side.cert, side.key, side.ca) if side.cert else None
 
 
 async def serve(config: ProxyConfig) -> None:

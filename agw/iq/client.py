@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
-from agw.iq.connection import Certificates, Connection, UnixAddress, parse_address
+from agw.iq.connection import Connection, TlsAddress, parse_address
 from agw.iq.messages import VERSION, ErrorReply, FromGateway, Hello, Notice, Reply, Request
 from agw.iq.wire import controller_link
 
@@ -25,11 +25,12 @@ Argument = TypeVar("Argument")
 class Client:
     """Run `run()` in a task. All callbacks come from that task's loop and may call `send`.
 
-    address: "unix:PATH" or "tls:HOST:PORT", the latter with `certificates`.
+    address: "unix:PATH" or "tls:HOST:PORT". tls: for the latter, asked for the context of each connection,
+    which also sees whom the gateway's certificate names.
     claims: asked at each greeting for the contexts the controller still owns.
     on_up(hello): the gateway's Hello has come. on_down(reason): the connection is lost, or the first attempt
     failed; called once, then not again before the next on_up.
-    Raises ValueError for a wrong address, OSError or ssl.SSLError for unusable certificates.
+    Raises ValueError for a wrong address, or one of TLS without that.
     """
 
     def __init__(
@@ -42,12 +43,12 @@ class Client:
         on_up: Callable[[Hello], None],
         on_down: Callable[[str], None],
         on_message: Callable[[Reply | ErrorReply | Notice], None],
-        certificates: Certificates | None = None,
+        tls: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
         self._address = parse_address(address)
-        self._tls: ssl.SSLContext | None = None
-        if not isinstance(self._address, UnixAddress):
-            self._tls = (certificates or Certificates()).context(server=False)
+        if isinstance(self._address, TlsAddress) and tls is None:
+            raise ValueError(f"{address} without certificates")
+        self._tls = tls
         self._name = name
         self._incarnation = incarnation
         self._claims = claims
@@ -117,11 +118,12 @@ class Client:
         self._connection = connection
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
-                if isinstance(self._address, UnixAddress):
-                    await loop.create_unix_connection(lambda: connection, str(self._address.path))
-                else:
+                if isinstance(self._address, TlsAddress):
+                    assert self._tls is not None
                     host, port = self._address.host, self._address.port
-                    await loop.create_connection(lambda: connection, host, port, ssl=self._tls)
+                    await loop.create_connection(lambda: connection, host, port, ssl=self._tls())
+                else:
+                    await loop.create_unix_connection(lambda: connection, str(self._address.path))
             await asyncio.wait((greeted, ended), timeout=CONNECT_TIMEOUT, return_when="FIRST_COMPLETED")
             if not greeted.done():
                 connection.end("no greeting in time")

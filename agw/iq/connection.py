@@ -35,15 +35,16 @@ class TlsAddress:
 
 @dataclass(frozen=True, slots=True)
 class Certificates:
-    """Paths of PEM files: own certificate chain, its private key, and the CA that signs the other side's."""
+    """Paths of a gateway's PEM files: its certificate chain, its private key, and the CA that signs the
+    controllers' certificates."""
 
     cert: str = ""
     key: str = ""
     ca: str = ""
 
-    def context(self, *, server: bool) -> ssl.SSLContext:
+    def context(self) -> ssl.SSLContext:
         """Raises OSError or ssl.SSLError where a file cannot be used."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_cert_chain(self.cert, self.key)

@@ -68,7 +68,7 @@ class Server:
                 loop = asyncio.get_running_loop()
                 self._server = await loop.create_unix_server(self._accept, sock=listener)
             case tls:
-                context = (certificates or Certificates()).context(server=True)
+                context = (certificates or Certificates()).context()
                 self._tls = TlsListener(self._accept, context)
                 await self._tls.start(tls.host, tls.port)
 

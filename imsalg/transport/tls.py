@@ -54,8 +54,8 @@ class Credentials:
         return self._server
 
     def client(self) -> ssl.SSLContext:
-        """For one that is opened now: the peer's certificate must be signed by `ca`; whom it names is for
-        `Tls` to see."""
+        """For one that is opened now: the peer's certificate must be signed by `ca`, and `shows` the name
+        that it is opened to."""
         self._look()
         return self._client
 
@@ -91,7 +91,8 @@ class Credentials:
     def _load(self) -> tuple[ssl.SSLContext, ssl.SSLContext]:
         server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        client.check_hostname = False  # OpenSSL takes wildcards, and knows no SIP URI
+        client.check_hostname = False  # OpenSSL takes wildcards, and knows no SIP URI: instead,
+        client.sslobject_class = _ToNamed
         client.verify_mode = ssl.CERT_REQUIRED
         for context in (server, client):
             context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -114,7 +115,7 @@ def _no_password() -> str:
     return ""
 
 
-class TlsError(Exception):
+class TlsError(OSError):
     """The peer or its certificate is not accepted, or what came is no TLS; in one line."""
 
 
@@ -125,9 +126,8 @@ class Tls:
     """
 
     def __init__(self, context: ssl.SSLContext, server_name: str | None = None) -> None:
-        """server_name: whom we connect to, a name or a numeric address, which the certificate must name;
-        None: we were connected to."""
-        self._server_name = server_name
+        """server_name: whom we connect to, a name or a numeric address, which the certificate must name,
+        as a context of `Credentials.client` sees to; None: we were connected to."""
         self.up = False
         self.ended = False
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -172,23 +172,8 @@ class Tls:
         return self._out.read()
 
     def shows(self, name: str) -> bool:
-        """Whether the peer's verified certificate names this domain or address; none does if it showed none.
-
-        A domain stands in a sip URI without a user, or, if no such URI is there, as a DNS name; the subject
-        does not count (RFC 5922 section 7.1), and a name is compared as a whole: a wildcard is nobody's
-        (section 7.2). An address, of which that RFC does not speak, stands as one (RFC 9525 section 6.5)."""
-        try:
-            certificate = self._object.getpeercert() or {}
-        except ValueError:  # not even text
-            return False
-        names: dict[str, set[str]] = {"URI": set(), "DNS": set(), "IP Address": set()}
-        for pair in certificate.get("subjectAltName", ()):
-            match pair:
-                case ("URI", str() as uri) if domain := _sip_domain(uri):
-                    names["URI"].add(_plain(domain))
-                case ("DNS" | "IP Address" as kind, str() as value):
-                    names[kind].add(_plain(value))
-        return _plain(name) in (names["URI"] or names["DNS"]) | names["IP Address"]
+        """Whether the peer's certificate names this domain or address."""
+        return shows(self._object, name)
 
     def _shake(self) -> None:
         try:
@@ -197,9 +182,37 @@ class Tls:
             return
         except ssl.SSLError as error:
             raise TlsError(_reason(error)) from None
-        if self._server_name is not None and not self.shows(self._server_name):  # RFC 5922 section 7.3
-            raise TlsError(f"certificate refused: it does not name {self._server_name}")
         self.up = True
+
+
+class _ToNamed(ssl.SSLObject):
+    """A client's: no handshake is done whose peer does not show that it is whom we want (RFC 5922 section
+    7.3)."""
+
+    def do_handshake(self) -> None:
+        super().do_handshake()
+        if not shows(self, self.server_hostname or ""):
+            raise TlsError(f"certificate refused: it does not name {self.server_hostname}")
+
+
+def shows(peer: ssl.SSLObject, name: str) -> bool:
+    """Whether a peer's verified certificate names this domain or address; none does if it showed none.
+
+    A domain stands in a sip URI without a user, or, if no such URI is there, as a DNS name; the subject does
+    not count (RFC 5922 section 7.1), and a name is compared as a whole: a wildcard is nobody's (section 7.2).
+    An address, of which that RFC does not speak, stands as one (RFC 9525 section 6.5)."""
+    try:
+        certificate = peer.getpeercert() or {}
+    except ValueError:  # not even text
+        return False
+    names: dict[str, set[str]] = {"URI": set(), "DNS": set(), "IP Address": set()}
+    for pair in certificate.get("subjectAltName", ()):
+        match pair:
+            case ("URI", str() as uri) if domain := _sip_domain(uri):
+                names["URI"].add(_plain(domain))
+            case ("DNS" | "IP Address" as kind, str() as value):
+                names[kind].add(_plain(value))
+    return _plain(name) in (names["URI"] or names["DNS"]) | names["IP Address"]
 
 
 def _sip_domain(text: str) -> str:

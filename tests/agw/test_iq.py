@@ -1,19 +1,14 @@
 """Both ends of Iq over real sockets: several controllers, none able to harm another."""
 
 import asyncio
-import datetime
-import ipaddress
 import logging
 import socket
 import stat
 from contextlib import asynccontextmanager, suppress
+from dataclasses import astuple, replace
 
 import pytest
 import uvloop
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from agw.iq import connection as connection_module
 from agw.iq import listener, wire
@@ -33,6 +28,8 @@ from agw.iq.messages import (
 )
 from agw.iq.server import Server
 from agw.iq.wire import controller_link, encode
+from imsalg.transport.tls import Credentials
+from tests.transport.certificates import Authority
 
 PATIENCE = 10.0
 
@@ -62,7 +59,7 @@ class Gateway:
 class Controller:
     """A client that writes down what it is told."""
 
-    def __init__(self, address, name="pcscf", certificates=None):
+    def __init__(self, address, name="pcscf", files=None):
         self.told = asyncio.Queue()
         self.claims = ()
         self.client = Client(
@@ -73,7 +70,7 @@ class Controller:
             on_up=lambda hello: self.told.put_nowait(("up", hello)),
             on_down=lambda reason: self.told.put_nowait(("down", reason)),
             on_message=lambda message: self.told.put_nowait(("message", message)),
-            certificates=certificates,
+            tls=Credentials(files).client if files else None,
         )
 
     async def next(self):
@@ -90,9 +87,9 @@ class Controller:
 
 
 @asynccontextmanager
-async def started(address, certificates=None, name="agw"):
+async def started(address, files=None, name="agw"):
     gateway = Gateway(name)
-    await gateway.server.start(address, certificates)
+    await gateway.server.start(address, Certificates(*astuple(files)) if files else None)
     try:
         yield gateway
     finally:
@@ -376,46 +373,17 @@ def test_a_callback_that_fails_does_not_lose_the_client(address):
 # -- TLS --
 
 
-def certificate(folder, name, issuer=None):
-    """PEM files of a P-256 certificate for 127.0.0.1; (certificate, key) as objects to issue others with."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    issuer_name, issuer_key = (issuer[0].subject, issuer[1]) if issuer else (subject, key)
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer_name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
-        )
-        .sign(issuer_key, hashes.SHA256())
-    )
-    (folder / f"{name}.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    (folder / f"{name}.key").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-    return made, key
+@pytest.fixture
+def authority(tmp_path):
+    return Authority(tmp_path)
 
 
 @pytest.fixture
-def certificates(tmp_path):
-    """name -> Certificates that trust `ca`; "stranger" has its own CA, and trusts `ca` too."""
-    ca = certificate(tmp_path, "ca")
-    certificate(tmp_path, "gateway", ca)
-    certificate(tmp_path, "controller", ca)
-    certificate(tmp_path, "stranger", certificate(tmp_path, "other_ca"))
-    return {
-        name: Certificates(*(str(tmp_path / file) for file in (f"{name}.pem", f"{name}.key", "ca.pem")))
-        for name in ("gateway", "controller", "stranger")
-    }
+def certificates(authority, tmp_path):
+    """name -> files that trust `ca`; "stranger" has its own CA, and trusts `ca` too."""
+    other = Authority(tmp_path, "other")
+    signed = {name: authority.sign(name, "127.0.0.1", mutual=True) for name in ("gateway", "controller")}
+    return {**signed, "stranger": replace(other.sign("stranger", "127.0.0.1"), ca=str(authority.ca))}
 
 
 @pytest.fixture
@@ -429,7 +397,7 @@ def test_tls_with_certificates_on_both_sides(certificates, tls_address):
     async def scenario():
         async with (
             started(tls_address, certificates["gateway"]),
-            Controller(tls_address, certificates=certificates["controller"]).running() as controller,
+            Controller(tls_address, files=certificates["controller"]).running() as controller,
         ):
             assert (await controller.next())[0] == "up"
             controller.client.send(Request(1, "c", ()))
@@ -453,7 +421,7 @@ def test_tls_lets_no_stranger_in_at_either_end(certificates, tls_address):
             assert gateway.told.empty()
         async with (
             started(tls_address, certificates["stranger"]) as gateway,
-            Controller(tls_address, certificates=certificates["controller"]).running() as controller,
+            Controller(tls_address, files=certificates["controller"]).running() as controller,
         ):
             down, reason = await controller.next()
             assert down == "down"
@@ -461,6 +429,34 @@ def test_tls_lets_no_stranger_in_at_either_end(certificates, tls_address):
             assert gateway.told.empty()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize(
+    ("names", "right"),
+    [(("localhost",), True), ((), False), (("*.localhost", "*", "127.0.0.1"), False)],
+    ids=["its name", "its subject's name", "wildcards"],
+)
+def test_a_gateway_is_greeted_only_if_its_certificate_names_it(authority, tls_address, names, right, run):
+    address = tls_address.replace("127.0.0.1", "localhost")
+    gateway_s, ours = (authority.sign(*each, mutual=True) for each in (("localhost", *names), ("pcscf", "x")))
+
+    async def scenario():
+        async with (
+            started(address, gateway_s) as gateway,
+            Controller(address, files=ours).running() as controller,
+        ):
+            what, told = await controller.next()
+            assert what == ("up" if right else "down")
+            assert right or told == "certificate refused: it does not name localhost"
+            assert right or gateway.told.empty()
+
+    run(scenario())
+
+
+def test_an_address_of_tls_needs_certificates():
+    with pytest.raises(ValueError, match="without certificates"):
+        Controller("tls:127.0.0.1:1")
 
 
 async def silent(address, first=b""):
@@ -479,9 +475,7 @@ def test_strangers_who_leave_handshakes_half_done_are_few_and_keep_nobody_out(
     async def scenario():
         async with started(tls_address, certificates["gateway"]) as gateway:
             strangers = [await silent(tls_address, first) for _ in range(5 * MAX_HANDSHAKES)]
-            async with Controller(
-                tls_address, certificates=certificates["controller"]
-            ).running() as controller:
+            async with Controller(tls_address, files=certificates["controller"]).running() as controller:
                 assert (await controller.next())[0] == "up"
                 assert (await gateway.next())[0] == "up"
                 waiting = {asyncio.create_task(until_closed(reader)) for reader, _ in strangers}
