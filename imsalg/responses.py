@@ -12,6 +12,7 @@ from imsalg.body import NEGOTIATING, drop_sdp
 from imsalg.calls import Calls
 from imsalg.crossing import Crossing, Note
 from imsalg.registration import Registering, Registrations
+from imsalg.sip.headers import Headers
 from imsalg.sip.message import Response
 
 
@@ -38,6 +39,8 @@ class Responses:
             trust.to_ue(headers)
         else:
             trust.from_ue(headers)
+            if 100 < response.status < 300 and crossing.request.to.tag is None:
+                _keep_route_set(crossing.outgoing.headers, headers)
             binding = self._registrations.at(crossing.flow, crossing.request.to.uri)
             if binding is not None and response.status > 100:
                 trust.assert_identity(headers, binding.associated)
@@ -64,3 +67,12 @@ class Responses:
         else:
             return
         self._tell(registering.aor, Note(logging.INFO, text), now)
+
+
+def _keep_route_set(request: Headers, response: Headers) -> None:
+    """A UE returns the Record-Route that it was sent, below what others have put there between it and us; it
+    does not say that the far end shall come another way than by us and the home network (TS 24.229 clause
+    5.2.6.4.4)."""
+    sent, returned = request.values("Record-Route"), response.values("Record-Route")
+    if sent and returned[-len(sent) :] != sent:
+        response.set("Record-Route", *returned[: -len(sent)], *sent)
