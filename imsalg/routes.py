@@ -50,13 +50,13 @@ class Routes:
         """Take our own Route values off the top: both of a doubled Record-Route, which have one token, but
         not those of another pass. Gives the token."""
         token: str | None = None
-        popped = False
-        while (value := outgoing.headers.first("Route")) is not None:
-            uri = NameAddr.parse(value).parsed_uri
-            if not self.is_ours(uri) or (popped and uri.user != token):
+        for popped in (False, True):
+            value = outgoing.headers.first("Route")
+            uri = NameAddr.parse(value).parsed_uri if value is not None else None
+            if uri is None or not self.is_ours(uri) or (popped and uri.user != token):
                 break
             outgoing.headers.pop_value("Route")
-            token, popped = uri.user, True
+            token = uri.user
         return token
 
     def record(self, crossing: Crossing, access: AccessConfig, token: str | None) -> None:

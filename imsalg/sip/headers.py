@@ -145,6 +145,7 @@ class Headers:
         key = _key(name)
         while (at := self._index(key)) is not None:
             written, _, text = self._lines[at][1].partition(":")
+            text = text.lstrip(LWS + ",")
             comma = first_comma(text)
             if comma < 0:
                 del self._lines[at]

@@ -4,7 +4,7 @@ import pytest
 
 from imsalg.sip.endpoint import Transport
 from imsalg.sip.values import Via
-from tests.sim.sdp import crypto, lines_of, protected, session
+from tests.sim.sdp import crypto, lines_of, media, protected, session
 from tests.sim.world import ACCESS, CORE, NETWORK
 
 AUDIO = session("192.0.2.10")
@@ -47,6 +47,12 @@ def test_our_own_routes_are_taken_off_and_others_stay(world, alice):
     other = f"<sip:other@{NETWORK};lr>"
     world.network.invite(alice.contact, ("Route", f"{alice.path}, {other}"), sdp=AUDIO)
     assert alice.expect("INVITE").headers.values("Route") == [other]
+
+
+def test_of_many_routes_with_one_token_two_are_ours(world, alice):
+    """A doubled Record-Route. What follows is of another pass, or of somebody who has us take off hundreds."""
+    world.network.request("MESSAGE", alice.contact, ("Route", ", ".join([alice.path] * 600)))
+    assert len(alice.expect("MESSAGE").headers.values("Route")) == 598
 
 
 def test_requests_in_a_dialog_follow_the_route_set(world, alice):
@@ -310,3 +316,31 @@ def test_a_ue_that_says_503_speaks_for_itself(world, bob, method):
     refusal = world.network.expect(500)
     assert refusal.reason == "Server Internal Error"
     assert "Retry-After" not in refusal.headers
+
+
+@pytest.mark.parametrize("method", ["INVITE", "SUBSCRIBE"])
+@pytest.mark.parametrize(
+    ("above", "below"),
+    [
+        ([], None),
+        ([], []),
+        ([], ["<sip:elsewhere.example;lr>"]),
+        (["<sip:near.example;lr>"], None),  # a proxy between us and the UE
+        (["<sip:near.example;lr>"], ["<sip:elsewhere.example;lr>"] * 3),
+    ],
+)
+def test_a_called_ue_does_not_say_which_way_requests_come_back(world, bob, method, above, below):
+    """TS 24.229 clause 5.2.6.4.4: else the far end's requests would get around us and the home network."""
+    beyond = ("Record-Route", SCSCF)
+    world.network.request(
+        method, bob.contact, ("Route", bob.path), beyond, sdp=ANSWER if method == "INVITE" else b""
+    )
+    there = bob.expect(method)
+    sent = there.headers.values("Record-Route")
+    assert len(sent) == 3
+    said = [*above, *(sent if below is None else below)]
+    there.headers.set("Record-Route", *said)
+    answer = session("192.0.2.11", media(4000, "RTP/SAVP", crypto())) if method == "INVITE" else b""
+    bob.reply(there, 200, sdp=answer)
+    got = world.network.expect(200).headers.values("Record-Route")
+    assert got == [*said[: max(0, len(said) - 3)], *sent]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from imsalg.errors import BadMessage, UsageError
+from imsalg.sip.grammar import first_comma
 from imsalg.sip.headers import COMPACT, MAX_HEADERS, MAX_LINE, Headers
 
 TEXT = (
@@ -87,6 +88,19 @@ def test_the_first_value_is_taken_and_the_rest_keeps_its_bytes() -> None:
 def test_empty_elements_are_no_values() -> None:
     headers = Headers.parse("Via: , ,a\r\nVia:\r\nVia: b")
     assert [headers.pop_value("Via") for _ in range(3)] == ["a", "b", None]
+
+
+def test_empty_elements_before_a_value_are_passed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = []
+
+    def look(text: str) -> int:
+        looks.append(text)
+        return first_comma(text)
+
+    monkeypatch.setattr("imsalg.sip.headers.first_comma", look)
+    headers = Headers.parse("Via:" + " ,\t" * 1000 + "a, ,b\r\nVia:" + "," * 1000)
+    assert [headers.pop_value("Via") for _ in range(3)] == ["a", "b", None]
+    assert len(looks) == 3
 
 
 def test_an_option_tag_is_discarded_alone() -> None:
