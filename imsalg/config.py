@@ -221,8 +221,8 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class SourcesConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one peer on the access side may do: each UE that has registered, by itself; all others of one host
-    (IPv6: of one /64) together. Trusted peers are not limited.
+    """What one peer on the access side may do: each user who has registered, with all his UEs; all others of
+    one host (IPv6: of one /64) together. Trusted peers are not limited.
 
     rate: messages per second; a connection that is accepted, and a read that brings no message, count as one.
     burst: messages at once; beyond them requests are answered 503. penalty: seconds in which a source is not

@@ -33,6 +33,7 @@ LONG = 0.1  # seconds the first one has waited when the line begins to be limite
 LATELY = 0.2  # seconds; as many as were served meanwhile may wait then
 MAX_WAITING = 16 * 1024 * 1024  # octets; half of it for strangers
 MAX_PUT_OFF = 100  # before the sockets are read again
+OF_ONE = 4096  # octets that count as a message more
 OVERHEAD = 512  # octets that each costs beside its own, and a quarter of what a parsed one does
 RETRY_AFTER = 5  # seconds, and up to seven more, so that not all come back together
 
@@ -95,8 +96,11 @@ class Intake:
         return len(self._urgent) + len(self._new) + len(self._hasty) + len(self._strangers)
 
     def put(self, payload: Payload, flow: Flow, now: float) -> None:
-        """Something has come."""
+        """Something has come. A long datagram counts as several messages; what is long on a stream was counted
+        when it was read."""
+        messages = 1
         if isinstance(payload, bytes):
+            messages += len(payload) // OF_ONE
             if payload.startswith(b"ACK ") and self._tag in payload:
                 self._drops["overload-acked"] += 1
                 return
@@ -108,7 +112,7 @@ class Intake:
         else:
             kind, size = kind_of(payload), _size(payload)
         waiting = Waiting(payload, flow, kind, now, size)
-        standing = Standing.KNOWN if self._judge is None else self._judge.standing(flow, kind, now)
+        standing = Standing.KNOWN if self._judge is None else self._judge.standing(flow, kind, now, messages)
         if known := standing is Standing.KNOWN:
             line = self._urgent if kind in (Kind.EMERGENCY, Kind.ONGOING) else self._new
         else:

@@ -1,9 +1,9 @@
 """What one peer may cost: messages per second, lines of the log, and how much it may hold
 at a time.
 
-A peer is a *source*: a UE that has registered by its flow, so that the many behind one NAT do not answer for
-each other; everybody else by host, an IPv6 one by its /64, which is what a subscriber is given; emergency
-calls apart from the rest of their host (but a connection of who is not heard is closed, whatever comes over
+A peer is a *source*: a user who has registered, however many flows that was over, so that the many behind one
+NAT do not answer for each other; everybody else by host, an IPv6 one by its /64, which is what a subscriber is
+given; emergency calls apart from the rest of their host (but a connection of who is not heard is closed, whatever comes over
 it). Trusted peers are no sources and not limited, nor is the core side, but for who is not trusted there.
 
 The rate is a token bucket kept as one number, the time at which it will be full again (RFC 7415 section
@@ -56,7 +56,8 @@ class Sources:
         trusted = self._home if access is None else access.trusted
         if flow.remote.host in trusted or (access is None and not len(trusted)):
             return None
-        return flow if self._registrations.at(flow) is not None else source_of(flow.remote.host)
+        binding = self._registrations.at(flow)
+        return (binding.aor,) if binding is not None else source_of(flow.remote.host)
 
     def is_stranger(self, flow: Flow) -> bool:
         """Neither registered nor trusted."""

@@ -25,14 +25,16 @@ HASTY = Flow(Transport.UDP, HERE, Address("192.0.2.12", 5060))
 
 
 class Judge:
-    """Knows all but strangers; one has said much at once."""
+    """Knows all but strangers; one has said much at once. counted: how many messages all was worth."""
 
     def __init__(self) -> None:
         self.full = False
+        self.counted = 0
         self.open: set[Key] = set()
         self.standings = {STRANGER: Standing.STRANGER, HASTY: Standing.HASTY}
 
-    def standing(self, flow: Flow, kind: Kind, now: float) -> Standing:
+    def standing(self, flow: Flow, kind: Kind, now: float, messages: int = 1) -> Standing:
+        self.counted += messages
         return self.standings.get(flow, Standing.KNOWN)
 
     def is_full(self, now: float) -> bool:
@@ -338,3 +340,12 @@ def test_in_a_flood_of_five_times_what_can_be_served_nearly_all_of_the_time_goes
     bench.put(INVITE)  # the flood is over
     bench.now += 0.01
     assert bench.served() == [INVITE]
+
+
+def test_a_long_datagram_counts_as_several_messages_and_what_a_stream_brought_as_one(bench: Bench) -> None:
+    """It takes as long to be read; a stream was counted by its octets."""
+    long = request("MESSAGE", "m").replace(b"\r\n\r\n", b"\r\nX: " + b"x" * 12_000 + b"\r\n\r\n")
+    bench.put(long)
+    assert bench.judge.counted == 3
+    bench.put(parse_message(long), STREAM)
+    assert bench.judge.counted == 4

@@ -8,7 +8,7 @@ from functools import lru_cache
 from ipaddress import IPv6Network
 
 Source = Hashable
-"""A registered UE's flow; of everybody else the host, as text."""
+"""A registered user, as a tuple of one; of everybody else the host, as text."""
 
 
 @lru_cache(maxsize=4096)

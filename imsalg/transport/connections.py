@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
-from imsalg.intake import Judge, Standing
+from imsalg.intake import OF_ONE, Judge, Standing
 from imsalg.sip.endpoint import Flow, Transport
 from imsalg.sip.glance import Kind
 from imsalg.sip.message import Request
@@ -34,7 +34,6 @@ from imsalg.transport.websocket import WebSocket
 
 CONNECT_LIMIT = 4.0  # seconds; timer B has patience for 32
 BACKLOG = 512
-OF_ONE = 4096  # octets that count as a message more
 
 
 class Connections:

@@ -60,6 +60,23 @@ def test_ues_behind_one_nat_do_not_answer_for_each_other_or_for_strangers(few):
     assert standings(few, good.flow, 5) == [Standing.KNOWN] * 5
 
 
+def test_a_user_has_one_share_however_often_he_has_registered(worlds):
+    """Else one subscriber had all the transactions there are, by twenty flows."""
+    world = worlds(sources=SourcesConfig(rate=1, burst=10, penalty=30, calls=1, transactions=8))
+    phones = [world.register(world.ue(10 + n), "alice") for n in range(3)]
+    assert Standing.IGNORED in standings(world, phones[0].flow, 30)
+    assert standings(world, phones[1].flow, 1) == [Standing.IGNORED]
+    world.originate(phones[0])
+    phones[1].invite("sip:bob@home.example", sdp=OFFER)
+    phones[1].expect(503)
+    for phone in phones:
+        for _ in range(4):
+            phone.request("MESSAGE", "sip:bob@home.example")
+    assert world.core.endpoint.drops["too-many-transactions-of-source"]
+    bob = world.register(world.ue(20), "bob")
+    assert standings(world, bob.flow, 1) == [Standing.KNOWN]
+
+
 def test_emergency_calls_of_a_host_are_counted_apart(few):
     standings(few, flow("203.0.113.1"), 30)
     assert standings(few, flow("203.0.113.1"), 3, Kind.EMERGENCY) == [Standing.STRANGER] * 3
