@@ -96,8 +96,8 @@ class Intake:
         return len(self._urgent) + len(self._new) + len(self._hasty) + len(self._strangers)
 
     def put(self, payload: Payload, flow: Flow, now: float) -> None:
-        """Something has come. A long datagram counts as several messages; what is long on a stream was counted
-        when it was read."""
+        """Something has come. A long datagram counts as several messages; what is long on a stream was
+        counted when it was read."""
         messages = 1
         if isinstance(payload, bytes):
             messages += len(payload) // OF_ONE

@@ -131,6 +131,9 @@ class Registrations:
             return None
         if len(bindings) > 1 and identity:
             wanted = trust.user_of(identity)
+            for binding in bindings.values():  # of hundreds it is almost always found so, and quickly
+                if binding.aor == wanted:
+                    return binding
             for binding in bindings.values():
                 if any(trust.user_of(value) == wanted for value in binding.associated):
                     return binding

@@ -2,9 +2,10 @@
 at a time.
 
 A peer is a *source*: a user who has registered, however many flows that was over, so that the many behind one
-NAT do not answer for each other; everybody else by host, an IPv6 one by its /64, which is what a subscriber is
-given; emergency calls apart from the rest of their host (but a connection of who is not heard is closed, whatever comes over
-it). Trusted peers are no sources and not limited, nor is the core side, but for who is not trusted there.
+NAT do not answer for each other; everybody else by host, an IPv6 one by its /64, which is what a subscriber
+is given; emergency calls apart from the rest of their host (but a connection of who is not heard is closed,
+whatever comes over it). Trusted peers are no sources and not limited, nor is the core side, but for who is
+not trusted there.
 
 The rate is a token bucket kept as one number, the time at which it will be full again (RFC 7415 section
 3.5.1): who has said nothing for a while is as good as unknown, and is forgotten. A source that has used its

@@ -50,8 +50,8 @@ class Table(Protocol):
     def hears(self, connection: Connection) -> bool:
         """Whether what comes on it is looked at; else it is closed."""
 
-    def read(self, size: int, messages: list[Received], connection: Connection) -> None:
-        """So many octets came, and these messages in them."""
+    def read(self, size: int, messages: list[Received], idle: int, connection: Connection) -> None:
+        """So many octets came, and these messages in them. idle: see `Framing`."""
 
     def failed(self, connection: Connection, error: str) -> None:
         """Something that was sent may not have arrived."""
@@ -170,7 +170,8 @@ class Connection(asyncio.Protocol):
             self._flush_tls(self._tls)
             if self._tls.up and not self.ready.done():
                 self._begin()
-        self._table.read(size, self._plain_received(data) if data else [], self)
+        messages = self._plain_received(data) if data else []
+        self._table.read(size, messages, self._framing.idle, self)
         if (self._tls is not None and self._tls.ended) or self._framing.ended:
             self.close()
 

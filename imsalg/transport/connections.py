@@ -41,7 +41,8 @@ class Connections:
     something could not be delivered, and why. on_closed: with the flow of a connection that the peer had
     opened and that is gone. drops: counted into by named cause. judge: of who may connect and is read; None:
     everybody. What comes over a connection costs something before any message is found in it: each accepted
-    one counts as a message, so does a read that brings none, and what is long counts by its length."""
+    one counts as a message, so does a read that brings none, and what is long counts by its length or by the
+    frames of which nothing came."""
 
     def __init__(
         self,
@@ -228,8 +229,8 @@ class Connections:
         self._drops["tcp_source_ignored"] += 1
         return False
 
-    def read(self, size: int, messages: list[Received], connection: Connection) -> None:
-        if cost := size // OF_ONE + (not messages):
+    def read(self, size: int, messages: list[Received], idle: int, connection: Connection) -> None:
+        if cost := max(size // OF_ONE + (not messages), idle):
             self._counts(connection.flow, cost)
         if messages:
             if connection.accepted and connection.alias is None:

@@ -15,12 +15,14 @@ Received = Request | Response | BadMessage
 class Framing(Protocol):
     """`receive` what came, `frame` what is to be sent; then `take` what the framing itself has to say.
 
-    alive: something whole came since this was set to False last: a message or a keep-alive. ended: nothing
-    more can be received; what is to be taken is the last that is sent. ping_every: seconds between calls of
-    `ping`, 0 for none.
+    alive: something whole came since this was set to False last: a message or a keep-alive. idle: how many
+    pieces that cost something and brought no message the last `receive` has found. ended: nothing more can be
+    received; what is to be taken is the last that is sent. ping_every: seconds between calls of `ping`, 0 for
+    none.
     """
 
     alive: bool
+    idle: int
     ping_every: float
 
     @property
@@ -42,6 +44,7 @@ class Framing(Protocol):
 class Plain:
     """A byte stream with Content-Length, and keep-alives of CRLFs (RFC 5626 section 3.5.1)."""
 
+    idle = 0
     ping_every = 0.0  # the client keeps its connection alive, not we
 
     def __init__(self) -> None:

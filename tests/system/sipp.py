@@ -47,8 +47,8 @@ class Traced:
 class Sipp:
     """A running SIPp; a context manager that ends it.
 
-    remote: the port of `host` where all it sends goes; a UAS answers to where a request came from. echo: RTP
-    that comes goes back, from the port 2 above its own.
+    host: its own address. remote: our port where all it sends goes; a UAS answers to where a request came
+    from. echo: RTP that comes goes back, from the port 2 above its own.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Sipp:
             self._process = subprocess.Popen(
                 [
                     "sipp",
-                    *([str(Address(host, remote))] if remote else []),
+                    *([str(Address(HOST6 if ":" in host else HOST, remote))] if remote else []),
                     *(str(word) for option in options.items() for word in option),
                     *(["-rtp_echo"] if echo else []),
                     *("-nostdin", "-timeout_error", "-trace_msg", "-trace_err"),

@@ -83,6 +83,13 @@ def test_an_unregistered_ue_is_refused(world: World, tmp_path: Path) -> None:
     assert "not registered" in (response.headers.get("Warning") or "")
 
 
+def test_who_is_not_of_the_home_network_is_refused_where_that_is_named(world: World, tmp_path: Path) -> None:
+    with registered(world, tmp_path) as ue:
+        where = {"remote": world.core_port, "ruri": ue.contact, "route": ue.path}
+        with Sipp(tmp_path, "refused_uac", host="127.0.0.77", **where, offer=RTP) as stranger:
+            assert final(stranger.finish()).status == 403
+
+
 def test_what_a_ue_may_not_say_is_not_believed(world: World, tmp_path: Path) -> None:
     said = "P-Asserted-Identity: <sip:mallory@ims.test>\nP-Charging-Vector: icid-value=1"
     with registered(world, tmp_path) as ue:

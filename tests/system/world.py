@@ -54,9 +54,10 @@ class World(Stack):
         sipp_registrar: bool = True,
         store: bool = False,
         tables: str = TABLES,
+        core: str = f'trusted = ["{HOST}"]',
         **rest: Any,
     ) -> None:
-        super().__init__(base_port, tables=tables, **rest)
+        super().__init__(base_port, tables=tables, core=core, **rest)
         self._store = store
         self._sipp_registrar = sipp_registrar
         self._printed: dict[str, int] = {}

@@ -19,7 +19,7 @@ from imsalg.sip.message import MAX_MESSAGE
 from imsalg.transport import connection, websocket
 from imsalg.transport.connection import ConnectionLimits
 from tests.transport.certificates import Authority
-from tests.transport.test_shell import Site, connected, looped, options, until
+from tests.transport.test_shell import Site, Strict, connected, looped, options, until
 from tests.transport.test_tls import LOOPBACK, trusting
 
 SIP = [Subprotocol("sip")]
@@ -263,3 +263,36 @@ def test_a_keep_alive_before_a_close_in_one_read_raises_nothing() -> None:
     frames = Frame(Opcode.TEXT, b"\r\n\r\n"), Frame(Opcode.CLOSE, b"\x03\xe8")
     assert framing.receive(b"".join(frame.serialize(mask=True) for frame in frames)) == []
     assert framing.ended
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        masked(b"", Opcode.PING),
+        masked(b"", Opcode.PONG),
+        masked(b""),
+        masked(b"\r\n\r\n"),
+        masked(b"", Opcode.CONT, fin=False),
+    ],
+    ids=["pings", "pongs", "empty messages", "keep-alives", "fragments"],
+)
+def test_frames_that_say_nothing_are_few_and_count_for_whoever_sends_them(frame: bytes) -> None:
+    """What is read at once may hold 40,000 of them, which took the library a second."""
+    begun = masked(b"", fin=False) if frame[0] == Opcode.CONT else b""
+
+    @looped
+    async def run() -> None:
+        judge = Strict(10**6)
+        async with web(judge=judge) as site, connected(site.address) as (reader, writer):
+            await say(reader, writer, UPGRADE + begun + frame * (websocket.MAX_IDLE // 2))
+            await until(lambda: judge.counted > websocket.MAX_IDLE // 2)
+            assert site.shell.connections == 1
+            writer.write(frame * 40_000)
+            with contextlib.suppress(ConnectionError):
+                await asyncio.wait_for(reader.read(), 5)
+            await until(lambda: not site.shell.connections)
+            most = 2 * websocket.MAX_IDLE + websocket.PIECE // len(frame) + 10
+            assert websocket.MAX_IDLE < judge.counted < most
+            assert site.shell.drops["machine_error"] == 0
+
+    run()
