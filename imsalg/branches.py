@@ -209,8 +209,9 @@ class Branches:
         """Those that go on after a restart, the one that is heard last."""
         return sorted((branch for branch in self if branch.agreed), key=lambda b: b.media in self._heard[-1:])
 
-    def resume(self, records: Iterable[BranchRecord], epoch: float) -> None:
-        """Go on with the dialogs of these records."""
+    def resume(self, records: Iterable[BranchRecord], epoch: float, latest: float) -> None:
+        """Go on with the dialogs of these records. latest: when their sessions are over unless they are
+        refreshed, whatever was done to the clock."""
         for record in records:
             edges = {
                 side: replace(
@@ -224,7 +225,7 @@ class Branches:
             agreed = Agreed(record.decisions, record.keys, record.associations, record.streams, record.named)
             media = replace(self._start(), edges=edges, agreed=agreed, watched=record.watched)
             tag = NameAddr.parse(record.dialog.callee.address).param("tag") or ""
-            expires = None if record.expires is None else record.expires - epoch
+            expires = None if record.expires is None else min(record.expires - epoch, latest)
             self._by_tag[tag] = Branch(record.dialog, media, expires=expires)
             self._heard.append(media)
 

@@ -107,7 +107,7 @@ class Call:
         """Go on where a record says that the call stood. Its media wait for `reclaim`."""
         self.flows.update(record.flows)
         self.started = record.started - epoch
-        self._branches.resume(record.branches, epoch)
+        self._branches.resume(record.branches, epoch, self._passage.latest)
         if any(branch.media.agreed.streams for branch in self._branches):
             self._steps.pause()
 

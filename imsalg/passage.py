@@ -52,6 +52,11 @@ class Passage:
         self._acks = Acks(call, self._descriptions)
         self.again: float | None = None
 
+    @property
+    def latest(self) -> float:
+        """When a session of now is over unless it is refreshed, whatever has been agreed on."""
+        return self._call.steps.now + sessiontimer.lasts(self._limits.unrefreshed)
+
     # -- requests
 
     def request(self, crossing: Crossing) -> None:

@@ -43,8 +43,13 @@ def agree(request: Headers, response: Headers, limit: int) -> float:
         response.append("Session-Expires", f"{asked};refresher=uac")
         if not _knows(response, "Require"):
             response.append("Require", "timer")
-    interval = min(_seconds(response, "Session-Expires") or limit, limit)
-    return interval + min(32.0, interval / 3)  # an end hangs up as long before (section 10), and comes first
+    return lasts(min(_seconds(response, "Session-Expires") or limit, limit))
+
+
+def lasts(interval: float) -> float:
+    """In how many seconds a session of that interval is over: an end hangs up as long before its end (section
+    10) as we do after it, and comes first."""
+    return interval + min(32.0, interval / 3)
 
 
 def _seconds(headers: Headers, name: str) -> int | None:

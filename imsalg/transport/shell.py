@@ -20,8 +20,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from imsalg.errors import BadMessage
-from imsalg.intake import Intake, Judge
+from imsalg.intake import Intake, Judge, Standing
 from imsalg.sip.endpoint import Flow, Transport
+from imsalg.sip.glance import Kind
 from imsalg.sip.message import Request, Response
 from imsalg.transport.connection import ConnectionLimits
 from imsalg.transport.connections import Connections
@@ -84,6 +85,7 @@ class Shell:
         judge: Judge | None = None,
     ) -> None:
         self.drops: Counter[str] = Counter()
+        self._judge = judge
         self._intake = Intake(judge, random.SystemRandom(), self.drops)
         self._serving = False  # in the next round of the loop
         self._reported = (0, -math.inf)  # requests that an overload has put off, and when that was said
@@ -160,14 +162,19 @@ class Shell:
         self._run_waiting()
         now = time.monotonic()
         for datagram in datagrams:
-            if is_stun(datagram.data):
-                self._keep_alive(datagram)
-                continue
             flow = Flow(Transport.UDP, datagram.local, datagram.remote)
+            if is_stun(datagram.data):
+                self._keep_alive(datagram, flow, now)
+                continue
             self._guarded(self._intake.put, datagram.data, flow, now)
         self._serve()
 
-    def _keep_alive(self, datagram: Datagram) -> None:
+    def _keep_alive(self, datagram: Datagram, flow: Flow, now: float) -> None:
+        """It counts as a message: we send to where it seems to come from."""
+        standing = Standing.KNOWN if self._judge is None else self._judge.standing(flow, Kind.OTHER, now)
+        if standing in (Standing.REFUSED, Standing.IGNORED):
+            self.drops["stun_too_many"] += 1
+            return
         response = answer(datagram.data, datagram.remote)
         self.drops["stun" if response else "stun_malformed"] += 1
         if response:

@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from agw.iq.messages import ErrorCode, Mode
 from imsalg.call import Call
-from imsalg.config import RegistrationConfig
+from imsalg.config import CallConfig, RegistrationConfig
 from imsalg.records import decode
 from imsalg.regevent import PACE
 from imsalg.sip.endpoint import Address, Transport
@@ -84,6 +84,21 @@ def test_a_clock_that_was_set_back_makes_no_binding_live_for_ever():
     world.kill()
     world.core.restore(list(world.stored.values()), world.now, 0.0)
     assert world.status()["registrations"][0]["expires_in"] == 7200
+
+
+def test_a_clock_that_was_set_back_makes_no_session_last_for_ever(worlds):
+    world = worlds(call=CallConfig(session_limit=3600, inactivity=0))
+    alice = world.register(world.ue(), "alice")
+    world.originate(alice)
+    world.save()
+    world.kill()
+    world.core.restore(list(world.stored.values()), world.now, EPOCH - 1e9)
+    world.connect()
+    world.advance(3500)
+    assert world.status()["calls"]
+    world.advance(200)
+    world.network.expect("BYE")
+    assert not world.status()["calls"]
 
 
 def test_a_ue_of_an_access_that_is_configured_no_more_is_not_restored(world, alice):

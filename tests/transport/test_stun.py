@@ -11,7 +11,7 @@ import pytest
 
 from imsalg.sip.values import Address
 from imsalg.transport.stun import MAX_REQUEST, answer, is_stun
-from tests.transport.test_shell import Site, looped, options, ports
+from tests.transport.test_shell import Site, Strict, looped, options, ports, until
 
 COOKIE = bytes.fromhex("2112a442")
 TRANSACTION = bytes(range(12))
@@ -93,3 +93,19 @@ def test_noise_does_no_harm() -> None:
     assert not is_stun(b"")
     assert not is_stun(bytes(19))
     assert not is_stun(bytes(40))
+
+
+def test_keep_alives_count_and_who_is_not_heard_is_not_answered() -> None:
+    """The address they seem to come from may be somebody else's."""
+
+    @looped
+    async def run() -> None:
+        async with Site(judge=Strict(10)) as site:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+                peer.bind(("127.0.0.1", next(ports)))
+                for _ in range(30):
+                    peer.sendto(request(), site.address)
+            await until(lambda: site.shell.drops["stun_too_many"] == 20)
+            assert site.shell.drops["stun"] == 10
+
+    run()
