@@ -12,6 +12,7 @@ the same way whoever sent it. Strict routers (RFC 2543) are not served, sips and
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import dropwhile
 from random import Random
 from typing import Any
 
@@ -214,8 +215,10 @@ class LabCore:
 
     def _drop_own_routes(self, request: Request) -> None:
         """RFC 3261 section 16.4; there are two in a row where we have changed the transport."""
-        while (route := request.headers.first("Route")) and self._is_here(NameAddr.parse(route).parsed_uri):
-            request.headers.pop_value("Route")
+        routes = request.headers.values("Route")
+        left = list(dropwhile(lambda route: self._is_here(NameAddr.parse(route).parsed_uri), routes))
+        if len(left) < len(routes):
+            request.headers.set("Route", *left)
 
     def _is_here(self, uri: Uri) -> bool:
         return uri.host.lower() == self._domain or (uri.host, uri.port or 5060) == self._here
