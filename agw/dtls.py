@@ -18,7 +18,9 @@ signalling announces. There is no renegotiation, no resumption and no ticket.
 
 What it may cost. OpenSSL makes room for a handshake message when a fragment announces it, and keeps records
 that come under keys which it has not yet. In the clear we see what is announced. Under keys there is one
-message only, Finished, of one length: OpenSSL gets a few records of that length, and none of another.
+message only, Finished, of one length: OpenSSL gets a few records of that length, and none of another. After
+the handshake it gets them only from where the peer is known to be, so that nobody else uses them up: a peer
+that has missed our last flight depends on its own being heard.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -34,19 +36,13 @@ from enum import Enum, auto
 from OpenSSL import SSL, crypto
 
 from agw.certificate import MTU, PROFILES, Certificate
+from agw.records import ALERT, HANDSHAKE, epoch, fits, is_client_hello, may_be_finished, records
 
 HANDSHAKE_LIMIT = 30.0  # seconds from the first flight
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 2.0  # seconds until a flight is sent again; RFC 6347 section 4.2.4.1
 MAX_REPEATS = 10  # of the last flight
 MAX_DATA = 2048  # bytes in a record, and of a datagram that comes
-MAX_MESSAGE = 1 << 14  # bytes of a handshake message
 MAX_FINISHED = 4  # records that may be a Finished, during the handshake and again after it
-_HEADER = 13  # of a record
-_MESSAGE_HEADER = 12  # of a handshake message, or a fragment of one
-_HANDSHAKE = 22
-_ALERT = 21
-_IN_HANDSHAKE = (20, _ALERT, _HANDSHAKE)  # with change_cipher_spec; at others in the clear it gives up
-_FINISHED = _HEADER + 8 + _MESSAGE_HEADER + 12 + 16  # RFC 5246 section 7.4.9, under AES-GCM (RFC 5288)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +107,7 @@ class Association:
         self._srtp = srtp
         self._secret = secret
         self._connection = certificate.connection(self, srtp)
-        self._source = b""
+        self._source = b""  # of the handshake
         self._impostor = False
         self._deadline: float | None = None
         self._retransmit_at: float | None = None  # OpenSSL's
@@ -135,27 +131,30 @@ class Association:
 
     def receive(self, datagram: bytes, source: bytes | None, now: float) -> None:
         """source: where it came from, in any form, if nobody else has verified that its sender is there; a
-        server wants a cookie from it before the handshake begins. None: verified."""
+        server wants a cookie from it before the handshake begins, and when that is done hears no handshake
+        message from another. None: verified."""
         if len(datagram) > MAX_DATA:
             return
         if self.state is State.WAITING:
-            if self._client or not (_is_client_hello(datagram) and all(map(_fits, _records(datagram)))):
+            if self._client or not (is_client_hello(datagram) and all(map(fits, records(datagram)))):
                 return
             self._connection.bio_write(datagram)
-            if source is not None and not self._is_there(source):
+            self._source = source or b""
+            if source is not None and not self._is_there():
                 return
             self._begin(now)
         elif self.state is State.HANDSHAKE:
-            if heard := self._awaited(datagram):
+            if heard := self._awaited(datagram, verified=True):
                 self._connection.bio_write(heard)
                 self._shake(now)
                 self._answered = datagram
         elif self.state is State.ESTABLISHED:
-            if datagram == self._answered:
+            verified = source in (None, self._source)
+            if verified and datagram == self._answered:
                 if self._repeats < MAX_REPEATS:
                     self._repeats += 1
                     self._out.extend(self._flight)
-            elif heard := self._awaited(datagram):
+            elif heard := self._awaited(datagram, verified):
                 self._connection.bio_write(heard)
                 self._read()
                 self._flush()
@@ -229,10 +228,9 @@ class Association:
 
     # -- inside --
 
-    def _is_there(self, source: bytes) -> bool:
+    def _is_there(self) -> bool:
         """Whether the ClientHello that was written has the cookie of its source; if not it is answered with
         that. OpenSSL then knows as much as before."""
-        self._source = source
         try:
             self._connection.DTLSv1_listen()
         except SSL.Error:  # WantReadError: there was no cookie; else no ClientHello that it understands
@@ -240,17 +238,19 @@ class Association:
             return False
         return True
 
-    def _awaited(self, datagram: bytes) -> bytes:
+    def _awaited(self, datagram: bytes, verified: bool) -> bytes:
         """The records that OpenSSL is given."""
-        return b"".join(record for record in _records(datagram) if self._is_awaited(record))
+        return b"".join(record for record in records(datagram) if self._is_awaited(record, verified))
 
-    def _is_awaited(self, record: bytes) -> bool:
+    def _is_awaited(self, record: bytes, verified: bool) -> bool:
         established = self.state is State.ESTABLISHED
-        if not _epoch(record):
-            return not established and _fits(record)
-        if established and record[0] != _HANDSHAKE:
+        if not epoch(record):
+            return not established and fits(record)
+        if established and record[0] != HANDSHAKE:
             return True
-        if self._finished == MAX_FINISHED or not (record[0] == _ALERT or _is_finished(record)):
+        if not (verified and self._finished < MAX_FINISHED):
+            return False
+        if not (record[0] == ALERT or may_be_finished(record)):
             return False
         self._finished += 1
         return True
@@ -338,56 +338,13 @@ class Association:
             except SSL.WantReadError:
                 break
         datagrams: list[bytes] = []
-        for record in _records(bytes(written)):
+        for record in records(bytes(written)):
             if datagrams and len(datagrams[-1]) + len(record) <= MTU:
                 datagrams[-1] += record
             else:
                 datagrams.append(record)
         self._out.extend(datagrams)
         return datagrams
-
-
-def _records(datagram: bytes) -> Iterator[bytes]:
-    """The records of a datagram; what is cut off at its end is none (RFC 6347 section 4.1)."""
-    at = 0
-    while at + _HEADER <= len(datagram):
-        end = at + _HEADER + int.from_bytes(datagram[at + 11 : at + 13], "big")
-        if end > len(datagram):
-            return
-        yield datagram[at:end]
-        at = end
-
-
-def _epoch(record: bytes) -> int:
-    return int.from_bytes(record[3:5], "big")
-
-
-def _is_finished(record: bytes) -> bool:
-    """So far as can be seen of a record under keys."""
-    return record[0] == _HANDSHAKE and len(record) == _FINISHED
-
-
-def _fits(record: bytes) -> bool:
-    """Of epoch 0, and belongs in a handshake: no message or fragment in it tells of one that is too long."""
-    if record[0] != _HANDSHAKE:
-        return record[0] in _IN_HANDSHAKE
-    at = _HEADER
-    while at + _MESSAGE_HEADER <= len(record):  # RFC 6347 section 4.2.2
-        if int.from_bytes(record[at + 1 : at + 4], "big") > MAX_MESSAGE:
-            return False
-        at += _MESSAGE_HEADER + int.from_bytes(record[at + 9 : at + 12], "big")
-    return True
-
-
-def _is_client_hello(datagram: bytes) -> bool:
-    """So far as can be seen: a handshake record of epoch 0 whose first message is one."""
-    return (
-        len(datagram) > _HEADER
-        and datagram[0] == _HANDSHAKE
-        and datagram[1] == 0xFE
-        and not _epoch(datagram)
-        and datagram[_HEADER] == 1
-    )
 
 
 def _text(error: SSL.Error) -> str:

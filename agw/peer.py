@@ -230,7 +230,7 @@ class _Port:
             return
         heard = self._may_speak(source)
         if (standing := self._standing) is not None and heard:
-            standing.association.receive(data, None, now)
+            standing.association.receive(data, None if self._agent else _octets(source), now)
             if self._drain(standing, source) and stream.latch:  # it was authentic
                 self._found = source
         if (new := self._pending) is not None and heard:

@@ -20,7 +20,6 @@ from agw.dtls import (
     HANDSHAKE_LIMIT,
     MAX_DATA,
     MAX_FINISHED,
-    MAX_MESSAGE,
     MAX_REPEATS,
     Association,
     Closed,
@@ -29,6 +28,7 @@ from agw.dtls import (
     Failed,
     State,
 )
+from agw.records import MAX_MESSAGE
 
 OURS, THEIRS = Certificate(), Certificate()
 SECRET = bytes(range(32))

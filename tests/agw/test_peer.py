@@ -1,5 +1,7 @@
 """The far end of a leg, with a jumping clock: whom it believes, what it keeps, and what it tells."""
 
+from unittest.mock import Mock
+
 import pytest
 from aioice import stun
 from msgspec.structs import replace
@@ -232,6 +234,23 @@ def test_a_handshake_follows_its_peer_to_the_address_that_is_signalled_anew_p05(
     peer.signal(stream(role=DtlsRole.CLIENT, remote=OTHER), 1.0)
     peer.expire(peer.timeout())
     assert {each.target for each in said(peer)} == {OTHER}
+
+
+def finished(number):
+    """A record that may be a Finished, as far as can be seen."""
+    return b"\x16\xfe\xfd\0\1" + number.to_bytes(6, "big") + (48).to_bytes(2, "big") + bytes(48)
+
+
+def test_who_is_elsewhere_does_not_use_up_what_is_heard_of_a_peer_that_missed_our_last_flight():
+    peer = peer_of(stream())
+    Ue(OTHER).talk(peer)  # not where it was signalled: known by its handshake
+    association = peer._ports[0]._standing.association
+    association._connection = listening = Mock(wraps=association._connection)
+    for number in range(100):
+        peer.receive(0, UE, finished(number), 0.0)
+    listening.bio_write.assert_not_called()
+    peer.receive(0, OTHER, finished(100), 0.0)
+    listening.bio_write.assert_called_once_with(finished(100))
 
 
 def test_data_go_to_the_address_that_is_signalled_anew_for_the_same_association():
