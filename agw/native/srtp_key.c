@@ -5,7 +5,6 @@
 #include <openssl/crypto.h>
 #include <openssl/sha.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 
 const struct suite SUITES[SRTP_SUITES] = {
     [SRTP_AES_CM_128_HMAC_SHA1_80] = {false, 16, SALT, 10, 10},
@@ -21,21 +20,27 @@ static const EVP_CIPHER *cipher_of(const struct suite *suite) {
     return suite->key == 16 ? EVP_aes_128_ctr() : EVP_aes_256_ctr();
 }
 
-static const size_t MORE = (SRTP_MAX_SSRCS - SOURCES_HERE) * sizeof(struct source);
-
-/* RFC 3711 section 4.3.1 with a key derivation rate of 0; the short salt as in RFC 7714 section 11. */
-static bool derive(const struct suite *suite, const uint8_t *material, uint8_t label, uint8_t *to, int length) {
-    static const uint8_t zeros[32];
-    uint8_t iv[16] = {0};
-    memcpy(iv, material + suite->key, suite->salt);
-    iv[7] ^= label;
+/* AES in counter mode under the master key. The cipher is set once for all that is derived: OpenSSL looks it up each
+ * time, which costs more than all the rest. */
+static EVP_CIPHER_CTX *prf_new(const struct suite *suite, const uint8_t *material) {
     EVP_CIPHER_CTX *prf = EVP_CIPHER_CTX_new();
     const EVP_CIPHER *cipher = suite->key == 16 ? EVP_aes_128_ctr() : EVP_aes_256_ctr();
-    int written;
-    bool done = prf && EVP_EncryptInit_ex(prf, cipher, NULL, material, iv) == 1 &&
-                EVP_EncryptUpdate(prf, to, &written, zeros, length) == 1;
+    if (prf && EVP_EncryptInit_ex(prf, cipher, NULL, material, NULL) == 1)
+        return prf;
     EVP_CIPHER_CTX_free(prf);
-    return done;
+    return NULL;
+}
+
+/* RFC 3711 section 4.3.1 with a key derivation rate of 0; the short salt as in RFC 7714 section 11. */
+static bool derive(EVP_CIPHER_CTX *prf, const struct suite *suite, const uint8_t *salt, uint8_t label, uint8_t *to,
+                   int length) {
+    static const uint8_t zeros[32];
+    uint8_t iv[16] = {0};
+    memcpy(iv, salt, suite->salt);
+    iv[7] ^= label;
+    int written;
+    return EVP_EncryptInit_ex(prf, NULL, NULL, NULL, iv) == 1 &&
+           EVP_EncryptUpdate(prf, to, &written, zeros, length) == 1;
 }
 
 static void after_first_block(const uint8_t *key, uint8_t pad, uint32_t state[5]) {
@@ -53,15 +58,24 @@ static void after_first_block(const uint8_t *key, uint8_t pad, uint32_t state[5]
     OPENSSL_cleanse(reached, sizeof reached);
 }
 
-static bool derive_session(const struct suite *suite, const uint8_t *material, uint8_t first_label,
+static bool derive_session(EVP_CIPHER_CTX *prf, const struct suite *suite, const uint8_t *salt, uint8_t first_label,
                            struct session_keys *keys) {
     uint8_t authentication[HMAC_KEY];
-    bool done = derive(suite, material, first_label, keys->cipher, suite->key) &&
-                derive(suite, material, first_label + 1, authentication, HMAC_KEY) &&
-                derive(suite, material, first_label + 2, keys->salt, suite->salt);
+    bool done = derive(prf, suite, salt, first_label, keys->cipher, suite->key) &&
+                derive(prf, suite, salt, first_label + 1, authentication, HMAC_KEY) &&
+                derive(prf, suite, salt, first_label + 2, keys->salt, suite->salt);
     after_first_block(authentication, 0x36, keys->inner);
     after_first_block(authentication, 0x5c, keys->outer);
     OPENSSL_cleanse(authentication, sizeof authentication);
+    return done;
+}
+
+static bool derive_all(struct srtp_key *key, const uint8_t *material) {
+    const uint8_t *salt = material + key->suite->key;
+    EVP_CIPHER_CTX *prf = prf_new(key->suite, material);
+    const bool done = prf && derive_session(prf, key->suite, salt, 0, &key->rtp) &&
+                      derive_session(prf, key->suite, salt, 3, &key->rtcp);
+    EVP_CIPHER_CTX_free(prf); /* wipes */
     return done;
 }
 
@@ -78,11 +92,8 @@ struct srtp_key *srtp_key_new(enum srtp_suite name, const uint8_t *material, siz
     key->mki_length = (uint8_t)mki_length;
     if (mki_length)
         memcpy(key->mki, mki, mki_length);
-    void *more = mmap(NULL, MORE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    key->more = more == MAP_FAILED ? NULL : more;
     key->aes = EVP_CIPHER_CTX_new();
-    if (!key->more || !key->aes || !derive_session(suite, material, 0, &key->rtp) ||
-        !derive_session(suite, material, 3, &key->rtcp) ||
+    if (!key->aes || !derive_all(key, material) ||
         EVP_CipherInit_ex(key->aes, cipher_of(suite), NULL, key->rtp.cipher, NULL, sends || !suite->aead) != 1) {
         srtp_key_free(key);
         return NULL;
@@ -94,8 +105,7 @@ void srtp_key_free(struct srtp_key *key) {
     if (!key)
         return;
     EVP_CIPHER_CTX_free(key->aes); /* wipes */
-    if (key->more)
-        munmap(key->more, MORE);
+    free(key->more);
     OPENSSL_cleanse(key, sizeof *key + key->mki_length);
     free(key);
 }

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import select
 import shutil
 import socket
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import uvloop
 from agw.native._relay import ffi, lib
+from msgspec.structs import replace
 
 import agw.native
 import agw.relay
@@ -183,13 +184,14 @@ def test_what_finds_no_room_to_be_told_is_told_later() -> None:
         return notices
 
     change([{"leg": legs[n], "inactivity": 1, "receives": True, "sockets": [-1, -1]} for n in silent])
+    assert select.select([lib.relay_descriptor(relay)], [], [], 10.0)[0]  # in this round they are seen
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as hears,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as breaks,
     ):
         for name, sock in ((heard, hears), (broken, breaks)):
             sock.setblocking(False)
-            change([{"leg": legs[name], "sockets": [sock.fileno(), -1]}])  # by now the silent ones are seen
+            change([{"leg": legs[name], "sockets": [sock.fileno(), -1]}])  # waits until that round is over
         hears.bind(("127.0.0.1", 0))
         hears.sendto(rtp(1), hears.getsockname())
         with suppress(OSError):

@@ -57,12 +57,15 @@ static void derivation(void) {
         uint8_t material[64], found[32];
         octets(CASES[n].material, material);
         const struct suite *suite = &SUITES[CASES[n].suite];
-        holds("derived", derive(suite, material, 0, found, suite->key));
+        const uint8_t *salt = material + suite->key;
+        EVP_CIPHER_CTX *prf = prf_new(suite, material);
+        holds("derived", prf && derive(prf, suite, salt, 0, found, suite->key));
         is("cipher key", found, CASES[n].cipher);
-        derive(suite, material, 1, found, HMAC_KEY);
+        derive(prf, suite, salt, 1, found, HMAC_KEY);
         is("authentication key", found, CASES[n].authentication);
-        derive(suite, material, 2, found, suite->salt);
+        derive(prf, suite, salt, 2, found, suite->salt);
         is("salt", found, CASES[n].salt);
+        EVP_CIPHER_CTX_free(prf);
     }
 }
 
