@@ -15,9 +15,10 @@ import ipaddress
 import math
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from agw.certificate import Certificate
 from agw.errors import CommandError
@@ -54,8 +55,7 @@ class PortPair(NamedTuple):
     port: int  # the even one
 
 
-@dataclass(frozen=True, slots=True)
-class Termination:
+class Termination(Struct, frozen=True):
     """One side of a context. host: our address, one for all streams. ports: stream id -> the even port, with
     RTCP on the next one; it has the same keys as `streams`. certificate: ours, for all streams with DTLS."""
 
@@ -76,8 +76,7 @@ class Termination:
         return tuple(self.local(id) for id in self.streams)
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(Struct, frozen=True):
     """owner: the controller that made it. terminations: in the order in which they were made."""
 
     name: str
@@ -98,10 +97,10 @@ class Context:
         fit (two early dialogs that have offered), it is the first two whose mode is not inactive: what a late
         branch sends is not heard, RTCP included.
         """
-        having = [t for t in self.terminations.values() if stream in t.streams]
-        if len(having) > 2 or (len(having) == 2 and _misfit(*(t.streams[stream] for t in having))):
-            having = [t for t in having if t.streams[stream].mode is not Mode.INACTIVE]
-        return (having[0].name, having[1].name) if len(having) >= 2 else None
+        having = [(name, t.streams[stream]) for name, t in self.terminations.items() if stream in t.streams]
+        if len(having) > 2 or (len(having) == 2 and _misfit(having[0][1], having[1][1])):
+            having = [(name, each) for name, each in having if each.mode is not Mode.INACTIVE]
+        return (having[0][0], having[1][0]) if len(having) >= 2 else None
 
 
 def check_streams(streams: Sequence[Stream], *, ip6: bool) -> None:
@@ -136,12 +135,11 @@ def check_context(context: Context) -> None:
 
 def _misfit(one: Stream, other: Stream) -> str:
     """Why these two cannot be joined; "" if they can."""
-    transports = (one.transport, other.transport)
-    transparent = [transport in (Transport.UDP, Transport.DTLS) for transport in transports]
-    if transparent[0] != transparent[1]:
+    if one.transport.is_transparent != other.transport.is_transparent:
         return "a transparent side cannot be joined with RTP"
-    if Transport.DTLS in transports and any(s.latch and s.transport is Transport.UDP for s in (one, other)):
-        return "the side without DTLS cannot latch"  # its packets do not pass the Plane
+    for this, that in ((one, other), (other, one)):
+        if this.transport is Transport.UDP and this.latch and that.transport is Transport.DTLS:
+            return "the side without DTLS cannot latch"  # its packets do not pass the Plane
     return ""
 
 

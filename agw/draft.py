@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
-from msgspec.structs import replace as with_fields
+from msgspec.structs import replace
 
 from agw.certificate import Certificate
 from agw.context import Context, PortPair, Termination, check_context, check_streams
@@ -137,7 +136,7 @@ class Draft:
         old = self._standing(name)
         if unknown := modes.keys() - old.streams.keys():
             raise CommandError(ErrorCode.INVALID, f"{name} has no stream {min(unknown)}")
-        changed = [with_fields(old.streams[id], mode=mode) for id, mode in modes.items()]
+        changed = [replace(old.streams[id], mode=mode) for id, mode in modes.items()]
         self._set_streams(old, old.streams, changed)
 
     def _release(self, name: str | None) -> None:

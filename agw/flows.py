@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from enum import Enum, auto
 from functools import lru_cache
 from typing import NamedTuple, Protocol
+
+from msgspec import Struct
 
 from agw.context import Context, Termination
 from agw.iq.messages import Address, Event, Key, Mode, Stream, StreamStatistics, Transport
@@ -53,8 +54,7 @@ class Learnt(NamedTuple):
     keys: tuple[Keys, Keys] = (Keys(), Keys())
 
 
-@dataclass(frozen=True, slots=True)
-class Leg:
+class Leg(Struct, frozen=True):
     """What one stream of one termination shall be on the wire: the fields of `messages.Stream`, resolved.
 
     local_rtp, local_rtcp: the ports to open, always both; with rtcp_mux RTCP leaves from local_rtp and is
@@ -86,8 +86,7 @@ class Leg:
     slow_path: SlowPath = SlowPath.NONE
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(Struct, frozen=True):
     """removed: legs to close. wanted: legs to open or to change. A leg that is in neither stays as it is."""
 
     removed: tuple[LegId, ...] = ()
@@ -171,13 +170,17 @@ def legs(context: Context, learnt: Mapping[LegId, Learnt]) -> list[Leg]:
     found = []
     for termination in context.terminations.values():
         for stream in termination.streams.values():
-            told = learnt.get(LegId(context.name, termination.name, stream.id))
+            id = LegId(context.name, termination.name, stream.id)
             speaks = stream.dtls is not None or stream.ice is not None  # what it told before counts no more
-            found.append(_leg(context, termination, stream, told if told and speaks else Learnt()))
+            told = learnt.get(id, _NOTHING) if speaks else _NOTHING
+            found.append(_leg(id, context, termination, stream, told))
     return found
 
 
-def _leg(context: Context, termination: Termination, stream: Stream, learnt: Learnt) -> Leg:
+_NOTHING = Learnt()
+
+
+def _leg(id: LegId, context: Context, termination: Termination, stream: Stream, learnt: Learnt) -> Leg:
     local = termination.local(stream.id)
     peer = other = None
     if (pair := context.connected(stream.id)) and termination.name in pair:
@@ -185,14 +188,16 @@ def _leg(context: Context, termination: Termination, stream: Stream, learnt: Lea
         other = context.terminations[peer.termination].streams[stream.id]
     srtp = stream.transport is Transport.DTLS_SRTP
     keys, rtcp_keys = learnt.keys if srtp else (Keys(stream.local_key, stream.remote_keys), None)
-    remote, remote_rtcp = (found or told for found, told in zip(learnt.remotes, remotes(stream), strict=True))
+    remote, remote_rtcp = remotes(stream)
+    found, found_rtcp = learnt.remotes
+    remote = found or remote
     return Leg(
-        id=LegId(context.name, termination.name, stream.id),
+        id=id,
         local_rtp=local.rtp,
         local_rtcp=local.rtcp,
         transport=Transport.SRTP if srtp else stream.transport,
         remote=remote,
-        remote_rtcp=remote if stream.rtcp_mux else remote_rtcp,
+        remote_rtcp=remote if stream.rtcp_mux else found_rtcp or remote_rtcp,
         rtcp_mux=stream.rtcp_mux,
         local_key=keys.local,
         remote_keys=keys.remote,

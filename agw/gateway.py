@@ -239,9 +239,9 @@ class Gateway:
                     self._plane.send(leg, said.channel, said.target, said.data)
 
     def _forget(self, leg: LegId) -> None:
-        self._peers.pop(leg, None)
-        self._learnt.pop(leg, None)
-        self._timers.set(leg, None)
+        if self._peers.pop(leg, None) is not None:
+            self._learnt.pop(leg, None)
+            self._timers.set(leg, None)
 
     def _settle(self, peers: Iterable[LegId]) -> None:
         """Bring what these peers have learnt and have to say to where it belongs, in this order: a peer that

@@ -74,37 +74,36 @@ class NativePlane:
     def apply(self, difference: Difference) -> dict[LegId, StreamStatistics]:
         prepared = [(leg, _prepare(leg, self._legs.get(leg.id))) for leg in difference.wanted]
         opened = open_all(difference.wanted, self._has_sockets)
-        new = {leg.id: self._new(leg.id) for leg in difference.wanted if leg.id not in self._legs}
         wanted = {leg.id: leg for leg in difference.wanted}
+        new = [id for id in wanted if id not in self._legs]
+        for id in new:
+            self._add(id)
 
         def peer_of(leg: Leg) -> Any:
             """Its handle, if the two are each other's."""
-            if leg.peer is None or leg.peer in difference.removed:
+            if leg.peer is None or leg.peer in difference.removed or leg.peer not in self._legs:
                 return ffi.NULL
-            standing = new.get(leg.peer) or self._legs.get(leg.peer)
-            if standing is None or (wanted.get(leg.peer) or standing.leg).peer != leg.id:
-                return ffi.NULL
-            return standing.handle
+            peer = self._legs[leg.peer]
+            return peer.handle if (wanted.get(leg.peer) or peer.leg).peer == leg.id else ffi.NULL
 
-        changes = [{"leg": self._legs[id].handle, "removed": True} for id in difference.removed]
-        for leg, means in prepared:
-            handle = (new.get(leg.id) or self._legs[leg.id]).handle
-            changes.append(_change(leg, means, handle, peer_of(leg), opened.get(leg.id)))
-        failed = lib.relay_apply(self._relay, ffi.new("struct relay_change[]", changes), len(changes))
+        changes = ffi.new("struct relay_change[]", len(difference.removed) + len(prepared))
+        unfilled = iter(changes)
+        for id, change in zip(difference.removed, unfilled, strict=False):
+            change.leg, change.removed = self._legs[id].handle, True
+        for (leg, means), change in zip(prepared, unfilled, strict=True):
+            change.leg, change.peer = self._legs[leg.id].handle, peer_of(leg)
+            _fill(change, leg, means, opened.get(leg.id))
+        failed = lib.relay_apply(self._relay, changes, len(changes))
         if failed >= 0:
             text = os.strerror(ffi.errno)
             close_all(opened.values())
             for id in new:
-                self._forget(id)
+                self._take_out(id)
             raise OpenError((prepared[failed - len(difference.removed)][0].id,), text)
 
-        counts = {id: self._remove(id) for id in difference.removed}
         for leg, means in prepared:
-            if leg.id in new:
-                self._legs[leg.id] = new[leg.id]
-                self._names[new[leg.id].name] = new[leg.id]
             self._legs[leg.id].become(leg, means, opened.get(leg.id))
-        return counts
+        return {id: self._take_out(id).end() for id in difference.removed}
 
     def send(self, id: LegId, channel: int, target: Address, data: bytes) -> bool:
         standing = self._legs[id]
@@ -132,7 +131,7 @@ class NativePlane:
     def _has_sockets(self, leg: Leg) -> bool:
         return leg.id in self._legs and self._legs[leg.id].has_ports_of(leg)
 
-    def _new(self, id: LegId) -> _Standing:
+    def _add(self, id: LegId) -> None:
         if id.context not in self._threads:
             self._threads[id.context] = min(range(len(self._load)), key=self._load.__getitem__)
         thread = self._threads[id.context]
@@ -142,21 +141,16 @@ class NativePlane:
             raise MemoryError
         self._load[thread] += 1
         self._in_context[id.context] += 1
-        return _Standing(name, ffi.gc(handle, lib.relay_leg_free))
+        self._legs[id] = self._names[name] = _Standing(name, ffi.gc(handle, lib.relay_leg_free))
 
-    def _forget(self, id: LegId) -> None:
-        """The place a leg had among the threads."""
+    def _take_out(self, id: LegId) -> _Standing:
+        standing = self._legs.pop(id)
+        del self._names[standing.name]
         self._load[self._threads[id.context]] -= 1
         self._in_context[id.context] -= 1
         if not self._in_context[id.context]:
             del self._in_context[id.context], self._threads[id.context]
-
-    def _remove(self, id: LegId) -> StreamStatistics:
-        standing = self._legs.pop(id)
-        del self._names[standing.name]
-        self._forget(id)
-        standing.close()
-        return standing.statistics()
+        return standing
 
     def _listen(self) -> None:
         for _ in range(_NOTICES_AT_ONCE):
@@ -241,18 +235,15 @@ class _Standing:
 
     def statistics(self) -> StreamStatistics:
         counts = self.count()
+        outcomes = ffi.unpack(counts.outcomes, lib.RELAY_OUTCOMES)
         return StreamStatistics(
             id=self.leg.id.stream,
             received=counts.received,
             sent=counts.sent,
             received_octets=counts.received_octets,
             sent_octets=counts.sent_octets,
-            dropped={
-                name: counts.outcomes[n]
-                for n, name in enumerate(_OUTCOMES)
-                if n not in (lib.RELAY_FORWARDED, lib.RELAY_SLOW_PATH) and counts.outcomes[n]
-            },
-            slow_path=counts.outcomes[lib.RELAY_SLOW_PATH],
+            dropped={_OUTCOMES[n]: outcomes[n] for n in _DROPS if outcomes[n]},
+            slow_path=outcomes[lib.RELAY_SLOW_PATH],
         )
 
     def rekeying(self) -> list[bool]:
@@ -279,18 +270,23 @@ class _Standing:
             close_all([self.sockets])
             self.sockets = None
 
+    def end(self) -> StreamStatistics:
+        """It has been removed; what it has counted."""
+        self.close()
+        return self.statistics()
+
 
 def _prepare(leg: Leg, standing: _Standing | None) -> _Means:
-    before = standing.means.keyings if standing else (_Keying(), _Keying())
-    rekeying = standing.rekeying() if standing else [False, False]
-    secured = leg.transport is Transport.SRTP
-    keying = _keying(Keys(leg.local_key, leg.remote_keys) if secured else Keys(), before[0], rekeying[0])
-    rtcp_keying = keying
-    if secured and leg.rtcp_keys is not None:
-        rtcp_keying = _keying(leg.rtcp_keys, before[1], rekeying[1])
     remotes = (sockaddr(leg.remote, leg), sockaddr(leg.remote_rtcp, leg))
     if leg.peer is not None and leg.peer.context != leg.id.context:
         raise UsageError("the peer leg is in another context")
+    if leg.transport is not Transport.SRTP:
+        return _Means(remotes)
+    before = standing.means.keyings if standing else (_Keying(), _Keying())
+    rekeying = standing.rekeying() if standing else [False, False]
+    keying = rtcp_keying = _keying(Keys(leg.local_key, leg.remote_keys), before[0], rekeying[0])
+    if leg.rtcp_keys is not None:
+        rtcp_keying = _keying(leg.rtcp_keys, before[1], rekeying[1])
     return _Means(remotes, (keying, rtcp_keying))
 
 
@@ -331,45 +327,43 @@ def _key(key: Key, *, sends: bool) -> Any:
     return ffi.gc(handle, lib.srtp_key_free)
 
 
-def _change(leg: Leg, means: _Means, handle: Any, peer: Any, sockets: Sockets | None) -> dict[str, Any]:
-    """A struct relay_change, as cffi takes it."""
-    return {
-        "leg": handle,
-        "removed": False,
-        "sockets": [sock.fileno() for sock in sockets] if sockets else [-1, -1],
-        "peer": peer,
-        "transport": _TRANSPORTS[leg.transport],
-        "rtcp_mux": leg.rtcp_mux,
-        "receives": leg.mode.receives,
-        "sends": leg.mode.sends,
-        "latch": leg.latch,
-        "latch_from": _address((leg.latch_from, 0) if leg.latch_from else None),
-        "source_filter": leg.source_filter,
-        "slow_path": _SLOW_PATHS[leg.slow_path],
-        "remotes": [_address(remote) for remote in means.remotes],
-        "inactivity": _ns(leg.inactivity) if leg.mode.receives else 0,
-        "sends_with": [keying.protector for keying in means.keyings],
-        "receives_with": [_shown(keying.current) for keying in means.keyings],
-        "received_with": [_shown(keying.previous) for keying in means.keyings],
-    }
+def _fill(change: Any, leg: Leg, means: _Means, sockets: Sockets | None) -> None:
+    """A struct relay_change, but for whose it is."""
+    change.sockets = (sockets[0].fileno(), sockets[1].fileno()) if sockets else (-1, -1)
+    change.transport = _TRANSPORTS[leg.transport]
+    change.rtcp_mux = leg.rtcp_mux
+    change.receives = leg.mode.receives
+    change.sends = leg.mode.sends
+    change.latch = leg.latch
+    change.latch_from = _address((leg.latch_from, 0) if leg.latch_from else None)
+    change.source_filter = leg.source_filter
+    change.slow_path = _SLOW_PATHS[leg.slow_path]
+    change.inactivity = _ns(leg.inactivity) if leg.mode.receives else 0
+    rtp, rtcp = means.remotes
+    change.remotes = (_address(rtp), _address(rtcp))
+    one, other = means.keyings
+    change.sends_with = (one.protector, other.protector)
+    change.receives_with = (_shown(one.current), _shown(other.current))
+    change.received_with = (_shown(one.previous), _shown(other.previous))
 
 
 def _shown(keys: _KeySet | None) -> Any:
     return keys.shown if keys else ffi.NULL
 
 
-def _address(remote: Sockaddr | None) -> dict[str, Any]:
+def _address(remote: Sockaddr | None) -> tuple[int, bytes, int]:
+    """A struct relay_address."""
     if remote is None:
-        return {"family": 0}
+        return 0, b"", 0
     version, host = _packed(remote[0].partition("%")[0])
-    return {"family": version, "host": host, "port": remote[1]}
+    return version, host, remote[1]
 
 
 @lru_cache(maxsize=1024)
-def _packed(text: str) -> tuple[int, tuple[int, ...]]:
+def _packed(text: str) -> tuple[int, bytes]:
     """The version of an IP address, and its octets."""
     host = ipaddress.ip_address(text)
-    return host.version, tuple(host.packed)
+    return host.version, host.packed
 
 
 def _address_of(notice: Any) -> tuple[str, int]:
@@ -398,4 +392,5 @@ _SLOW_PATHS = {
     SlowPath.ALL: lib.RELAY_SLOW_ALL,
 }
 _OUTCOMES = [ffi.string(lib.relay_outcome_name(n)).decode() for n in range(lib.RELAY_OUTCOMES)]
+_DROPS = sorted({*range(lib.RELAY_OUTCOMES)} - {lib.RELAY_FORWARDED, lib.RELAY_SLOW_PATH})
 assert all(hasattr(lib, f"SRTP_{suite.name}") for suite in Suite)

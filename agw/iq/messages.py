@@ -58,7 +58,12 @@ class Transport(StrEnum):
 
     @property
     def has_dtls(self) -> bool:
-        return self in (Transport.DTLS_SRTP, Transport.DTLS)
+        return self is Transport.DTLS_SRTP or self is Transport.DTLS
+
+    @property
+    def is_transparent(self) -> bool:
+        """It carries datagrams of any kind, not RTP."""
+        return self is Transport.UDP or self is Transport.DTLS
 
 
 class Mode(StrEnum):
@@ -72,11 +77,11 @@ class Mode(StrEnum):
 
     @property
     def sends(self) -> bool:
-        return self in (Mode.SENDONLY, Mode.SENDRECV)
+        return self is Mode.SENDONLY or self is Mode.SENDRECV
 
     @property
     def receives(self) -> bool:
-        return self in (Mode.RECVONLY, Mode.SENDRECV)
+        return self is Mode.RECVONLY or self is Mode.SENDRECV
 
 
 class Address(Struct, frozen=True, array_like=True):

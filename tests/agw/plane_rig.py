@@ -15,12 +15,12 @@ import os
 import random
 import socket
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from functools import wraps
 from typing import Any
 
 import pytest
 import uvloop
+from msgspec.structs import replace
 
 from agw.flows import Leg, LegId, difference
 from agw.iq.messages import Address, Event, Key, Mode, StreamStatistics, Suite, Transport

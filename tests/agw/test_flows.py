@@ -1,8 +1,7 @@
 """From a context to its legs, and from one set of legs to another."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from agw.certificate import Certificate
 from agw.context import Context, Termination

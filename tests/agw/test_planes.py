@@ -8,10 +8,10 @@ import itertools
 import socket
 from collections import Counter
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from agw.errors import UsageError
 from agw.flows import Difference, OpenError

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import time
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from unittest.mock import Mock
@@ -17,6 +16,7 @@ import uvloop
 from agw.native._relay import lib
 from aioice import stun
 from aioice.ice import StunProtocol
+from msgspec.structs import replace
 
 from agw.errors import UsageError
 from agw.flows import Keys, LegId, SlowPath
