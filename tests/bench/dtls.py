@@ -11,9 +11,13 @@ Handshakes/s are one core's: handshakes by the relay's own CPU time, user and sy
 the end of all handshakes, sixteen at a time. So the load need not be faster than the relay. Memory is the
 relay's growth over these handshakes; the calls are there already. Time to media is with one call at a time,
 from the UE's first check until its first RTP has come to the plain peer: the UE's own work, some milliseconds
-of Python, is in it for both. Checks/s are one core's too: further checks that were answered, by CPU time. The
-bare loop (media/dtls.c) has no network, no ICE and no relay: it is what the server's half of a handshake
+of Python, is in it for both. Checks/s are one core's too: further checks that were answered, one at a time,
+by CPU time: each wakes the relay up, which is most of its cost. The bare loop (media/dtls.c) has no network, no ICE and no relay: it is what the server's half of a handshake
 costs in OpenSSL.
+
+What all of them cost moves together, by a half and more, with what else is done on the machine's real cores.
+So the relays take turns, and the last column compares them within each run: the median of these ratios stays
+when the rates do not.
 """
 
 from __future__ import annotations
@@ -66,7 +70,7 @@ from tests.bench.peers.systems import HOST, CannotRun
 from tests.bench.signalling import say
 
 AT_ONCE = 16  # handshakes
-CHECKS = 5  # of each call, when their rate is measured
+CHECKS = 20  # of each call, when their rate is measured
 PATIENCE = 20.0
 PASSWORD = "their+password+of+22+chars"  # the UEs'
 SUITES = {
@@ -296,8 +300,8 @@ def crowd(ues: list[Ue], pid: int) -> Row:
             ue.check()
             wanted = answered = answered + 1
             together.until(lambda wanted=wanted: sum(ue.answered for ue in ues) >= wanted)
-    row["checks/s of a core"] = CHECKS * len(ues) / (cpu(pid) - before)
-    return row
+    spent, count = cpu(pid) - before, CHECKS * len(ues)
+    return {**row, "checks/s of a core": count / spent, "CPU us/check": 1e6 * spent / count}
 
 
 def one_by_one(ues: list[Ue]) -> Row:
@@ -349,7 +353,8 @@ def cpu(pid: int) -> float:
 
 def table(runs: list[dict[str, Row]]) -> str:
     systems = list(runs[0])
-    lines = [" " * 26 + "  ".join(f"{system + ' min, median, max':>29}" for system in systems)]
+    heads = [f"{system + ' min, median, max':>29}" for system in systems]
+    lines = [" " * 26 + "  ".join([*heads, "/".join(RELAYS)])]
     for what in runs[0][systems[0]]:
         cells = []
         for system in systems:
@@ -359,6 +364,9 @@ def table(runs: list[dict[str, Row]]) -> str:
                 if values
                 else "-".rjust(29)
             )
+        if {*RELAYS} <= {*systems}:
+            ours, theirs = RELAYS
+            cells.append(f"{statistics.median(run[ours][what] / run[theirs][what] for run in runs):13.2f}")
         lines.append(f"{what:<26}" + "  ".join(cells))
     return "\n".join(lines)
 
