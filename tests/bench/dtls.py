@@ -11,9 +11,9 @@ Handshakes/s are one core's: handshakes by the relay's own CPU time, user and sy
 the end of all handshakes, sixteen at a time. So the load need not be faster than the relay. Memory is the
 relay's growth over these handshakes; the calls are there already. Time to media is with one call at a time,
 from the UE's first check until its first RTP has come to the plain peer: the UE's own work, some milliseconds
-of Python, is in it for both. Checks/s are one core's too: further checks that were answered, one at a time,
-by CPU time: each wakes the relay up, which is most of its cost. The bare loop (media/dtls.c) has no network, no ICE and no relay: it is what the server's half of a handshake
-costs in OpenSSL.
+of Python, is in it for both. Checks/s are one core's too: further checks that were answered, by CPU time, one
+at a time: each wakes the relay up, which is most of what it costs. The bare loop (media/dtls.c) has no
+network, no ICE and no relay: it is what the server's half of a handshake costs in OpenSSL.
 
 What all of them cost moves together, by a half and more, with what else is done on the machine's real cores.
 So the relays take turns, and the last column compares them within each run: the median of these ratios stays
