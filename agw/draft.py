@@ -61,8 +61,7 @@ class Draft:
         """Raises CommandError; the draft is then good for forget() only."""
         if len(commands) > MAX_COMMANDS:
             raise CommandError(ErrorCode.INVALID, f"more than {MAX_COMMANDS} commands")
-        auditing = all(isinstance(command, AuditValue) for command in commands)
-        if not valid_name(self.name) and not (auditing and not self.name):
+        if not valid_name(self.name) and (self.name or any(not isinstance(c, AuditValue) for c in commands)):
             raise CommandError(ErrorCode.INVALID, "no name for a context")
         for self.command, command in enumerate(commands):
             match command:

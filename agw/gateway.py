@@ -160,8 +160,10 @@ class Gateway:
         return gone
 
     def timeout(self) -> float | None:
-        times = [self._timers.timeout(), *self._vanished.values()]
-        return min((at for at in times if at is not None), default=None)
+        times = [*self._vanished.values()]
+        if (at := self._timers.timeout()) is not None:
+            times.append(at)
+        return min(times, default=None)
 
     def next_notice(self) -> tuple[str, Notice] | None:
         return self._notices.popleft() if self._notices else None
