@@ -1,4 +1,5 @@
-"""Header fields that leave as they came: an ordered list of raw lines, each with the key it is looked up by.
+"""Header fields that leave as they came: an ordered list of raw lines, and beside it the keys that they are
+looked up by.
 
 A line is kept as the text between two line ends, folds inside, and is only cut up when somebody asks for it.
 What is changed is written anew; every other line keeps its bytes: case, compact form, white space, folding.
@@ -7,15 +8,17 @@ What is changed is written anew; every other line keeps its bytes: case, compact
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
+from itertools import compress
+from typing import Any, TypeVar, cast
 
 from imsalg.errors import BadMessage, UsageError
 from imsalg.sip.grammar import LWS, first_comma, is_token, split_commas, unfold
 
 MAX_HEADERS = 256  # lines in one message
 MAX_LINE = 16384  # characters in one line, its folds included
-PLACE = 64  # octets that a line takes in memory beside its text
+PLACE = 16  # octets that a line takes in memory beside its text
 
 COMPACT = {
     "a": "accept-contact",
@@ -41,6 +44,8 @@ COMPACT = {
 }
 """RFC 3261 section 7.3.3, and what the IANA registry has added."""
 
+T = TypeVar("T")
+
 _LINE_END = re.compile(r"\r\n(?![ \t])")
 
 
@@ -51,16 +56,21 @@ class Headers:
     UsageError, so that nothing can be injected. Any value out of a received message may be put into another.
     """
 
-    __slots__ = ("_lines",)
+    __slots__ = ("_keys", "_lines", "_views")
 
     def __init__(self, fields: Iterable[tuple[str, str]] = ()) -> None:
-        self._lines: list[tuple[str, str]] = [(_key(name), _line(name, value)) for name, value in fields]
+        self._keys: list[str] = []  # of each line
+        self._lines: list[str] = []
+        self._views: dict[Callable[[Headers], object], Any] = {}
+        for name, value in fields:
+            self.append(name, value)
 
     @classmethod
     def parse(cls, text: str) -> Headers:
         """Header lines, separated but not ended by CRLF; raises BadMessage (400, or 513 for too much)."""
         headers = cls()
-        lines = _LINE_END.split(text) if text else []
+        folded = "\r\n " in text or "\r\n\t" in text
+        lines = _LINE_END.split(text) if folded else text.split("\r\n") if text else []
         if len(lines) > MAX_HEADERS:
             raise BadMessage("too many header fields", 513)
         for line in lines:
@@ -69,89 +79,98 @@ class Headers:
                 raise BadMessage("header line without a colon")
             if len(line) > MAX_LINE:
                 raise BadMessage("header line too long", 513)
-            headers._lines.append((_received_key(name), line))
+            headers._keys.append(_received_key(name))
+        headers._lines = lines
         return headers
+
+    def view(self, read: Callable[[Headers], T]) -> T:
+        """What `read` makes of the lines, remembered until one is changed. An exception is not."""
+        if (found := self._views.get(read)) is None:
+            found = self._views[read] = read(self)
+        return cast(T, found)
 
     def get(self, name: str) -> str | None:
         """The value of the first line of that name, unfolded and stripped."""
-        key = _key(name)
-        for other, line in self._lines:
-            if other == key:
-                return _value(line)
-        return None
+        at = self._index(_key(name))
+        return None if at is None else _value(self._lines[at])
 
     def lines(self, name: str) -> list[str]:
         """The value of each line of that name, unfolded and stripped."""
-        key = _key(name)
-        return [_value(line) for other, line in self._lines if other == key]
+        return [_value(line) for line in self._of(_key(name))]
 
     def values(self, name: str) -> list[str]:
         """The comma separated elements over all lines of that name; empty ones are left out."""
-        key = _key(name)
-        return [element for other, line in self._lines if other == key for element in _elements(line)]
+        return [element for line in self._of(_key(name)) for element in _elements(line)]
 
     def first(self, name: str) -> str | None:
         """values(name)[0], or None."""
-        key = _key(name)
-        for other, line in self._lines:
-            if other == key and (elements := _elements(line)):
+        for line in self._of(_key(name)):
+            if elements := _elements(line):
                 return elements[0]
         return None
 
     def set(self, name: str, *values: str) -> None:
         """One line for each value, in place of all lines of that name: where the first stood, else last."""
         key = _key(name)
-        new = [(key, _line(name, value)) for value in values]
+        new = [_line(name, value) for value in values]
+        self._views.clear()
         at = self._index(key)
-        kept = [line for line in self._lines if line[0] != key]
         if at is None:
-            at = len(kept)
-        self._lines = kept[:at] + new + kept[at:]
+            at = len(self._keys)
+        elif self._keys.count(key) > 1:
+            self._keep([other != key or index == at for index, other in enumerate(self._keys)])
+        self._keys[at : at + 1] = [key] * len(new)
+        self._lines[at : at + 1] = new
 
     def prepend(self, name: str, value: str) -> None:
         """A new line above the first one of that name, else above all."""
         key = _key(name)
-        self._lines.insert(self._index(key) or 0, (key, _line(name, value)))
+        at = self._index(key) or 0
+        self._lines.insert(at, _line(name, value))
+        self._keys.insert(at, key)
+        self._views.clear()
 
     def append(self, name: str, value: str) -> None:
         """A new line below all others."""
-        self._lines.append((_key(name), _line(name, value)))
+        self._lines.append(_line(name, value))
+        self._keys.append(_key(name))
+        self._views.clear()
 
     def remove(self, *names: str) -> None:
         """Takes away every line of these names; none is fine."""
-        keys = _keys(names)
-        self._lines = [line for line in self._lines if line[0] not in keys]
+        gone = _key_set(names)
+        if not gone.isdisjoint(self._keys):
+            self._keep([key not in gone for key in self._keys])
 
     def repeated(self, *names: str) -> str | None:
         """The first of `names` that has more than one line."""
-        keys = _keys(names)
-        found = [key for key, _ in self._lines if key in keys]
-        if len(found) == len(set(found)):
+        keys = self._keys
+        if len(set(keys)) == len(keys):
             return None
-        return next(name for name in names if found.count(_key(name)) > 1)
+        return next((name for name in names if keys.count(_key(name)) > 1), None)
 
     def keep_first(self, names: Iterable[str]) -> None:
         """Takes away every line of these names but the first of each."""
-        keys, seen, kept = _keys(tuple(names)), set[str](), []
-        for line in self._lines:
-            if line[0] not in seen:
-                kept.append(line)
-            if line[0] in keys:
-                seen.add(line[0])
-        self._lines = kept
+        keys, seen, stay = _key_set(tuple(names)), set[str](), []
+        for key in self._keys:
+            stay.append(key not in seen)
+            if key in keys:
+                seen.add(key)
+        self._keep(stay)
 
     def pop_value(self, name: str) -> str | None:
         """Takes the first comma separated element of that name away; the others stay as written."""
         key = _key(name)
+        self._views.clear()
         while (at := self._index(key)) is not None:
-            written, _, text = self._lines[at][1].partition(":")
+            written, _, text = self._lines[at].partition(":")
             text = text.lstrip(LWS + ",")
             comma = first_comma(text)
             if comma < 0:
-                del self._lines[at]
+                del self._keys[at], self._lines[at]
                 element = unfold(text)
             else:
-                self._lines[at] = (key, f"{written}: {text[comma + 1 :].lstrip(LWS)}")
+                self._lines[at] = f"{written}: {text[comma + 1 :].lstrip(LWS)}"
                 element = unfold(text[:comma])
             if element:
                 return element
@@ -163,43 +182,45 @@ class Headers:
         Returns whether it was there. Lines without it keep their bytes.
         """
         key, token, found = _key(name), token.lower(), False
-        if self._index(key) is None:
+        if key not in self._keys:
             return False
-        lines: list[tuple[str, str]] = []
-        for other, line in self._lines:
-            if other == key:
-                elements = split_commas(_value(line))
-                kept = [element for element in elements if element.lower() != token]
-                if len(kept) < len(elements):
-                    found = True
-                    if not kept:
-                        continue
-                    line = f"{line.partition(':')[0]}: {', '.join(kept)}"
-            lines.append((other, line))
-        self._lines = lines
+        stay: list[bool] = []
+        for at, (other, line) in enumerate(zip(self._keys, self._lines, strict=True)):
+            elements = _elements(line) if other == key else ()
+            kept = [element for element in elements if element.lower() != token]
+            if changed := len(kept) < len(elements):
+                found = True
+                self._lines[at] = f"{line.partition(':')[0]}: {', '.join(kept)}"
+            stay.append(bool(kept) or not changed)
+        if found:
+            self._keep(stay)
         return found
 
     def copy_lines(self, source: Headers, *names: str) -> None:
         """Appends every line of `source` with one of these names, byte for byte and in its order."""
-        keys = _keys(names)
-        self._lines += [line for line in source._lines if line[0] in keys]
+        wanted = _key_set(names)
+        self._views.clear()
+        for key, line in zip(source._keys, source._lines, strict=True):
+            if key in wanted:
+                self._keys.append(key)
+                self._lines.append(line)
 
     def copy(self) -> Headers:
         other = Headers()
-        other._lines = self._lines.copy()
+        other._keys, other._lines = self._keys.copy(), self._lines.copy()
         return other
 
     @property
     def octets(self) -> int:
         """What the lines take in memory."""
-        return sum([PLACE + line.__sizeof__() for _, line in self._lines])
+        return PLACE * len(self._lines) + sum(map(str.__sizeof__, self._lines))
 
     def __contains__(self, name: str) -> bool:
-        return self._index(_key(name)) is not None
+        return _key(name) in self._keys
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         """(name as written, value unfolded and stripped), one for each line."""
-        for _, line in self._lines:
+        for line in self._lines:
             yield line.partition(":")[0].rstrip(" \t"), _value(line)
 
     def __len__(self) -> int:
@@ -207,13 +228,22 @@ class Headers:
 
     def __str__(self) -> str:
         """The lines as they are sent, each with its CRLF."""
-        return "".join([f"{line}\r\n" for _, line in self._lines])
+        return "\r\n".join((*self._lines, ""))
 
     def _index(self, key: str) -> int | None:
-        for at, (other, _) in enumerate(self._lines):
-            if other == key:
-                return at
-        return None
+        return self._keys.index(key) if key in self._keys else None
+
+    def _of(self, key: str) -> list[str]:
+        """The lines of a name."""
+        if key not in self._keys:
+            return []
+        return [line for line, other in zip(self._lines, self._keys, strict=True) if other == key]
+
+    def _keep(self, stay: list[bool]) -> None:
+        """The others go."""
+        self._keys = list(compress(self._keys, stay))
+        self._lines = list(compress(self._lines, stay))
+        self._views.clear()
 
 
 @lru_cache(maxsize=512)
@@ -225,7 +255,7 @@ def _key(name: str) -> str:
 
 
 @lru_cache(maxsize=512)
-def _keys(names: tuple[str, ...]) -> frozenset[str]:
+def _key_set(names: tuple[str, ...]) -> frozenset[str]:
     return frozenset(_key(name) for name in names)
 
 

@@ -34,26 +34,23 @@ class _Message:
     @property
     def via(self) -> Via:
         """The topmost Via."""
-        return Via.parse(self.headers.first("Via") or "")
+        return self.headers.view(_via)
 
     @property
     def cseq(self) -> CSeq:
-        return CSeq.parse(self.headers.get("CSeq") or "")
+        return self.headers.view(_cseq)
 
     @property
     def call_id(self) -> str:
-        value = self.headers.get("Call-ID")
-        if not value:
-            raise BadMessage("no Call-ID")
-        return value
+        return self.headers.view(_call_id)
 
     @property
     def from_(self) -> NameAddr:
-        return NameAddr.parse(self.headers.get("From") or "")
+        return self.headers.view(_from)
 
     @property
     def to(self) -> NameAddr:
-        return NameAddr.parse(self.headers.get("To") or "")
+        return self.headers.view(_to)
 
     def set_body(self, body: bytes, content_type: str | None = None) -> None:
         """Replaces the body, with Content-Length and Content-Type; None leaves Content-Type as it is.
@@ -66,6 +63,29 @@ class _Message:
         elif content_type is not None:
             self.headers.set("Content-Type", content_type)
         self.headers.set("Content-Length", str(len(body)))
+
+
+def _via(headers: Headers) -> Via:
+    return Via.parse(headers.first("Via") or "")
+
+
+def _cseq(headers: Headers) -> CSeq:
+    return CSeq.parse(headers.get("CSeq") or "")
+
+
+def _call_id(headers: Headers) -> str:
+    value = headers.get("Call-ID")
+    if not value:
+        raise BadMessage("no Call-ID")
+    return value
+
+
+def _from(headers: Headers) -> NameAddr:
+    return NameAddr.parse(headers.get("From") or "")
+
+
+def _to(headers: Headers) -> NameAddr:
+    return NameAddr.parse(headers.get("To") or "")
 
 
 class Request(_Message):
