@@ -20,6 +20,7 @@ from imsalg.sdp.document import Document
 from imsalg.sip.dialog import Dialog, Party, contact_uri
 from imsalg.sip.hop import Flow
 from imsalg.sip.message import Request, Response
+from imsalg.sip.timers import earliest
 from imsalg.sip.values import NameAddr
 
 MAX_PASSED = 4  # of (side, INVITE): whose descriptions are known again
@@ -103,8 +104,7 @@ class Branches:
     @property
     def expires(self) -> float | None:
         """When the first session is over unless it is refreshed."""
-        times = [branch.expires for branch in self._by_tag.values() if branch.expires is not None]
-        return min(times, default=None)
+        return earliest(*[branch.expires for branch in self._by_tag.values()])
 
     def expired(self, now: float) -> list[tuple[str, Dialog]]:
         """The dialogs whose sessions were not refreshed, by tag."""

@@ -24,6 +24,7 @@ from imsalg.records import CallRecord
 from imsalg.sip.dialog import Party
 from imsalg.sip.hop import Flow
 from imsalg.sip.message import Request, Response
+from imsalg.sip.timers import earliest
 from imsalg.steps import Steps
 from imsalg.supervision import Supervision
 
@@ -114,8 +115,9 @@ class Call:
     def timeout(self) -> float | None:
         """When `expire` wants to be called."""
         passage = self._passage
-        deadlines = passage.underway.deadline, self._steps.deadline, passage.again, self._branches.expires
-        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+        return earliest(
+            passage.underway.deadline, self._steps.deadline, passage.again, self._branches.expires
+        )
 
     def status(self, now: float) -> dict[str, object]:
         """For the status document; no key material."""

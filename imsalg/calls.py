@@ -114,19 +114,25 @@ class Calls(Mapping[str, Call]):
     def keep(self, call: Call) -> None:
         """Something has become of a call: it is kept for as long as it is not finished. A late 2xx may bring
         one back."""
-        if not call.finished:
-            if call.token not in self._by_token and call.caller is Side.ACCESS:
-                self._sources.call_begins(call.token, call.flows[Side.ACCESS])
-            self._by_token[call.token] = call
-            self._by_call_id.setdefault(call.invite.request.call_id, {})[call.token] = call
-        elif self._by_token.pop(call.token, None) is not None:
-            self._sources.call_ends(call.token)
-            passes = self._by_call_id[call.invite.request.call_id]
-            del passes[call.token]
-            if not passes:
-                del self._by_call_id[call.invite.request.call_id]
-        self._arm(call)
+        finished = call.finished
+        if finished == (call.token in self._by_token):
+            self._forget(call) if finished else self._add(call)
+        self._arm(call, None if finished else call.timeout())
         self._changed(call)
+
+    def _add(self, call: Call) -> None:
+        if call.caller is Side.ACCESS:
+            self._sources.call_begins(call.token, call.flows[Side.ACCESS])
+        self._by_token[call.token] = call
+        self._by_call_id.setdefault(call.invite.request.call_id, {})[call.token] = call
+
+    def _forget(self, call: Call) -> None:
+        self._sources.call_ends(call.token)
+        del self._by_token[call.token]
+        passes = self._by_call_id[call.invite.request.call_id]
+        del passes[call.token]
+        if not passes:
+            del self._by_call_id[call.invite.request.call_id]
 
     def follow(self, before: Binding, after: Binding) -> None:
         """A UE has registered from somewhere else: its calls are reached there as well."""
@@ -155,9 +161,8 @@ class Calls(Mapping[str, Call]):
         """How many run."""
         return len(self._timers)
 
-    def _arm(self, call: Call) -> None:
+    def _arm(self, call: Call, when: float | None) -> None:
         running = self._running.get(call.token)
-        when = None if call.finished else call.timeout()
         if running is not None:
             if running.when == when:
                 return

@@ -51,6 +51,7 @@ from imsalg.sip.hop import Key
 from imsalg.sip.locate import Question
 from imsalg.sip.message import Request, Response, make_response
 from imsalg.sip.shares import Shares
+from imsalg.sip.timers import earliest
 from imsalg.sources import Lines, Sources
 from imsalg.underway import because
 
@@ -162,7 +163,7 @@ class Core:
         self._gateway.expire(now)
 
     def timeout(self) -> float | None:
-        times = (
+        return earliest(
             self.endpoint.timeout(),
             self.calls.timeout(),
             self._finding.timeout(),
@@ -171,7 +172,6 @@ class Core:
             self._reg_event.timeout(),
             self._gateway.timeout(),
         )
-        return min((time for time in times if time is not None), default=None)
 
     def to_send(self) -> list[tuple[Flow, bytes]]:
         return self.endpoint.to_send()

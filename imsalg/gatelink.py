@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from agw.iq.messages import ErrorCode, ErrorReply, Hello, Notice, ReleaseTermination, Reply, Request
 from imsalg.call import Call
 from imsalg.crossing import Ask, Note
+from imsalg.sip.timers import earliest
 
 LATE = 0.25  # seconds after which an answer is overdue
 GIVEN_UP = 5.0  # seconds, at least, after which it will not come any more
@@ -145,7 +146,7 @@ class GatewayLink:
 
     def timeout(self) -> float | None:
         late = self._oldest.since + self._patience if self._asked else None
-        return min((time for time in (self._deadline, late) if time is not None), default=None)
+        return earliest(self._deadline, late)
 
     def _anchored(self) -> tuple[str, ...]:
         return tuple(token for token, call in self._calls.items() if call.anchored)

@@ -23,7 +23,7 @@ from imsalg.registration import Binding, Registrations
 from imsalg.routes import Routes, usual
 from imsalg.sip.endpoint import Flow
 from imsalg.sip.message import Request, Response, make_response
-from imsalg.sip.timers import Timers
+from imsalg.sip.timers import Timers, earliest
 from imsalg.subscription import State, Subscription
 
 PATIENCE = 64  # times T1
@@ -117,8 +117,7 @@ class RegEvent:
             self._after(subscription, now)
 
     def timeout(self) -> float | None:
-        times = (self._timers.next(), self._later.next())
-        return min((time for time in times if time is not None), default=None)
+        return earliest(self._timers.next(), self._later.next())
 
     # -- bindings
 

@@ -10,6 +10,7 @@ from imsalg.callstate import CallState
 from imsalg.crossing import Cancel, Crossing, Respond
 from imsalg.sip.grammar import quote
 from imsalg.sip.message import REASONS, make_response
+from imsalg.sip.timers import earliest
 
 RETRY_AFTER = "2"  # seconds, in a 500 or 503
 
@@ -30,8 +31,7 @@ class Underway:
     @property
     def deadline(self) -> float | None:
         """When the first of them is given up."""
-        deadlines = (crossing.deadline for crossing in self._crossings)
-        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+        return earliest(*[crossing.deadline for crossing in self._crossings])
 
     def add(self, crossing: Crossing) -> None:
         self._crossings.append(crossing)

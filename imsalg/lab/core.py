@@ -39,7 +39,7 @@ from imsalg.sip.endpoint import (
 from imsalg.sip.grammar import number, quote
 from imsalg.sip.locate import is_numeric
 from imsalg.sip.message import Request, Response, make_response
-from imsalg.sip.timers import Timers
+from imsalg.sip.timers import Timers, earliest
 from imsalg.sip.values import Address, NameAddr, Uri, Via
 
 MAX_FORWARDS = 70  # given to a request that has none (RFC 3261 section 16.6 step 3)
@@ -106,8 +106,7 @@ class LabCore:
         self._work(now)
 
     def timeout(self) -> float | None:
-        times = (self._registrar.timeout(), self._forks.next(), self._endpoint.timeout())
-        return min((each for each in times if each is not None), default=None)
+        return earliest(self._registrar.timeout(), self._forks.next(), self._endpoint.timeout())
 
     def to_send(self) -> list[tuple[Flow, bytes]]:
         return self._endpoint.to_send()

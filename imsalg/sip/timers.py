@@ -16,6 +16,15 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
+def earliest(*times: float | None) -> float | None:
+    """The first of some times; None where there is none."""
+    first: float | None = None
+    for time in times:
+        if time is not None and (first is None or time < first):
+            first = time
+    return first
+
+
 class Running(Generic[T]):
     """One timer that was started: `when` it is due (absolute seconds) and the item it is for."""
 
@@ -68,9 +77,7 @@ class Timers(Generic[T]):
             line.popleft()
         while heap and heap[0][2].item is None:
             heapq.heappop(heap)
-        if line and heap:
-            return min(line[0][0], heap[0][0])
-        return line[0][0] if line else heap[0][0] if heap else None
+        return earliest(line[0][0] if line else None, heap[0][0] if heap else None)
 
     def expired(self, now: float) -> T | None:
         """Take the earliest timer that is due at `now`; None if there is none."""
