@@ -114,7 +114,11 @@ class Section:
 
     def attribute(self, name: str) -> str | None:
         """The first of `attributes(name)`."""
-        return next(iter(self.attributes(name)), None)
+        name = name.lower()
+        for line in self.lines:
+            if line.name == name:
+                return line.argument
+        return None
 
     def has(self, name: str) -> bool:
         return self.attribute(name) is not None
@@ -161,7 +165,10 @@ class Section:
         return [line.value for line in self.lines if line.type == type_]
 
     def _value(self, type_: str) -> str | None:
-        return next(iter(self._values(type_)), None)
+        for line in self.lines:
+            if line.type == type_:
+                return line.value
+        return None
 
     def _set(self, type_: str, value: str, same: Callable[[Line], bool]) -> None:
         first = next((i for i, line in enumerate(self.lines) if same(line)), None)
@@ -340,11 +347,10 @@ def _lines(data: bytes) -> list[Line]:
     if b"\0" in data:  # RFC 8866 section 9 has none, and some elements cut strings there
         raise BadSdp("NUL in a session description", 400)
     lines: list[Line] = []
-    for match in _SPLIT.finditer(data.decode("utf-8", "surrogateescape")):
-        text, ending = match.groups()
+    for text, ending in _SPLIT.findall(data.decode("utf-8", "surrogateescape")):
         if not text and not ending:
             break
-        if len(lines) == MAX_LINES or len(match[0]) > MAX_LINE:
+        if len(lines) == MAX_LINES or len(text) + len(ending) > MAX_LINE:
             raise BadSdp("a session description with too many lines, or too long ones", 413)
         if not text.strip(" \t"):
             lines.append(Line("", text, ending, ""))
