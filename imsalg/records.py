@@ -30,7 +30,7 @@ from imsalg.sdp.attributes import Crypto
 from imsalg.sip.dialog import Dialog
 from imsalg.sip.endpoint import Flow
 
-SCHEMA = 4  # of all records; to be raised when one changes its meaning, or loses or renames a field
+SCHEMA = 5  # of all records; to be raised when one changes its meaning, or loses or renames a field
 
 
 class BindingRecord(Struct, frozen=True, tag="binding"):

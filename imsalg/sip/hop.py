@@ -7,8 +7,9 @@ All pure functions over messages; `endpoint` gives them time, randomness and tra
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
+from typing import NamedTuple
 
 from imsalg.sip.headers import Headers
 from imsalg.sip.message import Request, Response
@@ -35,9 +36,7 @@ class Transport(StrEnum):
         """What a SIP URI asks for: TLS where it says sips, UDP where it says nothing; None if it is unknown
         here."""
         name = (uri.param("transport") or "").lower()
-        if uri.scheme == "sips":
-            return {"": cls.TLS, "tcp": cls.TLS, "tls": cls.TLS, "ws": cls.WSS}.get(name)
-        return {"": cls.UDP, "udp": cls.UDP, "tcp": cls.TCP, "tls": cls.TLS, "ws": cls.WS}.get(name)
+        return (_OF_SIPS if uri.scheme == "sips" else _OF_SIP).get(name)
 
     @property
     def reliable(self) -> bool:
@@ -50,7 +49,7 @@ class Transport(StrEnum):
     @property
     def default_port(self) -> int:
         """RFC 3261 section 19.1.2, RFC 7118."""
-        return {Transport.TLS: 5061, Transport.WS: 80, Transport.WSS: 443}.get(self, 5060)
+        return _DEFAULT_PORTS.get(self, 5060)
 
     @property
     def uri_param(self) -> str:
@@ -64,8 +63,18 @@ class Transport(StrEnum):
         return f";transport={self.lower()}"
 
 
-@dataclass(frozen=True, slots=True)
-class Flow:
+_OF_SIP = {
+    "": Transport.UDP,
+    "udp": Transport.UDP,
+    "tcp": Transport.TCP,
+    "tls": Transport.TLS,
+    "ws": Transport.WS,
+}
+_OF_SIPS = {"": Transport.TLS, "tcp": Transport.TLS, "tls": Transport.TLS, "ws": Transport.WSS}
+_DEFAULT_PORTS = {Transport.TLS: 5061, Transport.WS: 80, Transport.WSS: 443}
+
+
+class Flow(NamedTuple):
     """A pair of addresses that messages go between.
 
     local: the address we listen on, also for connections that we open. remote: the peer, of an accepted

@@ -83,10 +83,14 @@ def locate(uri: Uri, sources: Mapping[Transport, Address], rng: Random) -> Serve
     wanted = leaves_by(uri, sources)
     if not wanted or len(uri.host) > MAX_NAME:
         return
-    name = "" if is_numeric(uri.host) else _plain(uri.host)
+    if is_numeric(uri.host):
+        leaves = wanted[0]
+        yield Flow(leaves, sources[leaves], Address(uri.host, uri.port or leaves.default_port))
+        return
+    name = _plain(uri.host)
     addresses = partial(_addresses, sources=sources, domain=name, rng=rng)
-    if uri.port is not None or not name:
-        yield from addresses(uri.host, uri.port or wanted[0].default_port, wanted[0])
+    if uri.port is not None:
+        yield from addresses(uri.host, uri.port, wanted[0])
         return
     services: list[tuple[Transport, str]] = []
     if not uri.param("transport"):
@@ -111,7 +115,8 @@ def leaves_by(uri: Uri, transports: Iterable[Transport]) -> list[Transport]:
     transports = [each for each in transports if each in _SERVICES and uri.host]
     if uri.scheme == "sip" and not uri.param("transport") and uri.port is None and not is_numeric(uri.host):
         return transports
-    return [each for each in transports if each is Transport.of(uri)]
+    named = Transport.of(uri)
+    return [each for each in transports if each is named]
 
 
 def by_weight(records: Sequence[Srv], rng: Random) -> Iterator[Srv]:

@@ -7,7 +7,7 @@ parse() is cached on the text: the parts of one message are looked at many times
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -87,19 +87,20 @@ class NameAddr(_Parameterised):
     """The value of From, To, Contact, Route … (RFC 3261 section 20.10): `"display" <uri>;params`.
 
     display: without quotes and escapes, "" if absent. uri: as it came, unchecked beyond the scheme.
+    tag: None if there is none, or an empty one.
     """
 
     display: str
     uri: str
     params: Params = ()
+    tag: str | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tag", self.param("tag") or None)  # now, as it is asked for many times
 
     @classmethod
     def parse(cls, text: str) -> NameAddr:
         return _parse_name_addr(text)
-
-    @property
-    def tag(self) -> str | None:
-        return self.param("tag") or None
 
     @property
     def parsed_uri(self) -> Uri:
@@ -114,21 +115,22 @@ class NameAddr(_Parameterised):
 @dataclass(frozen=True, slots=True)
 class Via(_Parameterised):
     """One Via value (RFC 3261 section 20.42). transport: upper case. host: without brackets. version: another
-    one than 2.0 is only seen in a request that is refused for it."""
+    one than 2.0 is only seen in a request that is refused for it. branch: None if there is none, or an empty
+    one."""
 
     transport: str
     host: str
     port: int | None
     params: Params = ()
     version: str = "2.0"
+    branch: str | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "branch", self.param("branch") or None)
 
     @classmethod
     def parse(cls, text: str) -> Via:
         return _parse_via(text)
-
-    @property
-    def branch(self) -> str | None:
-        return self.param("branch") or None
 
     @property
     def received(self) -> str | None:

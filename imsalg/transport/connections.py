@@ -17,7 +17,6 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 
 from imsalg.intake import OF_ONE, Judge, Standing
 from imsalg.sip.endpoint import Flow, Transport
@@ -168,7 +167,7 @@ class Connections:
         if family_of(flow.remote.host) != family_of(flow.local.host):
             raise OSError("another address family than ours")
         name = flow.domain or flow.remote.host
-        place = replace(flow, domain="")
+        place = flow._replace(domain="")
         for there in (self._by_flow.get(place), self._aliases.get(place)):
             if there is not None and (not flow.transport.secure or there.is_of(name)):
                 return there

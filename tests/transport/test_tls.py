@@ -152,9 +152,9 @@ def test_a_server_is_known_by_the_domain_that_was_looked_up(authority: Authority
     @looped
     async def run() -> None:
         async with secure(files) as one, secure(files) as two:
-            one.request(replace(one.flow(two.address, Transport.TLS), domain="core.example"))
+            one.request(one.flow(two.address, Transport.TLS)._replace(domain="core.example"))
             await until(lambda: one.machine.responses)
-            one.request(replace(one.flow(two.address, Transport.TLS), domain="other.example"))
+            one.request(one.flow(two.address, Transport.TLS)._replace(domain="other.example"))
             await until(lambda: one.machine.failures)
 
     run()
@@ -182,7 +182,7 @@ def test_who_connected_and_says_alias_is_reached_there_as_whom_its_certificate_n
     @looped
     async def run() -> None:
         async with secure(ours, host) as site:
-            flow = replace(site.flow(Address(host, 9), Transport.TLS), domain=domain)
+            flow = site.flow(Address(host, 9), Transport.TLS)._replace(domain=domain)
             async with secured(site.address, trusting(authority, theirs)) as (reader, writer):
                 writer.write(options(via=f"TLS somewhere.example:9{said}"))
                 await read_message(reader)
@@ -443,7 +443,7 @@ def test_openssl_as_a_server_is_asked_only_if_its_certificate_names_whom_we_want
     @looped
     async def run() -> None:
         async with openssl_server(authority, theirs) as (there, said), secure(ours) as site:
-            site.request(replace(site.flow(there, Transport.TLS), domain=domain))
+            site.request(site.flow(there, Transport.TLS)._replace(domain=domain))
             if accepted:
                 told = await asyncio.wait_for(said.readuntil(b"\r\n\r\n"), 5)
                 assert b"OPTIONS sip:x@example SIP/2.0\r\nVia: SIP/2.0/TLS 127.0.0.1:" in told
@@ -466,7 +466,7 @@ def test_what_was_sent_by_the_name_of_a_domain_fails_with_its_connection(authori
     @looped
     async def run() -> None:
         async with secure(ours) as one, secure(files) as two:
-            one.request(replace(one.flow(two.address, Transport.TLS), domain="core.example"))
+            one.request(one.flow(two.address, Transport.TLS)._replace(domain="core.example"))
             await until(lambda: one.machine.failures)
             assert one.machine.failures[0].detail.startswith("TLS: ")
             assert not two.machine.requests
@@ -481,7 +481,7 @@ def test_a_connection_is_not_used_by_another_name_before_it_is_ready(authority: 
     async def run() -> None:
         async with secure(files) as one, secure(files) as two:
             flow = one.flow(two.address, Transport.TLS)
-            one.request(replace(flow, domain="core.example"))
+            one.request(flow._replace(domain="core.example"))
             while one.shell.connections < 2:  # an opening, and then its connection within the handshake
                 await asyncio.sleep(0)
             one.request(flow)
