@@ -24,6 +24,7 @@ from imsalg.routes import Routes
 from imsalg.sip.headers import Headers
 from imsalg.sip.message import Request
 from imsalg.sip.timers import Running, Timers
+from imsalg.sip.values import Address
 from imsalg.sources import Sources
 
 
@@ -42,6 +43,8 @@ class Calls(Mapping[str, Call]):
         self._routes = routes
         self._sources = sources
         self._rng = rng
+        # the same for all calls of an access whose UEs have registered the same
+        self._terms: dict[tuple[Address, frozenset[Mechanism]], Terms] = {}
         self._by_token: dict[str, Call] = {}
         self._by_call_id: dict[str, dict[str, Call]] = {}
         self._timers: Timers[Call] = Timers()
@@ -96,8 +99,14 @@ class Calls(Mapping[str, Call]):
         aor: str,
         now: float,
     ) -> Call:
+        under = access.listen, registered
+        if (terms := self._terms.get(under)) is None:
+            terms = self._terms[under] = self._terms_of(access, registered)
+        return Call(token, invite, terms, self._limits, self._routes.to_core_or_back, self._rng, now, aor)
+
+    def _terms_of(self, access: AccessConfig, registered: frozenset[Mechanism]) -> Terms:
         config = self._config
-        terms = Terms(
+        return Terms(
             registered & mediasec.allowed(access.mechanisms, config.policy.e2dce),
             access.type,
             config.policy,
@@ -107,7 +116,6 @@ class Calls(Mapping[str, Call]):
             config.call.inactivity,
             access.latch_anywhere,
         )
-        return Call(token, invite, terms, self._limits, self._routes.to_core_or_back, self._rng, now, aor)
 
     # -- what becomes of them
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from operator import attrgetter
 from typing import NamedTuple, Self
 
 from imsalg.errors import BadSdp, UsageError
@@ -133,7 +134,8 @@ class Section:
 
     def remove_attributes(self, *names: str) -> None:
         gone = _lower(names)
-        self.lines[:] = [line for line in self.lines if not line.name or line.name not in gone]
+        if not gone.isdisjoint(map(_NAME, self.lines)):  # most often nothing is to be removed
+            self.lines[:] = [line for line in self.lines if line.name not in gone]
 
     def remove_attributes_where(self, gone: Callable[[str, str], bool]) -> None:
         """gone: name in lower case, and value as it came ("" for a flag) -> whether to remove the line."""
@@ -314,6 +316,7 @@ class Document:
             raise BadSdp("too much said at session level for so many m-lines", 413)
 
 
+_NAME = attrgetter("name")
 _ORDER = "mvosiuepcbtrzka"  # RFC 8866 section 5; m stands first in its section
 _REMOVABLE = frozenset("iuepcbtrzk")
 _DIRECTIONS = frozenset(Direction)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from itertools import compress
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from imsalg.errors import BadMessage, UsageError
 from imsalg.sip.grammar import LWS, first_comma, is_token, split_commas, unfold
@@ -85,9 +85,10 @@ class Headers:
 
     def view(self, read: Callable[[Headers], T]) -> T:
         """What `read` makes of the lines, remembered until one is changed. An exception is not."""
-        if (found := self._views.get(read)) is None:
+        found: T | None = self._views.get(read)
+        if found is None:
             found = self._views[read] = read(self)
-        return cast(T, found)
+        return found
 
     def get(self, name: str) -> str | None:
         """The value of the first line of that name, unfolded and stripped."""

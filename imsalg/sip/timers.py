@@ -77,7 +77,9 @@ class Timers(Generic[T]):
             line.popleft()
         while heap and heap[0][2].item is None:
             heapq.heappop(heap)
-        return earliest(line[0][0] if line else None, heap[0][0] if heap else None)
+        if line and heap:
+            return min(line[0][0], heap[0][0])
+        return line[0][0] if line else heap[0][0] if heap else None
 
     def expired(self, now: float) -> T | None:
         """Take the earliest timer that is due at `now`; None if there is none."""

@@ -211,7 +211,7 @@ class Hostile(Chaos):
         super().__init__(rng.getrandbits(32), Mangled, kill=rng.choice((0.0, 0.02)))
         for phone in self.phones:
             transport = self.rng.choice((Transport.UDP, Transport.UDP, Transport.TCP))
-            phone.flow = change(phone.flow, transport=transport)
+            phone.flow = phone.flow._replace(transport=transport)
 
     def register(self) -> None:
         if self.rng.random() < 0.3:

@@ -663,7 +663,7 @@ def test_a_large_request_counts_for_as_many_as_take_its_memory() -> None:
     for number in range(9):
         via = f"SIP/2.0/UDP 198.51.100.7:5070;branch=z9hG4bK{number}"
         ours.receive(
-            incoming("MESSAGE", via=via, more="X: " + "x" * 16000 + "\r\n" + "X:\r\n" * 240), UDP, 0.0
+            incoming("MESSAGE", via=via, more="X: " + "x" * 16300 + "\r\n" + "X:\r\n" * 245), UDP, 0.0
         )
     assert len(events(ours)) == 7
     assert statuses(ours) == [503, 503]
