@@ -48,9 +48,9 @@ class Found:
 def find_sdp(message: Request | Response) -> Found | None:
     """The description a message carries; None if it has none. Raises PeerError 415 for an encoded body, 400
     for one without a type, for a multipart one that is broken, and for one with two descriptions."""
-    content_type = message.headers.get("Content-Type")
     if not message.body.strip():
         return None
+    content_type = message.headers.get("Content-Type")
     if content_type is None:
         raise PeerError("a body without Content-Type", 400)
     encoding = message.headers.get("Content-Encoding")

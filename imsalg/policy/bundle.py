@@ -47,7 +47,7 @@ def name(document: Document, standing: Names) -> tuple[str, ...]:
 
 
 def ungroup(document: Document) -> None:
-    document.session.remove_attributes_where(lambda name, value: name == "group" and _is_bundle(value))
+    document.session.remove_attributes_where("group", _is_bundle)
 
 
 def group(document: Document, members: Iterable[int], standing: Names, among: Sequence[str]) -> None:

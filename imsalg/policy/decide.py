@@ -168,7 +168,7 @@ class _Line:
 def _originating(line: _Line) -> Decision:
     if datachannel.over_udp(line.proto):
         return _data_channel_from_ue(line)
-    if any(profile.clear.upper() == line.proto for profile in PROFILES):
+    if line.proto in _CLEAR:
         return _plain_from_ue(line)
     profile = _profile_from_ue(line)
     if profile is not None:
@@ -375,6 +375,7 @@ def _has_own_protection(proto: str) -> bool:
     return not _PROTECTIONS.isdisjoint(proto.split("/"))
 
 
+_CLEAR = frozenset(profile.clear.upper() for profile in PROFILES)
 _PROTECTIONS = frozenset({"TLS", "DTLS", "SAVP", "SAVPF"})
 
 _NAMES = {

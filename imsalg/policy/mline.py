@@ -127,7 +127,7 @@ def unprotect(media: Media, proto: str) -> None:
     media.proto = proto
     remove_keys(media)
     show_headers(media)
-    media.remove_attributes_where(lambda name, value: name == "extmap" and _MID in fields(value))
+    media.remove_attributes_where("extmap", lambda value: _MID in fields(value))
     media.remove_attributes("rtcp-mux-only")  # RFC 8858 asks for what this side may not do, and need not
 
 
@@ -135,7 +135,7 @@ def show_headers(section: Section) -> None:
     """RTP headers are not encrypted where SRTP ends in the gateway (RFC 6904 section 4, RFC 9335 section
     4)."""
     section.remove_attributes("cryptex")
-    section.remove_attributes_where(lambda name, value: name == "extmap" and _ENCRYPTED in fields(value))
+    section.remove_attributes_where("extmap", lambda value: _ENCRYPTED in fields(value))
 
 
 def protect(media: Media, protection: Protection) -> None:

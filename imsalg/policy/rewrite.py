@@ -138,6 +138,8 @@ _CAPABILITIES = frozenset(
 class _Fate(Enum):
     """What the rewriting sees in an m-line."""
 
+    __hash__ = object.__hash__  # Enum's own is a Python function
+
     GONE = auto()  # refused, disabled or declined
     UNTOUCHED = auto()
     TRANSPARENT = auto()  # anchored, e2e or e2DCe
@@ -195,7 +197,10 @@ def _begin(
         out.session.remove_lines("k")  # to be discarded anyway (RFC 8866 section 5.12)
         mline.show_headers(out.session)
         for section in (out.session, *out.media):  # all of it or none (trap P21)
-            section.remove_attributes_where(lambda name, _: name in _CAPABILITIES or name.startswith("tra-"))
+            capabilities = [
+                name for name in section.names if name in _CAPABILITIES or name.startswith("tra-")
+            ]
+            section.remove_attributes(*capabilities)
     return out, fates
 
 

@@ -9,7 +9,6 @@ policy must remove can hide in one.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -75,14 +74,9 @@ class Origin:
     address: str
 
     @classmethod
-    def parse(cls, value: str) -> Self:
+    def parse(cls, value: str) -> Origin:
         """Blanks in the user name are tolerated. Raises BadSdp."""
-        match fields(value):
-            case [*username, session_id, version, nettype, addrtype, address] if username and re.fullmatch(
-                "[0-9]{1,20}", version
-            ):
-                return cls(" ".join(username), session_id, int(version), nettype, addrtype, address)
-        raise BadSdp("a malformed o= line", 400)
+        return _origin(value)
 
     def __str__(self) -> str:
         return (
@@ -108,6 +102,11 @@ class Section:
 
     # -- attributes
 
+    @property
+    def names(self) -> set[str]:
+        """Of all attributes, in lower case; "" stands for other lines."""
+        return set(map(_NAME, self.lines))
+
     def attributes(self, name: str) -> list[str]:
         """The values of all `a=name` lines, as they came; "" for a flag."""
         name = name.lower()
@@ -130,18 +129,17 @@ class Section:
 
     def set_attribute(self, name: str, value: str | None = None) -> None:
         """In the place of the first of that name, any other removed; added if there is none."""
-        self._set("a", _attribute(name, value), lambda line: line.name == name.lower())
+        self._set("a", _attribute(name, value))
 
     def remove_attributes(self, *names: str) -> None:
         gone = _lower(names)
-        if not gone.isdisjoint(map(_NAME, self.lines)):  # most often nothing is to be removed
+        if gone & self.names:  # most often nothing is to be removed
             self.lines[:] = [line for line in self.lines if line.name not in gone]
 
-    def remove_attributes_where(self, gone: Callable[[str, str], bool]) -> None:
-        """gone: name in lower case, and value as it came ("" for a flag) -> whether to remove the line."""
-        self.lines[:] = [
-            line for line in self.lines if line.type != "a" or not gone(line.name, line.argument)
-        ]
+    def remove_attributes_where(self, name: str, gone: Callable[[str], bool]) -> None:
+        """Those of a name whose value, as it came ("" for a flag), is such."""
+        if name in self.names:
+            self.lines[:] = [line for line in self.lines if line.name != name or not gone(line.argument)]
 
     # -- other lines
 
@@ -153,7 +151,7 @@ class Section:
 
     def set_connection(self, connection: Connection) -> None:
         """In the place of the first `c=`, any other removed; inserted if there is none."""
-        self._set("c", str(connection), lambda line: line.type == "c")
+        self._set("c", str(connection))
 
     def remove_lines(self, *types: str) -> None:
         """For types that may be missing: not `v`, `o`, `s`, `m`. Attributes have their own."""
@@ -172,13 +170,17 @@ class Section:
                 return line.value
         return None
 
-    def _set(self, type_: str, value: str, same: Callable[[Line], bool]) -> None:
-        first = next((i for i, line in enumerate(self.lines) if same(line)), None)
-        if first is None:
+    def _set(self, type_: str, value: str) -> None:
+        """In the place of the first line of the same type and name, any other removed; or as `_insert`."""
+        said = Line.of(type_, _checked(value), self._ending)
+        same = [i for i, line in enumerate(self.lines) if line.type == type_ and line.name == said.name]
+        if not same:
             self._insert(type_, value)
             return
-        self.lines[first] = self.lines[first].saying(_checked(value))
-        self.lines[first + 1 :] = [line for line in self.lines[first + 1 :] if not same(line)]
+        self.lines[same[0]] = said._replace(ending=self.lines[same[0]].ending)
+        if len(same) > 1:
+            others = set(same[1:])
+            self.lines[:] = [line for i, line in enumerate(self.lines) if i not in others]
 
     def _insert(self, type_: str, value: str) -> None:
         """After the last line that is of its own type or stands before it in RFC 8866's order; an attribute
@@ -249,8 +251,7 @@ class Document:
         for an m-line with port 0: what else stands there is not looked at (trap P32).
         """
         lines = _lines(data)
-        endings = Counter(line.ending for line in lines if line.ending)
-        self._ending = max(endings, key=endings.__getitem__, default="\r\n")
+        self._ending = max(_ENDINGS, key=[line.ending for line in lines].count)
         starts = [i for i, line in enumerate(lines) if line.type == "m"]
         if len(starts) > max_media:
             raise BadSdp(f"more than {max_media} media descriptions", 488)
@@ -278,7 +279,7 @@ class Document:
 
     @origin.setter
     def origin(self, origin: Origin) -> None:
-        self.session._set("o", str(origin), lambda line: line.type == "o")
+        self.session._set("o", str(origin))
 
     def connection_of(self, media: Media) -> Connection | None:
         """The address of a media section, its own or else the session's; None if neither has one. Raises
@@ -303,8 +304,9 @@ class Document:
         session = self.session
         if not session.lines or str(session.lines[0]).rstrip(" \t") != "v=0":
             raise BadSdp("no session description of version 0", 400)
+        types = [line.type for line in session.lines]
         for type_ in "vos":
-            if len(session._values(type_)) != 1:
+            if types.count(type_) != 1:
                 raise BadSdp(f"a session section without exactly one {type_}= line", 400)
         Origin.parse(session._values("o")[0])
         addressed = [session, *(media for media in self.media if media.port)]
@@ -320,13 +322,25 @@ _NAME = attrgetter("name")
 _ORDER = "mvosiuepcbtrzka"  # RFC 8866 section 5; m stands first in its section
 _REMOVABLE = frozenset("iuepcbtrzk")
 _DIRECTIONS = frozenset(Direction)
+_ENDINGS = ("\r\n", "\n", "\r")
 _SPLIT = re.compile(r"([^\r\n]*)(\r\n|\n|\r|\Z)")
 _TOKEN = r"[!#$%&'*+\-.0-9A-Z^_`a-z{|}~]"
+_VERSION = re.compile("[0-9]{1,20}")
 # Kind and protocol come into logs and Warnings: they are as RFC 8866 section 9 has them, and short.
 _MEDIA = re.compile(
     rf"[ \t]*(?P<kind>{_TOKEN}{{1,64}})[ \t]+(?P<port>[0-9]{{1,5}})(?P<count>(?:/[0-9]{{1,5}})?)"
     rf"[ \t]+(?P<proto>(?:{_TOKEN}|/){{1,64}})(?P<formats>(?:[ \t].*)?)"
 )
+
+
+@lru_cache(maxsize=512)
+def _origin(value: str) -> Origin:
+    match fields(value):
+        case [*username, session_id, version, nettype, addrtype, address] if username and _VERSION.fullmatch(
+            version
+        ):
+            return Origin(" ".join(username), session_id, int(version), nettype, addrtype, address)
+    raise BadSdp("a malformed o= line", 400)
 
 
 @lru_cache(maxsize=512)  # the fields of one line are asked for many times
@@ -355,10 +369,10 @@ def _lines(data: bytes) -> list[Line]:
             break
         if len(lines) == MAX_LINES or len(text) + len(ending) > MAX_LINE:
             raise BadSdp("a session description with too many lines, or too long ones", 413)
-        if not text.strip(" \t"):
-            lines.append(Line("", text, ending, ""))
-        elif text[1:2] == "=" and text[0] not in " \t=":
+        if text[1:2] == "=" and text[0] not in " \t=":
             lines.append(Line.of(text[0], text[2:], ending))
+        elif not text.strip(" \t"):
+            lines.append(Line("", text, ending, ""))
         else:
             raise BadSdp("a line that is not type=value", 400)
     return lines
