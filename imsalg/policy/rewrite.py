@@ -9,8 +9,8 @@ Refused or disabled: port 0, and nothing left that was meant for somebody (keys,
 a=3ge2ae, and its like for e2DCe, is taken away everywhere, whoever wrote it; it is ours alone to add (trap
 P19).
 
-Session level lines stay for as long as an m-line lives that is not ours and may need them; but keys never
-stand above an m-line of ours.
+Session level lines stay for as long as an m-line lives that is not ours and may need them; but what speaks of
+keys and ICE goes down to these where there is one of ours as well.
 The hold of RFC 2543, c=0.0.0.0, cannot stay as the address is the gateway's; it is told as a direction.
 """
 
@@ -184,7 +184,7 @@ def _begin(
     if not present & {_Fate.UNTOUCHED, _Fate.TRANSPARENT}:
         out.session.remove_attributes(*mline.ICE)
         mline.remove_keys(out.session)
-    elif present >= {_Fate.OURS, _Fate.TRANSPARENT} and _Fate.UNTOUCHED not in present:
+    elif len(present - {_Fate.GONE}) > 1:
         _push_down(out, fates)
     if anchored:
         mline.decline_trickle(out.session)
@@ -192,6 +192,8 @@ def _begin(
         bundle.ungroup(out)
     if _Fate.OURS in present:
         _push_down_keys(out, decisions)
+        # Of m-lines only (RFC 8842 section 4), or of all fingerprints, ours included (RFC 8827 section 5)
+        out.session.remove_attributes("tls-id", "identity")
     if present & {_Fate.OURS, _Fate.GONE}:
         out.session.remove_attributes("crypto")  # of m-lines only (RFC 4568 section 4.1), and may be ours
         out.session.remove_lines("k")  # to be discarded anyway (RFC 8866 section 5.12)
@@ -206,11 +208,12 @@ def _begin(
 
 def _push_down(out: Document, fates: Sequence[_Fate]) -> None:
     """What an end has said for all its m-lines goes to those that stay its own, so that it does not speak for
-    ours (trap P17)."""
+    ours (trap P17), and what changes for one of them does not change for another."""
+    said = {name: values for name in SHARED if (values := out.session.attributes(name))}
     for media, fate in zip(out.media, fates, strict=True):
-        for name in SHARED:
-            if fate is _Fate.TRANSPARENT and not media.has(name):
-                for value in out.session.attributes(name):
+        for name, values in said.items():
+            if fate in (_Fate.TRANSPARENT, _Fate.UNTOUCHED) and not media.has(name):
+                for value in values:
                     media.add_attribute(name, value)
     out.session.remove_attributes(*SHARED)
 

@@ -25,8 +25,9 @@ MAX_LINES = 2048
 MAX_LINE = 8 * 1024  # characters, its ending included
 MAX_MEDIA = 32  # m-lines, rejected ones included
 
-SHARED = ("fingerprint", "setup", "ice-ufrag", "ice-pwd", "ice-options")
-"""Attributes of session or media level: those of the session are for all m-lines."""
+SHARED = ("fingerprint", "setup", "connection", "ice-ufrag", "ice-pwd", "ice-options")
+"""Attributes of session or media level: those of the session are for all m-lines (RFC 8122 section 5, RFC
+4145 section 10, RFC 8839 sections 5.4 and 5.6)."""
 _FOR_ALL = frozenset((*SHARED, "key-mgmt"))
 
 

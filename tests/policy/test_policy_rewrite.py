@@ -17,7 +17,7 @@ from imsalg.policy.mline import DtlsLines, Local
 from imsalg.policy.rewrite import answer, offer
 from imsalg.policy.treatment import Mechanism, Treatment
 from imsalg.sdp.attributes import Crypto, InlineKey
-from imsalg.sdp.document import MAX_SIZE, Document, Media, Origin
+from imsalg.sdp.document import MAX_SIZE, SHARED, Document, Media, Origin
 from imsalg.sdp.dtls import Fingerprint, Setup
 from imsalg.sdp.ice import IceCredentials
 
@@ -30,6 +30,7 @@ OUR_LINES = DtlsLines(Fingerprint("sha-256", b"\xcd" * 32), Setup.ACTPASS, "ours
 OUR_ICE = IceCredentials("ours", "ours" * 6)
 THEIRS = "AES_CM_128_HMAC_SHA1_80 inline:d0RmdmcmVCspeEc3QGZiNWpVLFJhQX1cfHAwJSoj"
 OURS = Origin("-", "1", 1, "IN", "IP4", "198.51.100.1")
+FOR_ALL = (*SHARED, "key-mgmt")
 HEAD = ["v=0", "o=alice 1 1 IN IP4 192.0.2.10", "s=-"]
 
 
@@ -200,19 +201,39 @@ def test_hold_by_address_becomes_a_direction_p35(direction: str, held: str) -> N
         assert str(out.connection_of(out.media[0])) == "IN IP4 198.51.100.2"
 
 
-def test_an_untouched_line_keeps_the_session_address_and_key_it_needs() -> None:
+SAID_FOR_ALL = [
+    *("a=fingerprint:SHA-256 11", "a=setup:actpass", "a=connection:new"),
+    *("a=ice-ufrag:abcd", "a=ice-pwd:asd88fgpdd777uzjYhagZg", "a=ice-options:trickle"),
+]
+
+
+def test_an_untouched_line_keeps_the_session_address_and_has_for_itself_what_was_said_for_all_p17() -> None:
+    """RFC 8839 section 5.4, RFC 8122 section 5, RFC 4145 section 10: above our line it would speak for us."""
+    untouched = "m=application 4002 TCP/DTLS/SCTP webrtc-datachannel"
     out = plain(
-        *("c=IN IP4 192.0.2.10", "t=0 0", "a=fingerprint:SHA-256 11", "a=ice-ufrag:abcd"),
-        *("m=audio 4000 RTP/AVP 0", "m=application 4002 TCP/DTLS/SCTP webrtc-datachannel"),
+        *("c=IN IP4 192.0.2.10", "t=0 0", *SAID_FOR_ALL, "a=tls-id:abc"),
+        *("m=audio 4000 RTP/AVP 0", untouched, untouched, "a=setup:passive", "m=audio 0 RTP/AVP 0"),
     )
     assert str(out.session.connection) == "IN IP4 192.0.2.10"
-    assert out.session.has("fingerprint")
-    assert out.session.has("ice-ufrag")
-    assert str(out.media[0].connection) == "IN IP4 198.51.100.2"
-    assert (
-        out.media[1].lines
-        == sdp(*HEAD, "t=0 0", "m=application 4002 TCP/DTLS/SCTP webrtc-datachannel").media[0].lines
-    )
+    assert not any(line.type == "a" for line in out.session.lines)
+    assert [str(line) for line in out.media[0].lines[1:]] == ["c=IN IP4 198.51.100.2"]
+    assert [str(line) for line in out.media[1].lines] == [untouched, *SAID_FOR_ALL]
+    own = [line for line in SAID_FOR_ALL if "setup" not in line]
+    assert [str(line) for line in out.media[2].lines] == [untouched, "a=setup:passive", *own]
+    assert len(out.media[3].lines) == 1
+
+
+def test_trickling_is_declined_of_anchored_lines_alone() -> None:
+    lines = ["c=IN IP4 192.0.2.10", "t=0 0", *SAID_FOR_ALL, "m=audio 4000 UDP/TLS/RTP/SAVP 0", "m=x 1 x/new 0"]
+    out = plain(*lines)
+    assert [media.attributes("ice-options") for media in out.media] == [[], ["trickle"]]
+
+
+def test_what_is_said_for_all_stays_where_it_is_if_all_is_end_to_end() -> None:
+    lines = ["c=IN IP4 192.0.2.10", "t=0 0", *SAID_FOR_ALL[:-1], "m=audio 4000 UDP/TLS/RTP/SAVP 0"]
+    out = plain(*lines, "m=audio 0 RTP/AVP 0")
+    assert [str(line) for line in out.session.lines if line.type == "a"] == SAID_FOR_ALL[:-1]
+    assert not out.media[0].has("setup")
 
 
 @pytest.mark.parametrize("beside", ["m=message 5000 TCP/MSRP *", "m=audio 5000 RTP/SAVP 0"])
@@ -517,9 +538,12 @@ def _is_sound(came: Document, out: Document, decisions: tuple[Decision, ...], to
                 assert now.port == 0
                 _has_no_secret(now)
             case Decision(anchored=False):
-                mine = ("3ge2ae", "acap", "pcfg", *(["key-mgmt"] * (not was.has("key-mgmt"))))
+                mine = ("3ge2ae", "acap", "pcfg", *(name for name in FOR_ALL if not was.has(name)))
                 kept = [line for line in was.lines if line.name not in mine]
                 assert [line for line in now.lines if line.name not in mine] == kept
+                for name in SHARED:  # wherever they are said
+                    here = now.attributes(name) or out.session.attributes(name)
+                    assert here == (was.attributes(name) or came.session.attributes(name))
                 if decision.treatment.transparent:
                     assert _keyed(now, out) == _keyed(was, came)
             case Decision(treatment=Treatment.E2E | Treatment.E2DCE):
@@ -544,7 +568,7 @@ def _is_sound(came: Document, out: Document, decisions: tuple[Decision, ...], to
             assert decision.treatment.transparent or not now.has("ice-ufrag")
 
     if any(d.active and d.anchored and not d.treatment.transparent for d in decisions):
-        assert not any(out.session.has(name) for name in ("crypto", "key-mgmt"))
+        assert not any(out.session.has(name) for name in ("crypto", *FOR_ALL))
         assert not any(line.type == "k" for line in out.session.lines)
 
 
