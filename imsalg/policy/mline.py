@@ -191,13 +191,14 @@ def mux(media: Media, asked: Media) -> None:
 
 
 def clear(media: Media, proto: str, origin: Origin) -> None:
-    """Refused or disabled: nothing stays that was meant for somebody."""
+    """Refused or disabled: its place and its name stay, and nothing that was meant for somebody. What else such
+    a line says counts for nothing (RFC 3264 section 6)."""
     if media.port:
         media.port = 0
     media.proto = proto
-    remove_keys(media)
-    media.remove_attributes("rtcp", "bundle-only", *ICE)
-    if has_connection(media):
+    addressed = has_connection(media)
+    media.lines[1:] = [line for line in media.lines if line.name == "mid"]
+    if addressed:
         media.set_connection(placeholder(origin))
 
 

@@ -5,7 +5,7 @@ Anchored, plain or e2ae: address, ports and profile; what speaks of keys, ICE or
     one side alone.
 Anchored, e2e or e2DCe: address and ports, those of ICE candidates included; the rest is the ends' own.
 Not anchored: untouched.
-Refused or disabled: port 0, and nothing left that was meant for somebody (keys, fingerprints, addresses).
+Refused or disabled: port 0, and nothing left but the name (keys, fingerprints, paths, addresses).
 a=3ge2ae, and its like for e2DCe, is taken away everywhere, whoever wrote it; it is ours alone to add (trap
 P19).
 

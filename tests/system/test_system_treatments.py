@@ -145,7 +145,6 @@ ORIGINATING = {
             "CORE",
             rest=(
                 "m=video 0 RTP/SAVP 97",
-                "a=rtpmap:97 H264/90000",
                 "m=text CORE RTP/AVP 98",
                 "a=rtpmap:98 t140/1000",
                 "m=message 6006 TCP/MSRP *",
