@@ -1,4 +1,5 @@
-"""BUNDLE (RFC 9143) where no two streams share a port: the gateway's are one stream's each.
+"""Names and groups of m-lines (RFC 5888), and BUNDLE (RFC 9143) where no two streams share a port: the
+gateway's are one stream's each.
 
 A WebRTC client may insist on a group (`max-bundle`, RFC 9429 section 4.1.1). It is offered and answered one
 of a single m-line; every other line keeps a transport of its own, and what has none (`bundle-only`, port 0)
@@ -16,6 +17,8 @@ from typing import Self
 from imsalg.policy.treatment import is_rtp
 from imsalg.sdp.attributes import fields
 from imsalg.sdp.document import Document, Media
+
+MAX_GROUPS = 32  # of those whose names change
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,19 @@ def name(document: Document, standing: Names) -> tuple[str, ...]:
 
 def ungroup(document: Document) -> None:
     document.session.remove_attributes_where("group", _is_bundle)
+
+
+def rename(out: Document, document: Document) -> None:
+    """Groups have the names of the m-lines as they leave, and of no line with port 0 (RFC 5888 section 9.2).
+    document: the SDP as it came."""
+    names = {_mid(was): _mid(now) for was, now in zip(document.media, out.media, strict=True) if now.port}
+    groups = [fields(value) for value in out.session.attributes("group")]
+    renamed = [[*each[:1], *dict.fromkeys(names[mid] for mid in each[1:] if names.get(mid))] for each in groups]
+    if renamed != groups:
+        out.session.remove_attributes("group")
+        for each in renamed[:MAX_GROUPS]:
+            if each[1:]:
+                out.session.add_attribute("group", " ".join(each))
 
 
 def group(document: Document, members: Iterable[int], standing: Names, among: Sequence[str]) -> None:

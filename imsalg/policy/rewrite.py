@@ -75,6 +75,7 @@ def offer(
         among = bundle.name(out, named)
     else:
         among = Names.of(document).grouped
+    bundle.rename(out, document)
     bundle.group(out, _bundled(decisions, fates, to_ue), named, among)
     return out
 
@@ -120,6 +121,7 @@ def answer(
                     if rules.echo_applied:
                         mline.tell_applied(media, "3ge2ae")
                 mline.check_here(out, media, local, one_port=media.has("rtcp-mux") or not is_rtp(media.proto))
+    bundle.rename(out, document)
     bundle.group(out, _bundled(decisions, fates, to_ue), named, Names.of(offered).grouped)
     return out
 

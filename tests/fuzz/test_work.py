@@ -71,6 +71,7 @@ DESCRIPTIONS: list[Callable[[int], str]] = [
     lambda n: session("192.0.2.10", media(4000, "RTP/AVP", *["a=crypto:x"] * n)),
     lambda n: session("192.0.2.10", *[media(4000)] * (n // 64)),
     lambda n: session("192.0.2.10", *["a=group:BUNDLE 0"] * n, media()),
+    lambda n: session("192.0.2.10", *["a=group:LS 1 0"] * n, media(4000, "RTP/AVP", "a=mid:0")),
     lambda n: session("192.0.2.10", media(4000, "RTP/AVP", *["c=IN IP4 192.0.2.1"] * n)),
     lambda n: session("192.0.2.10", media(4000, "RTP/AVP", "a=" + "x:" * n)),
     lambda n: session("192.0.2.10", media(4000, "RTP/AVP", "a=crypto:1 " + "x " * n)),

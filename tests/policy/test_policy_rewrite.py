@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imsalg.errors import BadSdp, UsageError
+from imsalg.policy.bundle import Names
 from imsalg.policy.check import AnswerLine, check_answer
 from imsalg.policy.decide import Access, Decision, Direction, Rules, decide
 from imsalg.policy.mline import DtlsLines, Local
@@ -375,6 +376,57 @@ def test_what_the_caller_forgot_is_the_callers_error() -> None:
         offer(came, decisions, CORE, {}, {0: OFFERED}, OURS)
     with pytest.raises(UsageError):
         offer(came, decisions, CORE, locals_(1), {}, OURS)
+
+
+# -- names and groups -----------------------------------------------------------------------------------
+
+
+def grouped(*groups: str, mids: tuple[str, ...] = ("a", "b", "c"), ports: tuple[int, ...] = (1, 2, 3)) -> Document:
+    lines = [f"a=group:{group}" for group in groups]
+    for mid, port in zip(mids, ports, strict=True):
+        lines += [f"m=audio {port} RTP/AVP 0", *[f"a=mid:{mid}"] * bool(mid)]
+    return sdp(*HEAD, "c=IN IP4 192.0.2.20", "t=0 0", *lines)
+
+
+def to_browser(came: Document, *mids: str) -> Document:
+    """mids: those that the browser has given."""
+    decisions = decide(came, CORE, DTLS, Access.WEBRTC, RULES)
+    ours = dict.fromkeys(range(len(decisions)), OUR_LINES)
+    return offer(came, decisions, CORE, locals_(9), ours, OURS, RULES, Access.WEBRTC, Names(mids))
+
+
+def test_groups_have_the_names_that_the_lines_leave_with() -> None:
+    """RFC 5888 section 9: there are others than BUNDLE."""
+    out = to_browser(grouped("LS a  b", "FID c", "LS x", "DUP"), "0", "a", "2")
+    assert [media.attribute("mid") for media in out.media] == ["0", "a", "2"]
+    assert out.session.attributes("group") == ["LS 0 a", "FID 2", "BUNDLE 0"]
+
+
+def test_an_answer_has_groups_in_the_names_of_the_offer() -> None:
+    came, back = grouped("LS a c"), grouped("LS 0 2", mids=("0", "1", "2"))
+    decisions = decide(came, CORE, DTLS, Access.WEBRTC, RULES)
+    out = answer(back, came, decisions, CORE, locals_(3), {}, OURS)
+    assert out.session.attributes("group") == ["LS a c"]
+    nameless = grouped(mids=("", "", ""))
+    assert not answer(back, nameless, decisions, CORE, locals_(3), {}, OURS).session.has("group")
+
+
+def test_lines_that_are_over_are_in_no_group_of_any_kind() -> None:
+    """RFC 5888 section 9.2: no names of m-lines with port 0."""
+    came = grouped("LS a b", "FID b", "LS c a b", ports=(1, 0, 3))
+    for direction in Direction:
+        out = offer(came, decide(came, direction, frozenset(), Access.SIP, RULES), direction, locals_(3), {}, OURS)
+        assert out.session.attributes("group") == ["LS a", "LS c a"]
+
+
+def test_groups_that_stay_as_they_are_stay_in_their_place() -> None:
+    out = to_browser(grouped("LS  a b", "DUP c"), "a", "b", "c")
+    assert out.session.attributes("group")[:2] == ["LS  a b", "DUP c"]
+
+
+def test_groups_do_not_grow_with_the_names_of_the_other_side() -> None:
+    out = to_browser(grouped(*["LS" + " a" * 100] * 300), "A" * 64, "b", "c")
+    assert out.session.attributes("group") == [*[f"LS {'A' * 64}"] * 32, f"BUNDLE {'A' * 64}"]
 
 
 # -- DTLS and ICE ---------------------------------------------------------------------------------------
