@@ -109,8 +109,9 @@ class Edge:
             return self.ip6
         if said:
             return said.pop()
-        held = document.connection_of(document.media[next(iter(lines))])
-        if held is None or decisions[next(iter(lines))].treatment.by_dtls:
+        media = document.media[next(iter(lines))]
+        held = document.connection_of(media)
+        if held is None or IceCredentials.of(document, media) is not None:
             return self.ip6  # with ICE: the family of the signalling
         return ":" in held.host
 

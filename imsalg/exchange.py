@@ -173,7 +173,8 @@ def remote(
     side: Side, document: Document, index: int, decision: Decision
 ) -> tuple[Address | None, Address | None]:
     """Where a side wants RTP and RTCP; (None, None) if it says nowhere, or if checks will tell. Raises BadSdp
-    for a name or a missing c=."""
+    for a name, a missing c=, or an address in the core that is still to come: only a UE is learned from what
+    it sends."""
     if side is Side.ACCESS and _checks(document, index, decision):
         return None, None
     media = document.media[index]
@@ -181,6 +182,8 @@ def remote(
     if connection is None:
         raise BadSdp("an m-line without c=", 400)
     if connection.unspecified:
+        if side is Side.CORE and not _held(document, index):
+            raise BadSdp("a media address that is still to come (RFC 8840): trickling is not served here")
         return None, None
     rtp = Address(_numeric(connection.host), media.port)
     if (value := media.attribute("rtcp")) is None:

@@ -44,10 +44,10 @@ class DtlsLines:
 Protection = tuple[Crypto, ...] | DtlsLines
 """What protects an m-line of ours: never both (trap P17)."""
 
+_ELSEWHERE = ("altc", "source-filter")  # other addresses, too (RFC 6947, RFC 4570)
 ICE = (
     *("candidate", "end-of-candidates", "ice-lite", "ice-mismatch", "ice-options", "ice-pacing", "ice-pwd"),
-    *("ice-ufrag", "remote-candidates"),
-    "altc",  # RFC 6947: other addresses, too
+    *("ice-ufrag", "remote-candidates", *_ELSEWHERE),
 )
 _KEYING = (
     *("crypto", "key-mgmt", "fingerprint", "setup", "connection", "tls-id"),
@@ -67,13 +67,17 @@ def anchor(out: Document, document: Document, index: int, local: Local) -> None:
 
 def carry(out: Document, document: Document, index: int, local: Local) -> None:
     """Address and ports, and nothing else (trap P40). The ends' checks pass the gateway like all they send,
-    so its address is their one candidate; what they say of their own would lead around it."""
+    so its address is their one candidate; what they say of their own would lead around it. It is theirs, too,
+    if their own are all to come (RFC 8840 section 4.1.1)."""
     _place(out, document, index, local)
     media = out.media[index]
     ports = {1: local.rtp_port, 2: local.rtcp_port}
+    said = components(media)
+    if not said and IceCredentials.of(document, document.media[index]) is not None:
+        said = frozenset((1,) if media.has("rtcp-mux") or not is_rtp(media.proto) else (1, 2))
     found = [
         str(Candidate.host(component, local.address, ports[component]))
-        for component in sorted(components(media) & ports.keys())
+        for component in sorted(said & ports.keys())
     ]
     if found:
         media.set_attribute("candidate", found[0])
@@ -81,12 +85,12 @@ def carry(out: Document, document: Document, index: int, local: Local) -> None:
             media.add_attribute("candidate", value)
     else:
         media.remove_attributes("candidate")
-    media.remove_attributes("remote-candidates", "altc")
-    decline_trickle(media)
+    lead_here(media)
 
 
-def decline_trickle(section: Section) -> None:
-    """Candidates come in descriptions only (RFC 8840 section 4.1)."""
+def lead_here(section: Section) -> None:
+    """No addresses beside ours, now or later: candidates come in descriptions only (RFC 8840 section 4.1)."""
+    section.remove_attributes("remote-candidates", *_ELSEWHERE)
     options = [option for value in section.attributes("ice-options") for option in fields(value)]
     if "trickle" in options:
         options = [option for option in options if option != "trickle"]

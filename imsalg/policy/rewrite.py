@@ -189,7 +189,7 @@ def _begin(
     elif len(present - {_Fate.GONE}) > 1:
         _push_down(out, fates)
     if anchored:
-        mline.decline_trickle(out.session)
+        mline.lead_here(out.session)
     if present != {_Fate.UNTOUCHED}:
         bundle.ungroup(out)
     if _Fate.OURS in present:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from agw.iq.messages import DtlsRole, ErrorCode, Event, Fingerprint, Mode, Transport
+from agw.iq.messages import Address, DtlsRole, ErrorCode, Event, Fingerprint, Mode, Transport
 from imsalg.policy.decide import Access, Rules
 from imsalg.policy.rules import E2dce
 from imsalg.policy.treatment import Mechanism
@@ -553,6 +553,41 @@ def test_where_somebody_has_changed_our_address_on_the_way_there_are_no_checks(b
     access = browser.world.stream("access")
     assert (access.ice, access.latch) == (None, True)
     assert (access.remote.host, access.remote.port) == ("192.0.2.10", 4000)
+
+
+# -- end to end, with ICE between the ends ----------------------------------------------------------------
+
+
+TRICKLED = ("a=ice-ufrag:8hhY", "a=ice-pwd:asd88fgpdd777uzjYhagZg", "a=ice-options:trickle")
+CHANNEL = ("m=application {} UDP/DTLS/SCTP webrtc-datachannel", "c=IN IP4 {}", "a=sctp-port:5000")
+
+
+def channel(host, port, *more):
+    lines = [line.format(port if "m=" in line else host) for line in CHANNEL]
+    return session("192.0.2.10", *lines, f"a=fingerprint:sha-256 {DIGESTS['A']}", "a=setup:actpass", *more)
+
+
+def test_a_ue_that_trickles_is_learned_from_its_checks_which_our_candidate_attracts(world, alice):
+    """RFC 8840 section 4.1.1: it says no address, and what it says later leads around the gateway."""
+    answer = channel("203.0.113.5", 7000, *TRICKLED[:2], "a=candidate:1 1 UDP 1 203.0.113.5 7000 typ host")
+    here, far = world.originate(alice, channel("0.0.0.0", 9, *TRICKLED), answer)
+    access, core = world.leg("access"), world.leg("core")
+    for message, leg in ((far.invite, core), (here.response, access)):
+        assert only(message, "a=candidate:").split()[4:6] == [leg.local_rtp.host, str(leg.local_rtp.port)]
+        assert not lines_of(message, "a=ice-options")
+    assert (access.remote, access.latch) == (None, True)
+    assert core.remote == Address("203.0.113.5", 7000)
+
+
+def test_an_address_of_the_core_that_is_still_to_come_is_refused(world, alice):
+    """RFC 8840: nobody is learned there, and media would flow one way."""
+    world.network.call(alice, sdp=channel("0.0.0.0", 9, *TRICKLED))
+    world.network.expect(488)
+    assert alice.quiet()
+    alice.invite("sip:bob@home.example", sdp=channel("192.0.2.10", 4000, *TRICKLED))
+    world.network.reply(world.network.expect("INVITE"), 200, sdp=channel("0.0.0.0", 9, *TRICKLED))
+    alice.expect(488)
+    assert not world.plane.legs
 
 
 # -- BUNDLE -----------------------------------------------------------------------------------------------

@@ -508,6 +508,42 @@ def test_rtp_headers_are_not_encrypted_for_the_other_side_and_do_not_have_its_na
     assert len(end_to_end.media[0].attributes("extmap")) == 3
 
 
+CREDENTIALS = ["a=ice-ufrag:abcd", "a=ice-pwd:asd88fgpdd777uzjYhagZg"]
+
+
+@pytest.mark.parametrize("at_session", [False, True])
+@pytest.mark.parametrize(
+    ("line", "components"),
+    [
+        (["m=application 9 UDP/DTLS/SCTP webrtc-datachannel"], "1"),
+        (["m=audio 9 UDP/TLS/RTP/SAVPF 0", "a=rtcp-mux"], "1"),
+        (["m=audio 9 UDP/TLS/RTP/SAVPF 0"], "12"),
+    ],
+)
+def test_our_candidates_stand_for_those_that_are_still_to_come(
+    at_session: bool, line: list[str], components: str
+) -> None:
+    """RFC 8840 section 4.1.1. Without one there would be nothing to check, nor, as its own do not pass, later."""
+    said = [*CREDENTIALS, "a=ice-options:trickle ice2"]
+    above, below = (said, []) if at_session else ([], said)
+    out = plain("t=0 0", *above, *line, "c=IN IP4 0.0.0.0", *below)
+    found = [value.split() for value in out.media[0].attributes("candidate")]
+    assert "".join(candidate[1] for candidate in found) == components
+    assert [candidate[4] for candidate in found] == ["198.51.100.2"] * len(components)
+    assert [int(candidate[5]) for candidate in found] == [30000, 30001][: len(components)]
+    assert b"trickle" not in bytes(out)
+    assert str(out.connection_of(out.media[0])) == "IN IP4 198.51.100.2"
+
+
+@pytest.mark.parametrize("of_ours", [[], ["m=audio 4002 RTP/AVP 0"]])
+@pytest.mark.parametrize("elsewhere", ["source-filter: incl IN IP4 * 192.0.2.10", "altc:1 IP6 2001:db8::1 4000"])
+def test_addresses_that_lead_around_the_gateway_do_not_pass(elsewhere: str, of_ours: list[str]) -> None:
+    """RFC 4570, RFC 6947: and who only takes packets from the other end would take none of the gateway's."""
+    above = ["c=IN IP4 192.0.2.10", "t=0 0", f"a={elsewhere}"]
+    out = plain(*above, "m=audio 4000 RTP/SAVP 0", f"a={elsewhere}", *of_ours)
+    assert elsewhere.encode() not in bytes(out)
+
+
 def test_an_end_that_is_no_udp_candidate_is_not_named() -> None:
     lines = ["t=0 0", "m=application 4000 UDP/DTLS/SCTP webrtc-datachannel", "c=IN IP4 192.0.2.10"]
     tcp = "a=candidate:1 1 TCP 2128609279 192.0.2.10 9 typ host tcptype active"
