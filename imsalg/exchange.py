@@ -130,20 +130,22 @@ class Exchange:
         return self.said(self.side.other).media[index].has("rtcp-mux")
 
     def mode(self, index: int, side: Side) -> Mode:
-        """The answer says what flows; the answerer's `sendonly` is what the gateway receives from it (RFC
-        3264 section 6.1)."""
+        """The answer says what flows, of what the offer has asked for: nobody opens what the other end has
+        closed. The answerer's `sendonly` is what the gateway receives from it (RFC 3264 section 6.1)."""
         offer, answer = self.said(self.side), self.said(self.side.other)
         if datachannel.over_udp(offer.media[index].proto):
             return Mode.SENDRECV  # RFC 8841 section 9.2
-        answerer = answer.direction_of(answer.media[index])
-        sends = answerer in (Direction.SENDRECV, Direction.SENDONLY) and not _held(offer, index)
-        receives = answerer in (Direction.SENDRECV, Direction.RECVONLY) and not _held(answer, index)
+        offerer, answerer = (each.direction_of(each.media[index]) for each in (offer, answer))
+        sends = answerer in _SENDING and offerer in _RECEIVING and not _held(offer, index)
+        receives = answerer in _RECEIVING and offerer in _SENDING and not _held(answer, index)
         if side is self.side:  # towards the offerer goes what the answerer sends
             sends, receives = receives, sends
         return _MODES[receives, sends]
 
 
 _KEYED_BY_SDP = frozenset((Transport.RTP, Transport.SRTP))  # the one becomes the other without more ado
+_SENDING = (Direction.SENDRECV, Direction.SENDONLY)
+_RECEIVING = (Direction.SENDRECV, Direction.RECVONLY)
 _MODES = {
     (True, True): Mode.SENDRECV,
     (True, False): Mode.SENDONLY,

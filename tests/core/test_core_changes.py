@@ -67,6 +67,10 @@ def test_hold_from_the_core_side_by_inactive_and_by_a_zero_address_p35(world, al
         ("inactive", "inactive", Mode.INACTIVE, Mode.INACTIVE),
         ("sendrecv", "inactive", Mode.INACTIVE, Mode.INACTIVE),
         ("sendrecv", "sendonly", Mode.SENDONLY, Mode.RECVONLY),
+        ("inactive", "sendrecv", Mode.INACTIVE, Mode.INACTIVE),  # RFC 3264 section 6.1 has no such answers
+        ("sendonly", "sendrecv", Mode.RECVONLY, Mode.SENDONLY),
+        ("recvonly", "sendrecv", Mode.SENDONLY, Mode.RECVONLY),
+        ("sendonly", "sendonly", Mode.INACTIVE, Mode.INACTIVE),
     ],
 )
 def test_media_flow_where_both_ends_said_they_do_p35(world, alice, offered, answered, access, core):
