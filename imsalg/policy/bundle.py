@@ -58,7 +58,9 @@ def rename(out: Document, document: Document) -> None:
     document: the SDP as it came."""
     names = {_mid(was): _mid(now) for was, now in zip(document.media, out.media, strict=True) if now.port}
     groups = [fields(value) for value in out.session.attributes("group")]
-    renamed = [[*each[:1], *dict.fromkeys(names[mid] for mid in each[1:] if names.get(mid))] for each in groups]
+    renamed = [
+        [*each[:1], *dict.fromkeys(names[mid] for mid in each[1:] if names.get(mid))] for each in groups
+    ]
     if renamed != groups:
         out.session.remove_attributes("group")
         for each in renamed[:MAX_GROUPS]:

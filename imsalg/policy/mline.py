@@ -73,7 +73,7 @@ def carry(out: Document, document: Document, index: int, local: Local) -> None:
     media = out.media[index]
     ports = {1: local.rtp_port, 2: local.rtcp_port}
     said = components(media)
-    if not said and IceCredentials.of(document, document.media[index]) is not None:
+    if not said and _trickles(document, document.media[index]):
         said = frozenset((1,) if media.has("rtcp-mux") or not is_rtp(media.proto) else (1, 2))
     found = [
         str(Candidate.host(component, local.address, ports[component]))
@@ -86,6 +86,11 @@ def carry(out: Document, document: Document, index: int, local: Local) -> None:
     else:
         media.remove_attributes("candidate")
     lead_here(media)
+
+
+def _trickles(document: Document, media: Media) -> bool:
+    options = [*media.attributes("ice-options"), *document.session.attributes("ice-options")]
+    return any("trickle" in fields(value) for value in options)
 
 
 def lead_here(section: Section) -> None:
@@ -195,8 +200,8 @@ def mux(media: Media, asked: Media) -> None:
 
 
 def clear(media: Media, proto: str, origin: Origin) -> None:
-    """Refused or disabled: its place and its name stay, and nothing that was meant for somebody. What else such
-    a line says counts for nothing (RFC 3264 section 6)."""
+    """Refused or disabled: its place and its name stay, and nothing that was meant for somebody. What else
+    such a line says counts for nothing (RFC 3264 section 6)."""
     if media.port:
         media.port = 0
     media.proto = proto

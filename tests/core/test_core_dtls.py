@@ -559,18 +559,17 @@ def test_where_somebody_has_changed_our_address_on_the_way_there_are_no_checks(b
 
 
 TRICKLED = ("a=ice-ufrag:8hhY", "a=ice-pwd:asd88fgpdd777uzjYhagZg", "a=ice-options:trickle")
-CHANNEL = ("m=application {} UDP/DTLS/SCTP webrtc-datachannel", "c=IN IP4 {}", "a=sctp-port:5000")
 
 
-def channel(host, port, *more):
-    lines = [line.format(port if "m=" in line else host) for line in CHANNEL]
+def between(host, port, *more):
+    lines = (f"m=application {port} UDP/DTLS/SCTP webrtc-datachannel", f"c=IN IP4 {host}")
     return session("192.0.2.10", *lines, f"a=fingerprint:sha-256 {DIGESTS['A']}", "a=setup:actpass", *more)
 
 
 def test_a_ue_that_trickles_is_learned_from_its_checks_which_our_candidate_attracts(world, alice):
     """RFC 8840 section 4.1.1: it says no address, and what it says later leads around the gateway."""
-    answer = channel("203.0.113.5", 7000, *TRICKLED[:2], "a=candidate:1 1 UDP 1 203.0.113.5 7000 typ host")
-    here, far = world.originate(alice, channel("0.0.0.0", 9, *TRICKLED), answer)
+    answer = between("203.0.113.5", 7000, *TRICKLED[:2], "a=candidate:1 1 UDP 1 203.0.113.5 7000 typ host")
+    here, far = world.originate(alice, between("0.0.0.0", 9, *TRICKLED), answer)
     access, core = world.leg("access"), world.leg("core")
     for message, leg in ((far.invite, core), (here.response, access)):
         assert only(message, "a=candidate:").split()[4:6] == [leg.local_rtp.host, str(leg.local_rtp.port)]
@@ -581,11 +580,11 @@ def test_a_ue_that_trickles_is_learned_from_its_checks_which_our_candidate_attra
 
 def test_an_address_of_the_core_that_is_still_to_come_is_refused(world, alice):
     """RFC 8840: nobody is learned there, and media would flow one way."""
-    world.network.call(alice, sdp=channel("0.0.0.0", 9, *TRICKLED))
+    world.network.call(alice, sdp=between("0.0.0.0", 9, *TRICKLED))
     world.network.expect(488)
     assert alice.quiet()
-    alice.invite("sip:bob@home.example", sdp=channel("192.0.2.10", 4000, *TRICKLED))
-    world.network.reply(world.network.expect("INVITE"), 200, sdp=channel("0.0.0.0", 9, *TRICKLED))
+    alice.invite("sip:bob@home.example", sdp=between("192.0.2.10", 4000, *TRICKLED))
+    world.network.reply(world.network.expect("INVITE"), 200, sdp=between("0.0.0.0", 9, *TRICKLED))
     alice.expect(488)
     assert not world.plane.legs
 
@@ -649,6 +648,24 @@ def test_a_line_does_not_leave_its_group_for_one_before_it(browser):
     assert names(got) == (["BUNDLE b"], ["a", "b"])
     there, _ = far.exchange(here, "INVITE", core(7000, 0), bundled("active", "a", "b", group="a", dead="b"))
     assert names(there) == (["BUNDLE a"], ["a", "b"])
+
+
+def test_the_tagged_line_is_the_first_that_is_accepted_and_has_a_transport(browser):
+    """RFC 9143 section 7.3.1: what is refused here (a data channel) does not count, nor what is bundle-only,
+    which has no transport without it."""
+    world = browser.world
+    first, mid, group = "m=application 3998 UDP/DTLS/SCTP webrtc-datachannel", "a=mid:d", "a=group:BUNDLE d x"
+    fingerprint = f"a=fingerprint:sha-256 {DIGESTS['A']}"
+    secured = (fingerprint, "a=setup:actpass", *ICE, "a=rtcp-mux", "a=mid:x")
+    second = media(4000, "UDP/TLS/RTP/SAVP", *secured)
+    offer = session("192.0.2.10", group, first, fingerprint, "a=setup:actpass", *ICE, mid, second)
+    here, far = world.originate(browser, offer, core(0, 7000))
+    assert names(here.response) == (["BUNDLE x"], ["d", "x"])
+    here.hang_up(far)
+    only_there = second.replace("4000", "0") + "\r\na=bundle-only"
+    browser.invite("sip:bob@home.example", sdp=offer.replace(second, only_there))
+    browser.expect(488)
+    assert world.network.quiet()
 
 
 def test_a_refused_re_offer_and_a_restart_leave_the_group(browser):
