@@ -53,10 +53,9 @@ _KEYING = (
     *("crypto", "key-mgmt", "fingerprint", "setup", "connection", "tls-id"),
     "identity",  # RFC 8827 section 5: it vouches for fingerprints that are taken away
 )
-_ENCRYPTED = "urn:ietf:params:rtp-hdrext:encrypt"
-# In packets, the name of their m-line (RFC 9143 section 15), which may be another on the other side. WebRTC
-# clients drop packets with a name that they do not know.
-_MID = "urn:ietf:params:rtp-hdrext:sdes:mid"
+# Header extensions of one side: those that are encrypted; and the name of the m-line (RFC 9143 section 15),
+# which may be another on the other side: WebRTC clients drop packets with a name that they do not know.
+_ONE_SIDED = frozenset(("urn:ietf:params:rtp-hdrext:encrypt", "urn:ietf:params:rtp-hdrext:sdes:mid"))
 
 
 def anchor(out: Document, document: Document, index: int, local: Local) -> None:
@@ -136,15 +135,14 @@ def unprotect(media: Media, proto: str) -> None:
     media.proto = proto
     remove_keys(media)
     show_headers(media)
-    media.remove_attributes_where("extmap", lambda value: _MID in fields(value))
     media.remove_attributes("rtcp-mux-only")  # RFC 8858 asks for what this side may not do, and need not
 
 
 def show_headers(section: Section) -> None:
-    """RTP headers are not encrypted where SRTP ends in the gateway (RFC 6904 section 4, RFC 9335 section
-    4)."""
+    """RTP headers are not encrypted where SRTP ends in the gateway (RFC 6904 section 4, RFC 9335 section 4),
+    and name no m-line."""
     section.remove_attributes("cryptex")
-    section.remove_attributes_where("extmap", lambda value: _ENCRYPTED in fields(value))
+    section.remove_attributes_where("extmap", lambda value: not _ONE_SIDED.isdisjoint(fields(value)))
 
 
 def protect(media: Media, protection: Protection) -> None:

@@ -196,10 +196,10 @@ def _begin(
         _push_down_keys(out, decisions)
         # Of m-lines only (RFC 8842 section 4), or of all fingerprints, ours included (RFC 8827 section 5)
         out.session.remove_attributes("tls-id", "identity")
+        mline.show_headers(out.session)
     if present & {_Fate.OURS, _Fate.GONE}:
         out.session.remove_attributes("crypto")  # of m-lines only (RFC 4568 section 4.1), and may be ours
         out.session.remove_lines("k")  # to be discarded anyway (RFC 8866 section 5.12)
-        mline.show_headers(out.session)
         for section in (out.session, *out.media):  # all of it or none (trap P21)
             capabilities = [
                 name for name in section.names if name in _CAPABILITIES or name.startswith("tra-")

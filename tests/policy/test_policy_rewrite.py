@@ -508,6 +508,10 @@ def test_rtp_headers_are_not_encrypted_for_the_other_side_and_do_not_have_its_na
     assert b"a=cryptex" not in out
     end_to_end = plain("c=IN IP4 192.0.2.10", "t=0 0", "a=cryptex", *secured)
     assert end_to_end.session.has("cryptex")
+    beside = plain("c=IN IP4 192.0.2.10", "t=0 0", *EXTENSIONS, clear, *secured, "m=audio 4002 RTP/AVP 0")
+    assert [str(line) for line in beside.session.lines if line.type == "a"] == [clear]
+    refused = plain("c=IN IP4 192.0.2.10", "t=0 0", *EXTENSIONS, *secured, "m=audio 0 RTP/AVP 0")
+    assert len(refused.session.attributes("extmap")) == 3
     assert len(end_to_end.media[0].attributes("extmap")) == 3
 
 
