@@ -175,8 +175,7 @@ def remote(
     side: Side, document: Document, index: int, decision: Decision
 ) -> tuple[Address | None, Address | None]:
     """Where a side wants RTP and RTCP; (None, None) if it says nowhere, or if checks will tell. Raises BadSdp
-    for a name, a missing c=, or an address in the core that is still to come: only a UE is learned from what
-    it sends."""
+    for a name or a missing c=."""
     if side is Side.ACCESS and _checks(document, index, decision):
         return None, None
     media = document.media[index]
@@ -184,8 +183,6 @@ def remote(
     if connection is None:
         raise BadSdp("an m-line without c=", 400)
     if connection.unspecified:
-        if side is Side.CORE and not _held(document, index):
-            raise BadSdp("a media address that is still to come (RFC 8840): trickling is not served here")
         return None, None
     rtp = Address(_numeric(connection.host), media.port)
     if (value := media.attribute("rtcp")) is None:
@@ -206,12 +203,19 @@ def _checks(document: Document, index: int, decision: Decision) -> IceCredential
     return IceCredentials.of(document, media)
 
 
+def still_to_come(document: Document, index: int) -> bool:
+    """Whether the address is a placeholder, for candidates that come later (RFC 8840 section 4.1.1)."""
+    return _unspecified(document, index) and IceCredentials.of(document, document.media[index]) is not None
+
+
 def _held(document: Document, index: int) -> bool:
-    """On hold in the old way (RFC 3264 section 8.4); with ICE it is a placeholder."""
-    media = document.media[index]
-    connection = document.connection_of(media)
-    unspecified = connection is not None and connection.unspecified
-    return unspecified and IceCredentials.of(document, media) is None
+    """On hold in the old way (RFC 3264 section 8.4)."""
+    return _unspecified(document, index) and not still_to_come(document, index)
+
+
+def _unspecified(document: Document, index: int) -> bool:
+    connection = document.connection_of(document.media[index])
+    return connection is not None and connection.unspecified
 
 
 @lru_cache(maxsize=1024)

@@ -15,7 +15,7 @@ the same offer; the offerer's is one for each early dialog (`fork`), with an add
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 
@@ -25,14 +25,14 @@ from agw.iq.messages import Mode, Stream, Transport
 from imsalg.anchor import Anchor, Side, Wanted
 from imsalg.edge import Edge, Origins
 from imsalg.errors import BadSdp, UsageError
-from imsalg.exchange import Agreed, Exchange, transport
+from imsalg.exchange import Agreed, Exchange, still_to_come, transport
 from imsalg.networks import Networks
 from imsalg.ownprotection import OwnProtection
 from imsalg.policy import rewrite
 from imsalg.policy.association import Association
 from imsalg.policy.bundle import Names
 from imsalg.policy.check import Own, check_answer
-from imsalg.policy.decide import Access, Direction, Rules, decide, status
+from imsalg.policy.decide import Access, Decision, Direction, Rules, decide, status
 from imsalg.policy.mline import Protection
 from imsalg.policy.treatment import Mechanism
 from imsalg.sdp.attributes import Crypto
@@ -130,6 +130,7 @@ class Negotiation:
         own: dict[int, Own] = {}
         streams: dict[int, Stream] = {}
         ip6 = self.edges[side].family(side, self.anchor, document, decisions)
+        self._reachable(side, document, decisions, ids)
         for index, (id, decision) in enumerate(zip(ids, decisions, strict=True)):
             if not decision.active or not decision.anchored:
                 continue
@@ -181,6 +182,7 @@ class Negotiation:
                 raise BadSdp(line.reason)
         decisions = tuple(line.decision for line in lines)
         self.edges[side].family(side, self.anchor, answer, decisions)
+        self._reachable(side, answer, decisions, exchange.ids)
         exchange.answer, exchange.decisions, exchange.preview = answer, decisions, preview
         keys: dict[int, Crypto] = {}
         associations: dict[int, Association] = {}
@@ -303,6 +305,15 @@ class Negotiation:
             source_filter=side is Side.ACCESS and not (secured or self.terms.latch_anywhere),
             inactivity=self._inactivity(mode),
         )
+
+    def _reachable(
+        self, side: Side, document: Document, decisions: Sequence[Decision], ids: Sequence[int]
+    ) -> None:
+        """Raises BadSdp where nothing could be sent to the core: only a UE is learned from what it sends."""
+        for index, (id, decision) in enumerate(zip(ids, decisions, strict=True)):
+            known = side is Side.ACCESS or self.agreed.stream(side, id) is not None
+            if decision.active and decision.anchored and not known and still_to_come(document, index):
+                raise BadSdp("a media address that is still to come (RFC 8840): trickling is not served here")
 
     def _latch_from(self, side: Side) -> str | None:
         """Where a UE is that does not know it: behind a NAT, where its signalling comes from."""

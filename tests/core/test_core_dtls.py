@@ -558,7 +558,7 @@ def test_where_somebody_has_changed_our_address_on_the_way_there_are_no_checks(b
 # -- end to end, with ICE between the ends ----------------------------------------------------------------
 
 
-TRICKLED = ("a=ice-ufrag:8hhY", "a=ice-pwd:asd88fgpdd777uzjYhagZg", "a=ice-options:trickle")
+TRICKLED = (*ICE, "a=ice-options:trickle")
 
 
 def between(host, port, *more):
@@ -568,7 +568,7 @@ def between(host, port, *more):
 
 def test_a_ue_that_trickles_is_learned_from_its_checks_which_our_candidate_attracts(world, alice):
     """RFC 8840 section 4.1.1: it says no address, and what it says later leads around the gateway."""
-    answer = between("203.0.113.5", 7000, *TRICKLED[:2], "a=candidate:1 1 UDP 1 203.0.113.5 7000 typ host")
+    answer = between("203.0.113.5", 7000, *ICE, "a=candidate:1 1 UDP 1 203.0.113.5 7000 typ host")
     here, far = world.originate(alice, between("0.0.0.0", 9, *TRICKLED), answer)
     access, core = world.leg("access"), world.leg("core")
     for message, leg in ((far.invite, core), (here.response, access)):
@@ -587,6 +587,9 @@ def test_an_address_of_the_core_that_is_still_to_come_is_refused(world, alice):
     world.network.reply(world.network.expect("INVITE"), 200, sdp=between("0.0.0.0", 9, *TRICKLED))
     alice.expect(488)
     assert not world.plane.legs
+    here, far = world.originate(alice, between("192.0.2.10", 4000, *ICE), between("203.0.113.5", 7000, *ICE))
+    far.exchange(here, "INVITE", between("0.0.0.0", 9, *ICE), between("192.0.2.10", 4000, *ICE))
+    assert world.leg("core").remote == Address("203.0.113.5", 7000)  # it is known
 
 
 # -- BUNDLE -----------------------------------------------------------------------------------------------
