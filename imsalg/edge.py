@@ -27,10 +27,11 @@ class Origins:
     host: str
     last: bytes = field(default=b"", repr=False)  # it may have keys
 
-    def write(self, username: str, build: Callable[[Origin], Document]) -> Document:
-        """What is built; `last` has it as bytes."""
+    def write(self, build: Callable[[Origin], Document]) -> Document:
+        """What is built; `last` has it as bytes. All but the version is the same for good, whatever the other
+        side calls itself (RFC 3264 section 8)."""
         addrtype = "IP6" if ":" in self.host else "IP4"
-        origin = Origin(username, self.session_id, self.version, "IN", addrtype, self.host)
+        origin = Origin("-", self.session_id, self.version, "IN", addrtype, self.host)
         document = build(origin)
         body = bytes(document)
         if self.last and body != self.last:

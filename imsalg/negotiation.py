@@ -150,7 +150,6 @@ class Negotiation:
         edge = self.edges[exchange.side.other]
         protections = self.own.offered(exchange, edge, self.anchor)
         exchange.sent = edge.origin.write(
-            exchange.offer.origin.username,
             lambda origin: rewrite.offer(
                 exchange.offer,
                 exchange.decisions,
@@ -211,7 +210,6 @@ class Negotiation:
         if exchange.side is Side.ACCESS:
             protections = self.own.answered(exchange, self.agreed, edge, self.anchor)
         returned = edge.origin.write(
-            answer.origin.username,
             lambda origin: rewrite.answer(
                 answer,
                 exchange.offer,

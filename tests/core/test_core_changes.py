@@ -167,6 +167,16 @@ def test_our_version_rises_by_one_and_only_when_our_sdp_changed_p31(world, alice
     here.hang_up(far)
 
 
+def test_our_origin_stays_where_the_far_end_s_does_not_p31(world, alice):
+    """RFC 3264 section 8: but for the version it is the same for a session, even one that is handed on."""
+    here, far = world.originate(alice)
+    before = lines_of(here.response, "o=")[0].split()
+    there, _ = far.exchange(here, "INVITE", FAR.replace("o=- 7", "o=carol 8"), NEAR)
+    after = lines_of(there, "o=")[0].split()
+    assert after == [*before[:2], str(int(before[2]) + 1), *before[3:]]
+    here.hang_up(far)
+
+
 def test_a_key_change_of_the_ue_is_a_new_key_of_its_side_alone_p14(world, alice):
     here, far = world.originate(alice)
     own = world.leg("access").local_key
