@@ -16,6 +16,7 @@ from imsalg.negotiation import Negotiation
 from imsalg.sip.message import Request, Response
 
 MAX_AGAIN = 16  # different descriptions in responses to one INVITE that are known again
+MAX_AGAIN_SIZE = 128 * 1024  # octets of these, and of what they became; or else the last alone
 
 Proceed = Callable[[], None]
 Refuse = Callable[[int, str], None]
@@ -86,8 +87,9 @@ class Descriptions:
                 passed.clear()  # what was said first may be said again, and then it is the answer
         if media.pending is not None and media.pending.offer is crossing.offer:
             self._answer(side, media, outgoing, found, passed, proceed, refuse)
-        elif crossing.offer is not None:
-            # answered, and something else agreed on since: it counts for nothing (RFC 3261 section 13.2.1)
+        elif crossing.offer is not None or request.method != "INVITE":
+            # answered, and something else agreed on since: it counts for nothing (RFC 3261 section 13.2.1);
+            # or an offer that nobody would answer, as in no response to an INVITE (RFC 6337 section 2.2)
             outgoing.set_body(b"")
             proceed()
         elif media.pending is None and (response.status >= 200 or "RSeq" in response.headers):
@@ -234,7 +236,8 @@ def _translate(
     body = rewritten()
     found.replace(message, body)
     if passed is not None:
-        if len(passed) >= MAX_AGAIN:
+        size = sum(len(came) + len(left) for came, left in passed.items())
+        if len(passed) == MAX_AGAIN or size + len(found.sdp) + len(body) > MAX_AGAIN_SIZE:
             passed.clear()
         passed[found.sdp] = body
     proceed()

@@ -3,6 +3,9 @@
 import pytest
 
 from agw.iq.messages import Mode, Transport
+from imsalg.anchor import Side
+from imsalg.descriptions import MAX_AGAIN
+from imsalg.sdp.document import MAX_SIZE
 from tests.sim.sdp import crypto, lines_of, material, media, protected, session
 
 FAR = session("203.0.113.5", media(7000))
@@ -255,6 +258,38 @@ def test_no_offer_of_ours_is_passed_for_the_answer_of_a_2xx_p28(world, alice):
     assert not got.body
     alice.dialog(invite, got).ack()
     assert world.leg("core").remote.port == 7100
+
+
+@pytest.mark.parametrize("method", ["UPDATE", "PRACK"])
+def test_only_responses_to_invite_may_offer_p28(world, alice, method):
+    """RFC 6337 section 2.2: nobody answers what another one offers, and it would be pending for good."""
+    invite = alice.invite("sip:bob@home.example", sdp=protected("192.0.2.10"))
+    there = world.network.expect("INVITE")
+    world.network.reply(there, 183, *REL, sdp=FAR)
+    here = alice.dialog(invite, alice.expect(183))
+    here.request(method, ("RAck", f"1 {invite.cseq.number} INVITE"))
+    world.network.reply(world.network.expect(method), 200, sdp=session("203.0.113.5", media(7700)))
+    assert not alice.expect(200).body
+    far = world.network.dialog(there, world.network.reply(there, 200))
+    alice.expect(200)
+    here.ack(invite)
+    world.network.expect("ACK")
+    here.exchange(far, "INVITE", protected("192.0.2.10"), FAR)
+    assert world.leg("core").remote.port == 7000
+    here.hang_up(far)
+
+
+def test_what_is_known_again_of_long_descriptions_is_little(world, alice):
+    alice.invite("sip:bob@home.example", sdp=protected("192.0.2.10"))
+    there = world.network.expect("INVITE")
+    for version in range(MAX_AGAIN):
+        long = session("203.0.113.5", media(7000), *[f"a=x:{version}" + "y" * 8000] * 6)
+        world.network.reply(there, 183, sdp=long)
+        assert lines_of(alice.expect(183), "a=x:")
+    (call,) = world.core.calls.values()
+    (branch,) = call._branches
+    kept = branch.passed(Side.CORE, there.cseq.number)
+    assert 0 < sum(len(came) + len(left) for came, left in kept.items()) <= 2 * MAX_SIZE
 
 
 def test_a_2xx_that_comes_again_while_its_sender_offers_something_new_is_the_same_p28(world, alice):
