@@ -1,11 +1,11 @@
-/* What the caller changes, in the worker's lock. What epoll has told the worker before is nothing to it then: it asks
- * again, and epoll, being level-triggered, says again what still holds. */
+/* What the caller changes. It is handed over in `relay_apply`; the worker takes it over between two packets. */
 #define _GNU_SOURCE
 #include "worker.h"
 
 #include <errno.h>
 #include <stdlib.h>
-#include <sys/epoll.h>
+
+/* -- on the worker -------------------------------------------------------------------------------------------- */
 
 static void disconnect(struct relay_leg *leg) {
     if (leg->peer)
@@ -13,11 +13,24 @@ static void disconnect(struct relay_leg *leg) {
     leg->peer = NULL;
 }
 
-/* It is watched already. */
+/* What was seen of the port before is of another socket, or of a leg that is gone. */
+static void forget_events(const struct port *port) {
+    struct worker *worker = port->leg->worker;
+    for (int n = worker->served; n < worker->ready; n++)
+        if (worker->events[n].data.ptr == port)
+            worker->events[n].data.ptr = NULL;
+}
+
 static void use_socket(struct port *port, int fd) {
+    const int epoll = port->leg->worker->epoll;
+    forget_events(port);
     if (port->fd >= 0)
-        epoll_ctl(port->leg->worker->epoll, EPOLL_CTL_DEL, port->fd, NULL);
+        epoll_ctl(epoll, EPOLL_CTL_DEL, port->fd, NULL);
     port->fd = fd;
+    if (fd >= 0) {
+        struct epoll_event event = {.events = EPOLLIN, .data.ptr = port};
+        epoll_ctl(epoll, EPOLL_CTL_MOD, fd, &event);
+    }
 }
 
 /* What was learnt stays while only the filter is another. */
@@ -102,6 +115,8 @@ void worker_change(struct worker *worker, const struct relay_change *changes, si
         }
 }
 
+/* -- on the caller's thread ----------------------------------------------------------------------------------- */
+
 /* Where a socket stands among the ports; NULL: it cannot be told, and loops by it are not seen. */
 static place *place_of(struct relay *relay, int fd) {
     union address address = {0};
@@ -136,46 +151,39 @@ static void own(struct relay *relay, const struct relay_change *change) {
     }
 }
 
-/* The socket of change n / 2 that it brings for port n % 2; -1: none. */
-static int brought(const struct relay_change *changes, size_t n) {
-    return changes[n / 2].removed ? -1 : changes[n / 2].sockets[n % 2];
-}
-
-/* Has the sockets watched that the changes bring, all or none. Gives -1, or which could not be (errno). */
-static int64_t watch(const struct relay_change *changes, size_t count) {
+int64_t relay_apply(struct relay *relay, const struct relay_change *changes, size_t count) {
+    /* What can fail is done here: the worker only has to open its eyes. */
     for (size_t n = 0; n < 2 * count; n++) {
-        struct relay_leg *leg = changes[n / 2].leg;
-        struct epoll_event event = {.events = EPOLLIN, .data.ptr = &leg->ports[n % 2]};
-        if (brought(changes, n) < 0 || epoll_ctl(leg->worker->epoll, EPOLL_CTL_ADD, brought(changes, n), &event) == 0)
+        const struct relay_change *change = &changes[n / 2];
+        if (change->removed || change->sockets[n % 2] < 0)
+            continue;
+        struct epoll_event blind = {.events = 0, .data.ptr = &change->leg->ports[n % 2]};
+        if (epoll_ctl(change->leg->worker->epoll, EPOLL_CTL_ADD, change->sockets[n % 2], &blind) == 0)
             continue;
         const int error = errno;
-        for (size_t undone = 0; undone < n; undone++)
-            if (brought(changes, undone) >= 0)
-                epoll_ctl(changes[undone / 2].leg->worker->epoll, EPOLL_CTL_DEL, brought(changes, undone), NULL);
-        errno = error;
-        return (int64_t)n;
-    }
-    return -1;
-}
-
-int64_t relay_apply(struct relay *relay, const struct relay_change *changes, size_t count) {
-    bool meant[RELAY_MAX_WORKERS] = {false};
-    for (uint32_t n = 0; n < relay->started; n++) {
-        for (size_t at = 0; at < count && !meant[n]; at++)
-            meant[n] = changes[at].leg->worker == relay->workers[n];
-        if (meant[n])
-            worker_interrupt(relay->workers[n]);
-    }
-    const int64_t failed = watch(changes, count);
-    const int error = errno;
-    for (uint32_t n = 0; n < relay->started; n++)
-        if (meant[n]) {
-            if (failed < 0)
-                worker_change(relay->workers[n], changes, count);
-            worker_resume(relay->workers[n]);
+        for (size_t undone = 0; undone < n; undone++) {
+            const struct relay_change *added = &changes[undone / 2];
+            if (!added->removed && added->sockets[undone % 2] >= 0)
+                epoll_ctl(added->leg->worker->epoll, EPOLL_CTL_DEL, added->sockets[undone % 2], NULL);
         }
-    for (size_t n = 0; failed < 0 && n < count; n++)
+        errno = error;
+        return (int64_t)(n / 2);
+    }
+    bool asked[RELAY_MAX_WORKERS] = {false};
+    for (uint32_t n = 0; n < relay->started; n++) {
+        struct worker *worker = relay->workers[n];
+        for (size_t at = 0; at < count && !asked[n]; at++)
+            asked[n] = changes[at].leg->worker == worker;
+        if (!asked[n])
+            continue;
+        worker->change_count = count;
+        atomic_store_explicit(&worker->changes, changes, memory_order_release);
+        eventfd_write(worker->bell, 1);
+    }
+    for (uint32_t n = 0; n < relay->started; n++)
+        while (asked[n] && sem_wait(&relay->workers[n]->done) < 0) {
+        }
+    for (size_t n = 0; n < count; n++)
         own(relay, &changes[n]);
-    errno = error;
-    return failed < 0 ? -1 : failed / 2;
+    return -1;
 }

@@ -78,13 +78,14 @@ bool relay_read(struct relay *relay, struct relay_notice *notice, uint8_t *packe
 
 int relay_descriptor(const struct relay *relay) { return relay->told; }
 
+/* The worker has to look for it at the first only, and after silence. */
 void relay_hear(struct relay_leg *leg) {
     atomic_store_explicit(&leg->heard, clock_now(), memory_order_relaxed);
     if (atomic_load_explicit(&leg->flowing, memory_order_relaxed))
         return;
-    worker_interrupt(leg->worker);
-    heard_media(leg);
-    worker_resume(leg->worker);
+    atomic_store_explicit(&leg->opened, true, memory_order_release);
+    atomic_store_explicit(&leg->worker->opened, true, memory_order_release);
+    eventfd_write(leg->worker->bell, 1);
 }
 
 void relay_count(const struct relay_leg *leg, struct relay_counts *counts) {

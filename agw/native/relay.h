@@ -1,10 +1,10 @@
 /* The packet loop: UDP from leg to leg, with SRTP on either side. This is all that Python sees of it.
  *
- * A relay has workers, threads with an epoll each. A leg belongs to one worker, and so does its peer: workers do not
- * wait for each other. Everything here but the workers' own work happens on one other thread, the caller's.
+ * A relay has workers, threads with an epoll each. A leg belongs to one worker, and so does its peer: no packet
+ * waits for a lock. Everything here but the workers' own work happens on one other thread, the caller's.
  *
- * The caller owns legs, keys and sockets, and lends them to workers in `relay_apply`, which waits for the round that a
- * worker is in, and makes the changes before the next. What was taken away then no worker touches any more.
+ * The caller owns legs, keys and sockets, and hands workers changes of them in `relay_apply`, which returns when
+ * they are in force. Until then, and from then on for what was taken away, the worker does not touch them.
  * Notices come back through a bounded queue; what finds no room in it is told later. So do the packets of the slow
  * path, STUN and DTLS and what goes through DTLS: a worker has room for RELAY_PACKETS of them, 524 KiB, of which no
  * leg has more than its share, and what finds none is dropped and counted.

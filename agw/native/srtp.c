@@ -11,7 +11,6 @@
 
 #include <openssl/crypto.h>
 #include <openssl/sha.h>
-#include <stdlib.h>
 
 enum { RTP_HEADER = 12, RTCP_HEADER = 8, INDEX = 4 };
 static const uint32_t ENCRYPTED = 0x80000000; /* the E flag before the SRTCP index */
@@ -34,12 +33,7 @@ static struct source *find(struct srtp_key *key, uint32_t ssrc) {
     return NULL;
 }
 
-/* NULL: no memory. Room for others than the first is made when one comes: most keys never have one. */
 static struct source *remember(struct srtp_key *key, uint32_t ssrc) {
-    if (key->sources >= SOURCES_HERE && !key->more)
-        key->more = calloc(SRTP_MAX_SSRCS - SOURCES_HERE, sizeof *key->more);
-    if (key->sources >= SOURCES_HERE && !key->more)
-        return NULL;
     struct source *source = source_at(key, key->sources++);
     source->ssrc = ssrc;
     return source;
@@ -206,8 +200,8 @@ static enum srtp_result run_rtp(struct srtp_key *key, uint8_t *packet, size_t *l
     enum srtp_result result = crypt_rtp(key, packet, end, payload, ssrc, index);
     if (result != SRTP_OK)
         return result;
-    if (!source && !(source = remember(key, ssrc)))
-        return SRTP_TOO_MANY_SSRCS;
+    if (!source)
+        source = remember(key, ssrc);
     tick_off(source->window, SRTP_WINDOW, source->index, index);
     if (index > source->index)
         source->index = index;
@@ -244,8 +238,8 @@ static enum srtp_result run_rtcp(struct srtp_engine *engine, struct srtp_key *ke
     enum srtp_result result = crypt_rtcp(engine, key, packet, end, ssrc, index);
     if (result != SRTP_OK)
         return result;
-    if (!source && !(source = remember(key, ssrc)))
-        return SRTP_TOO_MANY_SSRCS;
+    if (!source)
+        source = remember(key, ssrc);
     tick_off(source->rtcp_window, SRTCP_WINDOW, source->rtcp_index, index);
     if (index > source->rtcp_index)
         source->rtcp_index = index;

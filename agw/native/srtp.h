@@ -4,8 +4,7 @@
  * and a source may change its SSRC at any time. The context of an SSRC is made by its first packet, on receive
  * only if that packet was authentic.
  *
- * A key and an engine are used by one thread at a time. Nothing here allocates but what is called `new`, and a key
- * once, when it has heard of a second SSRC.
+ * A key and an engine are used by one thread at a time. Nothing here allocates but what is called `new`.
  */
 #ifndef SRTP_H
 #define SRTP_H

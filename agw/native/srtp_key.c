@@ -5,6 +5,7 @@
 #include <openssl/crypto.h>
 #include <openssl/sha.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 const struct suite SUITES[SRTP_SUITES] = {
     [SRTP_AES_CM_128_HMAC_SHA1_80] = {false, 16, SALT, 10, 10},
@@ -19,6 +20,8 @@ static const EVP_CIPHER *cipher_of(const struct suite *suite) {
         return suite->key == 16 ? EVP_aes_128_gcm() : EVP_aes_256_gcm();
     return suite->key == 16 ? EVP_aes_128_ctr() : EVP_aes_256_ctr();
 }
+
+static const size_t MORE = (SRTP_MAX_SSRCS - SOURCES_HERE) * sizeof(struct source);
 
 /* AES in counter mode under the master key. The cipher is set once for all that is derived: OpenSSL looks it up each
  * time, which costs more than all the rest. */
@@ -92,8 +95,10 @@ struct srtp_key *srtp_key_new(enum srtp_suite name, const uint8_t *material, siz
     key->mki_length = (uint8_t)mki_length;
     if (mki_length)
         memcpy(key->mki, mki, mki_length);
+    void *more = mmap(NULL, MORE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    key->more = more == MAP_FAILED ? NULL : more;
     key->aes = EVP_CIPHER_CTX_new();
-    if (!key->aes || !derive_all(key, material) ||
+    if (!key->more || !key->aes || !derive_all(key, material) ||
         EVP_CipherInit_ex(key->aes, cipher_of(suite), NULL, key->rtp.cipher, NULL, sends || !suite->aead) != 1) {
         srtp_key_free(key);
         return NULL;
@@ -105,7 +110,8 @@ void srtp_key_free(struct srtp_key *key) {
     if (!key)
         return;
     EVP_CIPHER_CTX_free(key->aes); /* wipes */
-    free(key->more);
+    if (key->more)
+        munmap(key->more, MORE);
     OPENSSL_cleanse(key, sizeof *key + key->mki_length);
     free(key);
 }

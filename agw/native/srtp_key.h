@@ -40,7 +40,7 @@ struct srtp_key {
     EVP_CIPHER_CTX *aes;
     struct session_keys rtp, rtcp;
     struct source here[SOURCES_HERE];
-    struct source *more; /* SRTP_MAX_SSRCS - SOURCES_HERE of them, once there is a second */
+    struct source *more; /* SRTP_MAX_SSRCS - SOURCES_HERE of them, on pages that are not there until used */
     uint8_t mki[];
 };
 

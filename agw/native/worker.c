@@ -1,9 +1,8 @@
 /* How it works.
  *
- * A worker goes round: wait for sockets that have packets, read them, send what is forwarded, look after silent legs.
- * A packet is transformed where it was received; nothing is copied but while a key changes and where the caller is
- * handed one (STUN, DTLS), and nothing is allocated. The round is made under the worker's lock, which is free while it
- * waits: there the caller changes legs itself, and nobody is woken for a call that comes or goes.
+ * A worker goes round: wait for sockets that have packets, read them, send what is forwarded, take over changes,
+ * look after silent legs. A packet is transformed where it was received; nothing is copied but while a key changes and
+ * where the caller is handed one (STUN, DTLS), and nothing is allocated.
  *
  * Streams send packets one by one, so that a socket mostly has one. That is read with recvfrom and sent with sendto,
  * which are 0.2 µs each cheaper than recvmmsg and sendmmsg of one packet; a socket that is ready again in the very
@@ -27,14 +26,10 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
-enum {
-    EVENTS = 256, /* sockets taken from epoll at once */
-    TOGETHER = 8, /* packets that one wake-up shall find */
-};
+enum { TOGETHER = 8 }; /* packets that one wake-up shall find */
 static const uint64_t WATCH_PERIOD = SECOND / 100; /* between two looks for silent legs, at least */
 
 /* -- packets, in batches --------------------------------------------------------------------------------------- */
@@ -134,32 +129,6 @@ static void serve(struct worker *worker, struct port *port, uint32_t events) {
     port->round = worker->round;
 }
 
-/* -- who may touch it ------------------------------------------------------------------------------------------ */
-
-/* Whoever waits for the lock holds the door: a busy worker lets go for a moment only, and would have it again before
- * the caller is awake. */
-static void worker_enter(struct worker *worker) {
-    pthread_mutex_lock(&worker->door);
-    pthread_mutex_lock(&worker->lock);
-    pthread_mutex_unlock(&worker->door);
-    worker->now = clock_now();
-}
-
-static void worker_leave(struct worker *worker) { pthread_mutex_unlock(&worker->lock); }
-
-void worker_interrupt(struct worker *worker) {
-    atomic_store_explicit(&worker->wanted, true, memory_order_relaxed);
-    worker_enter(worker);
-    atomic_store_explicit(&worker->wanted, false, memory_order_relaxed);
-}
-
-void worker_resume(struct worker *worker) {
-    worker->changes++;
-    if (worker->watch_at < worker->wakes_at)
-        eventfd_write(worker->bell, 1);
-    worker_leave(worker);
-}
-
 /* -- the round ------------------------------------------------------------------------------------------------- */
 
 /* Tells what no packet brings up. False: there is no room for it. */
@@ -195,9 +164,15 @@ static void look_after_legs(struct worker *worker) {
         }
 }
 
-/* Milliseconds until it wakes up by itself; -1: never. */
-static int timeout(struct worker *worker) {
-    worker->wakes_at = worker->watch_at;
+/* Media that the caller has found in what it was handed. */
+static void hear_opened(struct worker *worker) {
+    atomic_exchange_explicit(&worker->opened, false, memory_order_acquire); /* before the legs are asked */
+    for (struct relay_leg *leg = worker->legs; leg; leg = leg->next)
+        if (atomic_exchange_explicit(&leg->opened, false, memory_order_acquire))
+            heard_media(leg);
+}
+
+static int timeout(const struct worker *worker) {
     if (worker->watch_at == NEVER)
         return -1;
     if (worker->watch_at <= worker->now)
@@ -206,54 +181,51 @@ static int timeout(struct worker *worker) {
     return left < 60000 ? (int)left : 60000;
 }
 
-/* When to wait for packets again: as many have come as are ready, since it was woken before. */
-static uint64_t coalesce(struct worker *worker, uint64_t woken_before, uint64_t ready) {
+static void coalesce(struct worker *worker, uint64_t woken_before, uint64_t ready) {
     uint64_t apart = (worker->now - woken_before) / ready;
     if (apart > SECOND)
         apart = SECOND;
     worker->apart = (7 * worker->apart + apart) / 8;
-    const uint64_t wait = TOGETHER * worker->apart;
-    return ready >= 2 * TOGETHER || wait > worker->relay->settings.coalesce ? 0 : worker->now + wait;
-}
-
-static void sleep_until(uint64_t until) {
-    if (!until || clock_now() >= until)
+    const uint64_t wait = TOGETHER * worker->apart, until = worker->now + wait;
+    if (ready >= 2 * TOGETHER || wait > worker->relay->settings.coalesce || clock_now() >= until)
         return;
     struct timespec at = {.tv_sec = (time_t)(until / SECOND), .tv_nsec = (long)(until % SECOND)};
     clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL);
 }
 
-/* The caller does not wait for all of them: in a flood that takes tens of milliseconds. Epoll says the rest again. */
-static void serve_all(struct worker *worker, const struct epoll_event *events, int ready) {
-    worker->round++;
-    worker->behind = ready == EVENTS;
-    for (int n = 0; n < ready && !atomic_load_explicit(&worker->wanted, memory_order_relaxed); n++)
-        if (events[n].data.ptr) /* else the bell */
-            serve(worker, events[n].data.ptr, events[n].events);
+/* Between two sockets and not once a round: the caller waits, and a round of a flood takes tens of milliseconds. */
+static void take_changes(struct worker *worker) {
+    const struct relay_change *changes = atomic_load_explicit(&worker->changes, memory_order_acquire);
+    if (!changes)
+        return;
+    worker_change(worker, changes, worker->change_count);
+    atomic_store_explicit(&worker->changes, NULL, memory_order_relaxed);
+    sem_post(&worker->done);
 }
 
 static void *work(void *argument) {
     struct worker *worker = argument;
-    struct epoll_event events[EVENTS];
-    uint64_t woken = 0, until = 0;
     prctl(PR_SET_NAME, "relay");
     prctl(PR_SET_TIMERSLACK, 1UL);
-    worker_enter(worker);
     while (!atomic_load_explicit(&worker->end, memory_order_acquire)) {
-        const uint32_t changes = worker->changes;
-        const int patience = timeout(worker);
-        worker_leave(worker);
-        sleep_until(until);
-        const int ready = epoll_wait(worker->epoll, events, EVENTS, patience);
-        worker_enter(worker);
-        if (changes == worker->changes) /* else what is ready may have gone */
-            serve_all(worker, events, ready);
+        worker->ready = epoll_wait(worker->epoll, worker->events, WORKER_EVENTS, timeout(worker));
+        const uint64_t woken_before = worker->now;
+        worker->now = clock_now();
+        worker->round++;
+        worker->behind = worker->ready == WORKER_EVENTS;
+        for (worker->served = 0; worker->served < worker->ready;) {
+            const struct epoll_event event = worker->events[worker->served++];
+            if (event.data.ptr) /* else the bell */
+                serve(worker, event.data.ptr, event.events);
+            take_changes(worker);
+        }
+        if (atomic_load_explicit(&worker->opened, memory_order_relaxed))
+            hear_opened(worker);
         if (worker->watch_at <= worker->now)
             look_after_legs(worker);
-        until = ready > 0 ? coalesce(worker, woken, (uint64_t)ready) : 0;
-        woken = worker->now;
+        if (worker->ready > 0)
+            coalesce(worker, woken_before, (uint64_t)worker->ready);
     }
-    worker_leave(worker);
     return NULL;
 }
 
@@ -267,8 +239,7 @@ void worker_free(struct worker *worker) {
     if (worker->bell >= 0)
         close(worker->bell);
     srtp_engine_free(worker->engine);
-    pthread_mutex_destroy(&worker->door);
-    pthread_mutex_destroy(&worker->lock);
+    sem_destroy(&worker->done);
     OPENSSL_cleanse(worker->packets, sizeof worker->packets);
     OPENSSL_cleanse(&worker->kept, sizeof worker->kept);
     free(worker);
@@ -279,13 +250,12 @@ struct worker *worker_new(struct relay *relay) {
     if (!worker)
         return NULL;
     worker->relay = relay;
-    worker->watch_at = worker->wakes_at = NEVER;
+    worker->watch_at = NEVER;
     worker->apart = SECOND;
     worker->epoll = epoll_create1(EPOLL_CLOEXEC);
     worker->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     worker->engine = srtp_engine_new();
-    pthread_mutex_init(&worker->door, NULL);
-    pthread_mutex_init(&worker->lock, NULL);
+    sem_init(&worker->done, 0, 0);
     for (int n = 0; n < RELAY_RECEIVE; n++) {
         worker->in_at[n] = (struct iovec){worker->packets[n].data, SRTP_MAX_PACKET + 1};
         worker->in[n].msg_hdr = (struct msghdr){

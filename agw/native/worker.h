@@ -1,8 +1,8 @@
 /* A worker, its legs, and what a packet needs of them: what the files of the packet loop share.
  *
- * worker.c     the round: wait, read, send, look after silent legs
+ * worker.c     the round: wait, read, send, take over changes, look after silent legs
  * packet.c     what becomes of one packet
- * changes.c    what the caller changes, between two rounds
+ * changes.c    what the caller changes, on its side and on the worker's
  * relay.c      the rest of the face that Python sees, relay.h
  */
 #ifndef WORKER_H
@@ -12,7 +12,9 @@
 #include "queue.h"
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdatomic.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <time.h>
 
@@ -43,7 +45,7 @@ struct relay_leg {
     bool rtcp_mux, receives, sends;
     bool seen, watched;          /* media, ever; for silence, now */
     bool failures_told;          /* in this FAILURE_PERIOD */
-    atomic_bool flowing;         /* media, and none was missed since */
+    atomic_bool flowing, opened; /* media, and none was missed since; the caller has heard some */
     struct srtp_key *sends_with[2]; /* RTP, RTCP */
     const struct srtp_keys *receives_with[2];
     _Atomic(const struct srtp_keys *) received_with[2];
@@ -70,19 +72,20 @@ struct packet {
     uint8_t data[SRTP_MAX_PACKET + SRTP_MAX_TRAILER + 12]; /* room to be read too long, and to grow */
 };
 
-/* All but its queue, and what is atomic, is read and written under its lock. */
+enum { WORKER_EVENTS = 256 }; /* sockets taken from epoll at once */
+
 struct worker {
     struct relay *relay;
     int epoll, bell;
     pthread_t thread;
-    pthread_mutex_t door, lock;
-    uint32_t changes; /* of legs, by the caller */
     struct srtp_engine *engine;
     struct relay_leg *legs;
-    uint64_t now, watch_at, wakes_at; /* when a leg could be silent; when it looks next, whatever comes */
+    uint64_t now, watch_at;
     uint64_t apart; /* ns between two packets, by and large */
     uint32_t round;
     bool behind; /* more sockets are ready than it looks at in one round */
+    struct epoll_event events[WORKER_EVENTS];
+    int served, ready; /* of these, in this round */
     /* The batch in hand. */
     struct mmsghdr in[RELAY_RECEIVE], out[RELAY_RECEIVE];
     struct iovec in_at[RELAY_RECEIVE], out_at[RELAY_RECEIVE];
@@ -90,7 +93,11 @@ struct worker {
     struct port *ways[RELAY_RECEIVE];
     size_t lengths[RELAY_RECEIVE];
     struct packet packets[RELAY_RECEIVE], kept;
-    atomic_bool end, wanted; /* by the caller */
+    /* From the caller. */
+    _Atomic(const struct relay_change *) changes;
+    size_t change_count;
+    sem_t done;
+    atomic_bool end, opened; /* of a leg */
     struct queue queue; /* to the caller */
 };
 
@@ -154,15 +161,11 @@ void worker_free(struct worker *worker);
 /* Gives an errno. core: the processor that it is bound to; -1: any. */
 int worker_start(struct worker *worker, int core);
 
-/* The caller's way into the worker's lock, between two sockets, and out of it: it may have changed anything. */
-void worker_interrupt(struct worker *worker);
-void worker_resume(struct worker *worker);
-
 /* What becomes of a packet. FORWARDED: it has its new form and length, and leaves by *way. */
 enum relay_outcome packet_take(struct port *port, struct packet *packet, size_t *length, const union address *source,
                                struct port **way);
 
-/* Of this worker's legs, in its lock. */
+/* All at one moment, on the worker's thread. */
 void worker_change(struct worker *worker, const struct relay_change *changes, size_t count);
 
 #endif

@@ -191,7 +191,7 @@ def test_what_finds_no_room_to_be_told_is_told_later() -> None:
     ):
         for name, sock in ((heard, hears), (broken, breaks)):
             sock.setblocking(False)
-            change([{"leg": legs[name], "sockets": [sock.fileno(), -1]}])  # waits until that round is over
+            change([{"leg": legs[name], "sockets": [sock.fileno(), -1]}])  # taken when that round is over
         hears.bind(("127.0.0.1", 0))
         hears.sendto(rtp(1), hears.getsockname())
         with suppress(OSError):
