@@ -581,7 +581,7 @@ def openssl(tool, port, *arguments):
 
 def free_port():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        for port in random.Random().sample(range(20000, 30000), 100):
+        for port in random.Random().sample(range(31500, 31900), 100):
             try:
                 sock.bind(("127.0.0.1", port))
             except OSError:

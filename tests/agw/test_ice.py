@@ -1,6 +1,7 @@
 """ICE lite: aioice as the peer that checks, and checks that are wrong on purpose."""
 
 import asyncio
+import itertools
 import random
 import struct
 
@@ -109,6 +110,7 @@ def test_a_check_may_come_before_the_ufrag_of_the_peer_is_known():
         (487, check(**{"ICE-CONTROLLED": 1 << 63})),
         (487, check(**{"ICE-CONTROLLED": 0})),
     ],
+    ids=itertools.count(),
 )
 def test_what_is_wrong_is_told_and_selects_nothing(agent, code, request_):
     answer = agent.receive(request_, HERE, 0.0)
@@ -159,6 +161,7 @@ def test_what_follows_the_integrity_is_not_believed(agent):
         check()[:2] + b"\xff\xff" + check()[4:],
         check()[:22] + b"\xff\xff" + check()[24:],
     ],
+    ids=itertools.count(),
 )
 def test_what_is_no_check_gets_no_answer(agent, datagram):
     assert agent.receive(datagram, HERE, 0.0) is None

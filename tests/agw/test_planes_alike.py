@@ -234,7 +234,7 @@ def test_both_planes_do_the_same_with_the_same_soup(case: str, seed: int) -> Non
 
 
 async def feed(rng: random.Random, a: dict[str, Any], b: dict[str, Any]) -> None:
-    sides = [Side(plane, port, a, b) for plane, port in ((PythonPlane, 26800), (NativePlane, 26900))]
+    sides = [Side(plane, port, a, b) for plane, port in ((PythonPlane, 31300), (NativePlane, 31400))]
     try:
         legs = tuple(peer.leg for peer in sides[0].peers)
         cook = Cook(rng, legs)

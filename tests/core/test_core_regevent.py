@@ -550,7 +550,7 @@ def test_a_document_that_is_too_long_is_not_read():
 
 
 @given(st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_document_is_read_or_refused(data):
     whole = document(contact("sip:alice@192.0.2.10"), contact("sip:b", "active", "registered")).encode()
     start = data.draw(st.integers(0, len(whole)))

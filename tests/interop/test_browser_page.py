@@ -15,7 +15,7 @@ from cli.stack import DOMAIN, HOST, Stack
 from tests.interop.browser import BrowserError
 from tests.interop.webphone import WebPhone
 
-BASE_PORT, LAB = 28000, 30000
+BASE_PORT, LAB = 28000, 29000
 WEB, PAGE, DRIVERS, PASSING = BASE_PORT + 6, BASE_PORT + 8, BASE_PORT + 10, BASE_PORT + 14
 SERVER, PASSING_SERVER = f"ws://{HOST}:{WEB}/", f"ws://{HOST}:{PASSING}/"
 TABLES = f"""

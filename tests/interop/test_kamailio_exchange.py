@@ -12,14 +12,14 @@ import pytest
 from tests.interop.kamailio import HOST, Exchange, Kamailio
 from tests.interop.phones import direct, next_port
 from tests.system.calls import audio
-from tests.system.sipp import Sipp, port, requests, responses, sdp
+from tests.system.sipp import Sipp, requests, responses, sdp
 from tests.system.world import World
 
 USER = "exchange"
-EXTENSION = port()
+EXTENSION = next_port()  # its RTP's is 2 above
 KEY = "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:" + "AQEB" * 10
-ASKED = audio(KEY, "a=3ge2ae:requested", proto="RTP/SAVP")
-SECURED = audio(KEY, proto="RTP/SAVP")
+ASKED = audio(KEY, "a=3ge2ae:requested", proto="RTP/SAVP", port=EXTENSION + 2)
+SECURED = audio(KEY, proto="RTP/SAVP", port=EXTENSION + 2)
 
 
 def until(happened: Callable[[], object], seconds: float = 10.0) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from imsalg.errors import BadMessage
@@ -59,7 +59,6 @@ def messages(draw: Callable[[st.SearchStrategy[Any]], Any], body: st.SearchStrat
 
 
 @given(messages())
-@settings(deadline=None)
 def test_what_is_parsed_is_written_back_byte_for_byte(data: bytes) -> None:
     message = parse_message(data)
     assert bytes(message) == data
@@ -67,7 +66,6 @@ def test_what_is_parsed_is_written_back_byte_for_byte(data: bytes) -> None:
 
 
 @given(messages())
-@settings(deadline=None)
 def test_every_value_of_a_message_may_be_put_into_another(data: bytes) -> None:
     message = parse_message(data)
     fields = list(message.headers)
@@ -77,7 +75,6 @@ def test_every_value_of_a_message_may_be_put_into_another(data: bytes) -> None:
 
 
 @given(messages(), st.data())
-@settings(deadline=None)
 def test_an_edit_touches_no_other_line(data: bytes, draws: st.DataObject) -> None:
     message = parse_message(data)
     before = str(message.headers)
@@ -90,7 +87,6 @@ def test_an_edit_touches_no_other_line(data: bytes, draws: st.DataObject) -> Non
 
 
 @given(messages())
-@settings(deadline=None)
 def test_a_request_can_be_answered_and_the_answer_parsed(data: bytes) -> None:
     message = parse_message(data)
     if isinstance(message, Request):
@@ -130,7 +126,6 @@ PLACES = st.lists(st.integers(0, 10_000), max_size=12)
 
 
 @given(st.lists(st.one_of(messages(), st.sampled_from([b"\r\n", b"\r\n\r\n"])), max_size=4), PLACES)
-@settings(deadline=None)
 def test_framing_does_not_depend_on_how_the_stream_was_read(parts: list[bytes], places: list[int]) -> None:
     data = b"".join(parts)
     whole = run([data])
@@ -140,7 +135,6 @@ def test_framing_does_not_depend_on_how_the_stream_was_read(parts: list[bytes], 
 
 
 @given(st.lists(st.one_of(messages(), PIECES.map(str.encode), st.binary(max_size=30)), max_size=4), PLACES)
-@settings(deadline=None)
 def test_nor_does_it_in_a_stream_of_rubbish(parts: list[bytes], places: list[int]) -> None:
     data = b"".join(parts)
     whole = run([data])
@@ -167,7 +161,6 @@ def check_hostile(data: bytes) -> None:
 
 
 @given(st.binary(max_size=300))
-@settings(deadline=None)
 def test_any_bytes_are_a_message_or_bad_message(data: bytes) -> None:
     check_hostile(data)
 
@@ -178,7 +171,6 @@ def test_any_bytes_are_a_message_or_bad_message(data: bytes) -> None:
     st.integers(0, 20),
     st.one_of(PIECES.map(str.encode), st.binary(max_size=5)),
 )
-@settings(deadline=None)
 def test_any_damage_leaves_a_message_or_bad_message(data: bytes, place: int, drop: int, put: bytes) -> None:
     place %= len(data)
     check_hostile(data[:place] + put + data[place + drop :])
@@ -187,7 +179,6 @@ def test_any_damage_leaves_a_message_or_bad_message(data: bytes, place: int, dro
 @given(PIECES)
 @example('"\\')
 @example("<sip:a@h>;")
-@settings(deadline=None)
 def test_values_raise_bad_message_only_and_are_read_back_as_they_were_written(text: str) -> None:
     for kind in (Uri, NameAddr, Via, CSeq, RAck):
         for prefix in (
@@ -207,7 +198,6 @@ def test_values_raise_bad_message_only_and_are_read_back_as_they_were_written(te
 
 
 @given(PIECES)
-@settings(deadline=None)
 def test_any_address_of_a_peer_may_become_a_request_uri(text: str) -> None:
     for kind in (Uri, NameAddr):
         for prefix in ("", "sip:", "<sip:", '"" <tel:'):
@@ -218,7 +208,6 @@ def test_any_address_of_a_peer_may_become_a_request_uri(text: str) -> None:
 
 
 @given(st.text('a, "\\<>;', max_size=30))
-@settings(deadline=None)
 def test_the_two_ways_to_cut_a_list_agree(text: str) -> None:
     comma = first_comma(text)
     if comma < 0:

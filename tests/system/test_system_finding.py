@@ -13,7 +13,7 @@ from tests.system.calls import BOB, audio, register, registered
 from tests.system.sipp import HOST, Sipp, port, requests, responses
 from tests.system.world import REGISTRAR_PORT, World, registrar
 
-DNS_PORT = 17260
+DNS_PORT = 19090
 PATIENCE = 0.4
 NOBODY, BUSY, LATE, WELL = port(), port(), port(), port()
 RECORDS = (

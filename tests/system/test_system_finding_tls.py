@@ -19,7 +19,7 @@ from tests.system.sipp import HOST, port
 from tests.system.world import BASE_PORT, World
 from tests.transport.certificates import Authority, tls_core
 
-DNS_PORT = 17262
+DNS_PORT = 19092
 OTHER, HOME = port(), port()
 RECORDS = (
     '@ NAPTR 10 10 "s" "SIPS+D2T" "" _sips._tcp',

@@ -31,6 +31,8 @@ connections_per_source = 100
 """
 serial = itertools.count()
 
+pytestmark = pytest.mark.calm
+
 
 @pytest.fixture(scope="module")
 def _world() -> Iterator[World]:

@@ -52,7 +52,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 def _stack(authority: Authority) -> Iterator[Stack]:
     files = authority.sign("edge", HOST)
     tables = TABLES.format(host=HOST, tls=TLS_PORT, wss=WSS_PORT, files=files)
-    with Stack(BASE_PORT, tables=tables, log_level="debug") as stack:
+    with Stack(BASE_PORT, tables=tables, media_ports=100, log_level="debug") as stack:
         yield stack
         stack.check()
 

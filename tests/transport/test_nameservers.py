@@ -16,9 +16,9 @@ from imsalg.transport import nameservers
 from imsalg.transport.nameservers import Nameservers
 from tests.sim.nsd import HOST, Nsd
 
-PORT = 17250
-SILENT = 17251  # somebody who never answers
-NOBODY = 17252
+PORT = 16850
+SILENT = 16851  # somebody who never answers
+NOBODY = 16852
 RECORDS = (
     'sip NAPTR 10 20 "s" "SIP+D2U" "" _sip._udp.sip',
     'sip NAPTR 10 10 "S" "SIPS+D2T" "" _SIPS._tcp.Sip',

@@ -6,7 +6,7 @@
  * by the other side as what came. Beyond its end a packet is poisoned.
  *
  * With -fsanitize=fuzzer and WITH_LIBFUZZER it is a target of libFuzzer. Alone it runs random inputs, for so many
- * seconds: `entry SECONDS SEED`. */
+ * seconds of CPU: `entry SECONDS SEED`. */
 #define _GNU_SOURCE
 #include "changes.c"
 #include "packet.c"
@@ -330,9 +330,9 @@ static uint8_t random_octet(void) { /* splitmix64 */
 int main(int count_of, char **names) {
     uint8_t input[4096];
     uint64_t runs = 0;
-    const uint64_t until = clock_now() + (count_of > 1 ? strtoull(names[1], NULL, 10) : 1) * SECOND;
+    const clock_t until = clock() + (count_of > 1 ? strtol(names[1], NULL, 10) : 1) * CLOCKS_PER_SEC;
     state = count_of > 2 ? strtoull(names[2], NULL, 10) : 1;
-    while (clock_now() < until) {
+    while (clock() < until) {
         const size_t size = (size_t)(random_octet() + 1) << random_octet() % 5;
         for (size_t n = 0; n < size; n++)
             input[n] = random_octet();
