@@ -17,7 +17,7 @@ from tests.agw.native_programs import fuzzer
 from tests.fuzz.targets import TARGETS
 
 ROOT = Path(__file__).resolve().parents[2]
-SECONDS = float(os.environ.get("FUZZ_SECONDS", "30"))
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "60"))
 PATIENCE = 600 + 10 * SECONDS  # seconds on the clock: ./run test gives them what the others leave
 PACKETS = "packets"  # the entry of the packet loop, in C
 
