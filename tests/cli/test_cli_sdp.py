@@ -43,7 +43,6 @@ def test_the_text_is_a_table_and_the_sdp_that_would_leave() -> None:
         "t=0 0",
         "m=audio 20000 RTP/AVP 0",
         "m=message 0 TCP/TLS/MSRP *",
-        "a=path:msrps://10.0.0.1:5000/x;tcp",
     ]
 
 
