@@ -133,8 +133,9 @@ class Headers:
 
     def append(self, name: str, value: str) -> None:
         """A new line below all others."""
+        key = _key(name)
         self._lines.append(_line(name, value))
-        self._keys.append(_key(name))
+        self._keys.append(key)
         self._views.clear()
 
     def remove(self, *names: str) -> None:

@@ -18,7 +18,7 @@ from imsalg.transport.framing import Received
 
 SUBPROTOCOL = Subprotocol("sip")
 PIECE = 4096  # octets that are looked at before the frames in them are counted
-MAX_IDLE = 64  # frames without a message in what was read at once
+MAX_IDLE = 64  # frames that bring no message, or a broken one, in what was read at once
 PING_EVERY = 30.0  # seconds; keeps NATs open and tells who is gone (RFC 7118 section 6)
 
 _silent = logging.getLogger(f"{__name__}.frames")  # at DEBUG the library would write down what is said
@@ -46,8 +46,8 @@ class WebSocket:
         return bool(broken) or protocol.state in (State.CLOSING, State.CLOSED)
 
     def receive(self, data: bytes) -> list[Received]:
-        """A frame takes ten microseconds, and six octets: who sends hundreds that say nothing is not read to
-        the end, and is not read again."""
+        """A frame takes ten microseconds, and six octets: who sends hundreds that say nothing, or nothing that
+        can be read, is not read to the end, and is not read again."""
         received: list[Received] = []
         self.idle = 0
         for at in range(0, len(data), PIECE):
@@ -71,9 +71,10 @@ class WebSocket:
                     self._shake_hands(event)
                 case Frame(opcode=Opcode.TEXT | Opcode.BINARY | Opcode.CONT):
                     self._message += event.data
-                    message = self._take_message() if event.fin else []
-                    received += message
-                    self.idle += not message
+                    message = self._take_message() if event.fin else None
+                    if message is not None:
+                        received.append(message)
+                    self.idle += message is None or isinstance(message, BadMessage)
                     if event.fin:
                         self.alive = self._spoken = True
                 case Frame(opcode=Opcode.PING | Opcode.PONG):
@@ -115,14 +116,14 @@ class WebSocket:
         self._refused = response.status_code != 101
         self._protocol.send_response(response)
 
-    def _take_message(self) -> list[Received]:
+    def _take_message(self) -> Received | None:
         data, self._message = bytes(self._message), bytearray()
         if not data.strip(b"\r\n"):
             # the keep-alive of a stream, which some clients send here as well
             if data == b"\r\n\r\n" and self._protocol.state is State.OPEN:
                 self._protocol.send_text(b"\r\n")
-            return []
+            return None
         try:
-            return [parse_message(data)]
+            return parse_message(data)
         except BadMessage as error:
-            return [error]
+            return error
