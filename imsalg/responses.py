@@ -75,4 +75,7 @@ def _keep_route_set(request: Headers, response: Headers) -> None:
     5.2.6.4.4)."""
     sent, returned = request.values("Record-Route"), response.values("Record-Route")
     if sent and returned[-len(sent) :] != sent:
-        response.set("Record-Route", *returned[: -len(sent)], *sent)
+        response.remove("Record-Route")
+        if above := returned[: -len(sent)]:
+            response.append("Record-Route", ", ".join(above))
+        response.copy_lines(request, "Record-Route")

@@ -53,9 +53,7 @@ def from_ue(headers: Headers) -> None:
     """Take away what only the network may say; P-Preferred-Identity has its own function."""
     headers.remove(*_NETWORK_ONLY)
     for name in ("P-Access-Network-Info", "Cellular-Network-Info"):
-        values = headers.values(name)
-        if any("network-provided" in value.lower() for value in values):
-            headers.set(name, *(v for v in values if "network-provided" not in v.lower()))
+        headers.discard(name, lambda value: "network-provided" in value.lower())
     # only the P-CSCF may tell the S-CSCF that a registration was protected (TS 24.229 clause 5.2.2.1)
     _discard_parameters(headers, "Authorization", "integrity-protected")
     credentials = headers.lines("Authorization")

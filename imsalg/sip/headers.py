@@ -183,13 +183,18 @@ class Headers:
 
         Returns whether it was there. Lines without it keep their bytes.
         """
-        key, token, found = _key(name), token.lower(), False
+        token = token.lower()
+        return self.discard(name, lambda element: element.lower() == token)
+
+    def discard(self, name: str, gone: Callable[[str], bool]) -> bool:
+        """The same for elements that are such."""
+        key, found = _key(name), False
         if key not in self._keys:
             return False
         stay: list[bool] = []
         for at, (other, line) in enumerate(zip(self._keys, self._lines, strict=True)):
             elements = _elements(line) if other == key else ()
-            kept = [element for element in elements if element.lower() != token]
+            kept = [element for element in elements if not gone(element)]
             if changed := len(kept) < len(elements):
                 found = True
                 self._lines[at] = f"{line.partition(':')[0]}: {', '.join(kept)}"

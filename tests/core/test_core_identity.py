@@ -89,6 +89,14 @@ def test_private_headers_of_a_ue_do_not_reach_the_core(world, alice):
     assert "Feature-Caps" not in headers
 
 
+def test_what_a_ue_says_of_its_access_leaves_no_longer_than_it_came(world, alice):
+    """A line for each of its elements made ten times as much of it, over a connection that all calls share."""
+    many = ("P-Access-Network-Info", ",".join("a" * 8000))
+    alice.request("MESSAGE", "sip:bob@home.example", many, (many[0], "b, c;network-provided"))
+    headers = world.network.expect("MESSAGE").headers
+    assert headers.lines(many[0]) == [many[1], "b"]
+
+
 def test_private_headers_of_the_core_do_not_reach_a_ue(world, alice):
     world.network.call(alice, *PRIVATE, ("P-Asserted-Identity", "<sip:bob@home.example>"), sdp=AUDIO)
     there = alice.expect("INVITE")

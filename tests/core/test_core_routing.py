@@ -344,3 +344,14 @@ def test_a_called_ue_does_not_say_which_way_requests_come_back(world, bob, metho
     bob.reply(there, 200, sdp=answer)
     got = world.network.expect(200).headers.values("Record-Route")
     assert got == [*said[: max(0, len(said) - 3)], *sent]
+
+
+def test_a_called_ue_s_many_routes_leave_in_one_line(world, bob):
+    """A line for each of them made eight times as much, and no message that anybody reads."""
+    world.network.request("MESSAGE", bob.contact, ("Route", bob.path), ("Record-Route", f"{SCSCF}, {SCSCF}"))
+    there = bob.expect("MESSAGE")
+    sent = there.headers.lines("Record-Route")
+    there.headers.set("Record-Route", ",".join("a" * 5000))
+    bob.reply(there, 200)
+    got = world.network.expect(200).headers
+    assert got.lines("Record-Route") == [", ".join("a" * (5000 - len(sent) - 1)), *sent]
