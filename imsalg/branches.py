@@ -25,6 +25,7 @@ from imsalg.sip.values import NameAddr
 
 MAX_PASSED = 4  # of (side, INVITE): whose descriptions are known again
 MAX_BRANCHES = 7  # at a time; the gateway has a limit of terminations in a context
+MAX_ROUTES = 140  # between an end and us: Max-Forwards lets 70 proxies be there, each twice
 
 
 @dataclass(slots=True)
@@ -147,12 +148,12 @@ class Branches:
         caller = Party(
             invite.headers.get("From") or "",
             contact_uri(invite.headers) or invite.from_.uri,
-            tuple(invite.headers.values("Record-Route")),
+            tuple(invite.headers.values("Record-Route")[:MAX_ROUTES]),
         )
         callee = Party(
             response.headers.get("To") or "",
             contact_uri(response.headers) or invite.uri,
-            tuple(reversed(above)),
+            tuple(reversed(above[-MAX_ROUTES:])),
             cseq=invite.cseq.number,
         )
         return Dialog(invite.call_id, caller, callee)

@@ -46,8 +46,8 @@ class WebSocket:
         return bool(broken) or protocol.state in (State.CLOSING, State.CLOSED)
 
     def receive(self, data: bytes) -> list[Received]:
-        """A frame takes ten microseconds, and six octets: who sends hundreds that say nothing, or nothing that
-        can be read, is not read to the end, and is not read again."""
+        """A frame takes ten microseconds, and six octets: who sends hundreds that say nothing, or nothing of
+        SIP, is not read to the end, and is not read again."""
         received: list[Received] = []
         self.idle = 0
         for at in range(0, len(data), PIECE):

@@ -5,6 +5,7 @@ from msgspec.structs import replace
 
 from agw.config import GatewayConfig as AgwConfig
 from agw.config import Realm
+from imsalg.branches import MAX_ROUTES
 from imsalg.config import AccessConfig, CoreConfig, LimitsConfig, SourcesConfig
 from imsalg.gatelink import FULL
 from imsalg.intake import Standing
@@ -14,7 +15,7 @@ from imsalg.sip.glance import Kind
 from imsalg.sip.values import Address
 from imsalg.sources import MUCH
 from tests.sim.peer import Peer
-from tests.sim.sdp import media, protected, session
+from tests.sim.sdp import crypto, media, protected, session
 from tests.sim.world import ACCESS, BASE, CORE, NETWORK
 
 OFFER = protected("192.0.2.10")
@@ -50,6 +51,21 @@ def test_ports_do_not_make_a_stranger_another_one(few):
     assert [standings(few, flow("203.0.113.1", port), 1)[0] for port in range(1, 12)].count(
         Standing.STRANGER
     ) == 10
+
+
+def test_no_route_set_is_longer_than_any_way_can_be(world):
+    """Ten thousand in each early dialog of a call were megabytes."""
+    alice = world.register(world.ue(10), "alice")
+    many = ("Record-Route", ",".join([f"<sip:{NETWORK};lr>"] * 500))
+    world.network.call(alice, many, sdp=session("203.0.113.5"))
+    there = alice.expect("INVITE")
+    there.headers.prepend(*many)
+    alice.reply(there, 200, sdp=session("192.0.2.10", media(4000, "RTP/SAVP", crypto())))
+    world.network.expect(200)
+    world.core.shutdown(world.now)
+    world.settle()
+    for end in (alice, world.network):
+        assert len(end.expect("BYE").headers.values("Route")) == MAX_ROUTES
 
 
 def test_ues_behind_one_nat_do_not_answer_for_each_other_or_for_strangers(few):

@@ -90,7 +90,7 @@ def test_private_headers_of_a_ue_do_not_reach_the_core(world, alice):
 
 
 def test_what_a_ue_says_of_its_access_leaves_no_longer_than_it_came(world, alice):
-    """A line for each of its elements made ten times as much of it, over a connection that all calls share."""
+    """A line for each of its elements made ten times as much of it, over a connection that all share."""
     many = ("P-Access-Network-Info", ",".join("a" * 8000))
     alice.request("MESSAGE", "sip:bob@home.example", many, (many[0], "b, c;network-provided"))
     headers = world.network.expect("MESSAGE").headers
