@@ -49,3 +49,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         message = f"another run has the ports of tests/{name} (TCP port {port} is taken): wait for its end"
         item.session.shouldstop = message
         raise pytest.fail.Exception(message, pytrace=False) from None
+
+
+def pytest_unconfigure() -> None:
+    for guard in _guards.values():
+        guard.close()

@@ -280,8 +280,13 @@ def _value(line: str) -> str:
 
 
 @lru_cache(maxsize=512)
-def _elements(line: str) -> tuple[str, ...]:
+def _short_elements(line: str) -> tuple[str, ...]:
     return tuple(split_commas(_value(line)))
+
+
+def _elements(line: str) -> tuple[str, ...]:
+    """A long line can have ten thousand, and is not remembered: 512 of them would be 180 MB."""
+    return _short_elements(line) if len(line) < 1024 else _short_elements.__wrapped__(line)
 
 
 def _line(name: str, value: str) -> str:
