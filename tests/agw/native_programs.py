@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = Path(__file__).resolve().parent / "native"
 SANITIZERS = ["-g", "-O1", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"]
 WHAT = "address,undefined"
-INPUTS = 600  # of libFuzzer, which knows no CPU time, in about a second of it
+INPUTS = 2400  # of libFuzzer, which knows no CPU time, in about a second of it
 
 
 def run(*command: object, timeout: float = 100, **environment: str) -> subprocess.CompletedProcess[str]:
