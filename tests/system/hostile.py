@@ -30,6 +30,11 @@ def call_id(data: bytes) -> bytes:
     return found[1] if found else b""
 
 
+def branch(data: bytes) -> bytes:
+    found = re.search(rb"branch *= *[^\s;,]+", data)
+    return found[0] if found else b""
+
+
 def ping(to: int, number: int, transport: str = "UDP") -> bytes:
     """A request that the proxy answers itself."""
     return (
@@ -56,8 +61,7 @@ class Datagrams:
         self._sockets[0].sendto(data, (HOST, self._world.peers_port))
 
     def final(self, wanted: bytes, branch: bytes = b"") -> int:
-        """The status of the first final response with that Call-ID, and that branch in a Via: others with
-        the Call-ID may be retransmitted still."""
+        """The status of the first final response with that Call-ID, and that branch in a Via."""
         deadline = time.monotonic() + PATIENCE
         while (left := deadline - time.monotonic()) > 0:
             ready, _, _ = select.select(self._sockets, [], [], left)
@@ -193,7 +197,8 @@ def _bound(port: int) -> socket.socket:
 
 
 def keys(data: bytes) -> set[tuple[bytes, ...]]:
-    """What tells the transactions in these bytes from others that are remembered: Via and method."""
+    """What tells the transactions in these bytes from others that are remembered: Via and method for the
+    proxy, Call-ID and branch for `final`, where answers to an earlier message may be retransmitted still."""
     starts = re.findall(rb"(?m)^(\S+) \S.* SIP/[0-9.]+ *\r$", data)
     vias = re.findall(rb"(?im)^(?:via|v)[ \t]*:((?:.|\r\n[ \t])*)\r$", data)
-    return {(start, *vias[:1]) for start in starts}
+    return {(start, *vias[:1]) for start in starts} | {(call_id(data), branch(data))}
