@@ -23,9 +23,10 @@ from imsalg.gatelink import GatewayLink
 from imsalg.regevent import RegEvent
 from imsalg.registration import Binding, Registrations
 from imsalg.routes import Routes, to
-from imsalg.sip.endpoint import Flow, ServerTransaction
+from imsalg.sip.events import ServerTransaction
 from imsalg.sip.grammar import number, quote
 from imsalg.sip.headers import Headers
+from imsalg.sip.hop import Flow
 from imsalg.sip.message import Request
 from imsalg.sip.values import NameAddr, Uri
 from imsalg.sources import Sources

@@ -16,7 +16,7 @@ from imsalg.errors import BadMessage
 from imsalg.networks import Networks, numeric
 from imsalg.policy.decide import Access, Rules
 from imsalg.policy.treatment import Mechanism
-from imsalg.sip.endpoint import Transport
+from imsalg.sip.hop import Transport
 from imsalg.sip.locate import leaves_by
 from imsalg.sip.values import Address, Uri
 

@@ -29,15 +29,14 @@ from imsalg.intake import Standing
 from imsalg.kept import Changes, Kept
 from imsalg.names import Answer
 from imsalg.regevent import Deregistered, RegEvent
-from imsalg.registration import Binding, Registrations
+from imsalg.registration import Registrations
 from imsalg.responses import Responses
 from imsalg.routes import Routes
-from imsalg.sip.endpoint import (
+from imsalg.sip.endpoint import Endpoint
+from imsalg.sip.events import (
     AckReceived,
     CancelReceived,
     ClientTransaction,
-    Endpoint,
-    Flow,
     RequestReceived,
     ResponseReceived,
     SenderGone,
@@ -47,7 +46,7 @@ from imsalg.sip.endpoint import (
 )
 from imsalg.sip.glance import Kind
 from imsalg.sip.grammar import quote
-from imsalg.sip.hop import Key
+from imsalg.sip.hop import Flow, Key
 from imsalg.sip.locate import Question
 from imsalg.sip.message import Request, Response, make_response
 from imsalg.sip.shares import Shares
@@ -207,7 +206,7 @@ class Core:
         return {
             "name": self._config.name,
             "gateway": self._gateway.hello.name if self._gateway.hello else None,
-            "registrations": [_registration_status(binding, now) for binding in self.registrations],
+            "registrations": [binding.status(now) for binding in self.registrations],
             "subscriptions": len(self._reg_event),
             "calls": [call.status(now) for call in self.calls.values()],
             "transactions": sum(count for name, count in counts.items() if name != "timers"),
@@ -426,13 +425,3 @@ class Core:
     def gateway_message(self, message: Reply | ErrorReply | Notice, now: float) -> None:
         self._now = now
         self._gateway.message(message, now)
-
-
-def _registration_status(binding: Binding, now: float) -> dict[str, object]:
-    return {
-        "aor": binding.aor,
-        "contact": next(iter(binding.contacts), ""),
-        "mechanisms": sorted(binding.mechanisms),
-        "flow": f"{binding.flow.transport} {binding.flow.remote}",
-        "expires_in": round(binding.expires - now),
-    }

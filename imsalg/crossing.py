@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from agw.iq.messages import Command
 from imsalg.anchor import Side
 from imsalg.sdp.document import Document
-from imsalg.sip.endpoint import ClientTransaction, Flow, ServerTransaction
+from imsalg.sip.events import ClientTransaction, ServerTransaction
+from imsalg.sip.hop import Flow
 from imsalg.sip.message import Request, Response
 from imsalg.sip.values import Uri
 

@@ -18,7 +18,9 @@ from imsalg.config import CoreConfig
 from imsalg.crossing import Crossing, Hops, Note
 from imsalg.finding import Finding, Search
 from imsalg.routes import Routes, loop_mark, usual
-from imsalg.sip.endpoint import Cause, ClientTransaction, Endpoint, Flow
+from imsalg.sip.endpoint import Endpoint
+from imsalg.sip.events import Cause, ClientTransaction
+from imsalg.sip.hop import Flow
 from imsalg.sip.locate import is_numeric
 from imsalg.sip.message import REASONS, Request, Response, make_response
 from imsalg.sip.timers import Running, Timers

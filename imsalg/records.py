@@ -28,7 +28,7 @@ from imsalg.policy.decide import Decision
 from imsalg.policy.treatment import Mechanism
 from imsalg.sdp.attributes import Crypto
 from imsalg.sip.dialog import Dialog
-from imsalg.sip.endpoint import Flow
+from imsalg.sip.hop import Flow
 
 SCHEMA = 5  # of all records; to be raised when one changes its meaning, or loses or renames a field
 

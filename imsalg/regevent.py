@@ -21,7 +21,7 @@ from imsalg.errors import BadMessage, PeerError
 from imsalg.reginfo import RegInfo, Registration, Standing
 from imsalg.registration import Binding, Registrations
 from imsalg.routes import Routes, usual
-from imsalg.sip.endpoint import Flow
+from imsalg.sip.hop import Flow
 from imsalg.sip.message import Request, Response, make_response
 from imsalg.sip.timers import Timers, earliest
 from imsalg.subscription import State, Subscription

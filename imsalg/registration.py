@@ -73,6 +73,16 @@ class Binding:
             self.key,
         )
 
+    def status(self, now: float) -> dict[str, object]:
+        """For the status document."""
+        return {
+            "aor": self.aor,
+            "contact": next(iter(self.contacts), ""),
+            "mechanisms": sorted(self.mechanisms),
+            "flow": f"{self.flow.transport} {self.flow.remote}",
+            "expires_in": round(self.expires - now),
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Registering:

@@ -10,7 +10,7 @@ from imsalg.branches import MAX_BRANCHES
 from imsalg.callstate import CallState
 from imsalg.crossing import Crossing, Hops, Send, SendAck
 from imsalg.sip.dialog import Dialog
-from imsalg.sip.endpoint import Flow
+from imsalg.sip.hop import Flow
 from imsalg.sip.message import Request, Response
 from imsalg.underway import Underway, because
 

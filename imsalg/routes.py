@@ -15,7 +15,7 @@ from imsalg.config import AccessConfig, ProxyConfig
 from imsalg.crossing import Crossing, Hops
 from imsalg.errors import BadMessage, PeerError
 from imsalg.sip.dialog import Party
-from imsalg.sip.endpoint import Flow, Transport
+from imsalg.sip.hop import Flow, Transport
 from imsalg.sip.locate import leaves_by
 from imsalg.sip.message import Request
 from imsalg.sip.values import Address, NameAddr, Uri, Via

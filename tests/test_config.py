@@ -12,7 +12,7 @@ from imsalg.configfile import ConfigError, load_proxy, parse_proxy
 from imsalg.networks import Networks
 from imsalg.policy.decide import Access, Rules
 from imsalg.policy.treatment import Mechanism
-from imsalg.sip.endpoint import Transport
+from imsalg.sip.hop import Transport
 from imsalg.sip.values import Address
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"

@@ -18,9 +18,9 @@ from imsalg.finding import (
     Search,
 )
 from imsalg.names import MAX_ASKED, MAX_KEPT, MAX_NAMES, UNANSWERED_FOR, Answer, Names
-from imsalg.sip.endpoint import Address, Flow, Transport
+from imsalg.sip.hop import Flow, Transport
 from imsalg.sip.locate import MAX_RECORDS, Kind, Naptr, Question, Srv
-from imsalg.sip.values import Uri
+from imsalg.sip.values import Address, Uri
 
 HERE = Address("198.51.100.1", 5060)
 HOST = Question("h.example", Kind.A)

@@ -22,21 +22,20 @@ from imsalg.config import parse_address
 from imsalg.errors import BadMessage, PeerError
 from imsalg.lab.fork import Fork
 from imsalg.lab.registrar import Refused, Registrar
-from imsalg.sip.endpoint import (
+from imsalg.sip.endpoint import Endpoint
+from imsalg.sip.events import (
     AckReceived,
     CancelReceived,
     Cause,
     ClientTransaction,
-    Endpoint,
     Event,
-    Flow,
     RequestReceived,
     ResponseReceived,
     TransactionEnded,
     TransactionFailed,
-    Transport,
 )
 from imsalg.sip.grammar import number, quote
+from imsalg.sip.hop import Flow, Transport
 from imsalg.sip.locate import is_numeric
 from imsalg.sip.message import Request, Response, make_response
 from imsalg.sip.timers import Timers, earliest

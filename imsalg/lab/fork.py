@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imsalg.sip.endpoint import ClientTransaction, ServerTransaction
+from imsalg.sip.events import ClientTransaction, ServerTransaction
 from imsalg.sip.message import Response
 from imsalg.sip.timers import Running
 

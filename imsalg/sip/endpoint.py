@@ -41,7 +41,6 @@ from imsalg.sip.hop import (
     MAGIC,
     Flow,
     Key,
-    Transport,
     ack_of,
     cancel_of,
     reply_flow,
@@ -68,24 +67,6 @@ from imsalg.sip.transaction import (
 )
 from imsalg.sip.transactions import Transactions
 from imsalg.sip.values import Address
-
-__all__ = [
-    "AckReceived",
-    "Address",
-    "CancelReceived",
-    "Cause",
-    "ClientTransaction",
-    "Endpoint",
-    "Event",
-    "Flow",
-    "RequestReceived",
-    "ResponseReceived",
-    "SenderGone",
-    "ServerTransaction",
-    "TransactionEnded",
-    "TransactionFailed",
-    "Transport",
-]
 
 RETRY_AFTER = 5  # seconds, in the 503 over the limit of transactions
 

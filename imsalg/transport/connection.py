@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, cast
 
-from imsalg.sip.endpoint import Flow, Transport
+from imsalg.sip.hop import Flow, Transport
 from imsalg.sip.values import Address
 from imsalg.transport.framing import Framing, Received
 from imsalg.transport.tls import Tls, TlsError

@@ -19,8 +19,8 @@ from collections import Counter
 from collections.abc import Callable
 
 from imsalg.intake import OF_ONE, Judge, Standing
-from imsalg.sip.endpoint import Flow, Transport
 from imsalg.sip.glance import Kind
+from imsalg.sip.hop import Flow, Transport
 from imsalg.sip.message import Request
 from imsalg.sip.shares import Shares, source_of
 from imsalg.sip.values import Address

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from imsalg.sip.endpoint import Transport
+from imsalg.sip.hop import Transport
 from imsalg.sip.values import Address
 from imsalg.transport.tls import TlsFiles
 

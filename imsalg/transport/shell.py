@@ -21,8 +21,8 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 from imsalg.errors import BadMessage
 from imsalg.intake import Intake, Judge, Standing
-from imsalg.sip.endpoint import Flow, Transport
 from imsalg.sip.glance import Kind
+from imsalg.sip.hop import Flow, Transport
 from imsalg.sip.message import Request, Response
 from imsalg.transport.connection import ConnectionLimits
 from imsalg.transport.connections import Connections

@@ -10,8 +10,8 @@ from imsalg.config import AccessConfig, CoreConfig, LimitsConfig, SourcesConfig
 from imsalg.gatelink import FULL
 from imsalg.intake import Standing
 from imsalg.networks import Networks
-from imsalg.sip.endpoint import Flow, Transport
 from imsalg.sip.glance import Kind
+from imsalg.sip.hop import Flow, Transport
 from imsalg.sip.values import Address
 from imsalg.sources import MUCH
 from tests.sim.peer import Peer

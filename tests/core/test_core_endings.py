@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from imsalg.config import CallConfig, LimitsConfig
 from imsalg.passage import AGAIN
-from imsalg.sip.endpoint import Transport
+from imsalg.sip.hop import Transport
 from tests.sim.sdp import media, protected, session
 from tests.sim.world import BASE, CORE, NETWORK
 

@@ -7,8 +7,9 @@ from msgspec.structs import replace
 
 from imsalg.finding import LOOKUP_LIMIT, MAX_TRIES, MAX_WAITING
 from imsalg.names import Answer
-from imsalg.sip.endpoint import Address, Flow, Transport
+from imsalg.sip.hop import Flow, Transport
 from imsalg.sip.locate import Naptr, Srv
+from imsalg.sip.values import Address
 from tests.sim.peer import Peer
 from tests.sim.sdp import protected, session
 from tests.sim.world import BASE, CORE, World

@@ -9,8 +9,8 @@ import pytest
 from msgspec.structs import replace
 
 from imsalg.names import Answer
-from imsalg.sip.endpoint import Address
 from imsalg.sip.locate import Srv
+from imsalg.sip.values import Address
 from tests.core.test_core_chaos import Chaos
 from tests.sim.peer import Peer
 from tests.sim.world import BASE, CORE, NETWORK, World

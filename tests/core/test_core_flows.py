@@ -5,7 +5,7 @@ import random
 import pytest
 
 from imsalg.flowtoken import KEY, FlowTokens
-from imsalg.sip.endpoint import Transport
+from imsalg.sip.hop import Transport
 from tests.sim.sdp import protected, session
 
 FAR = session("203.0.113.5")

@@ -6,8 +6,9 @@ import pytest
 from msgspec.structs import replace
 
 from imsalg.networks import Networks
-from imsalg.sip.endpoint import Address, Transport
+from imsalg.sip.hop import Transport
 from imsalg.sip.message import Request, make_response
+from imsalg.sip.values import Address
 from tests.sim.peer import Peer
 from tests.sim.sdp import crypto, lines_of, media, protected, session
 from tests.sim.world import ACCESS, BASE, CORE, NETWORK

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from imsalg.sip.endpoint import Flow
+from imsalg.sip.hop import Flow
 from imsalg.sip.message import Request, Response, parse_message
 from tests.sim.peer import Peer
 from tests.sim.sdp import crypto, media, protected, session

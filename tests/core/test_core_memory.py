@@ -15,7 +15,7 @@ import pytest
 from agw.iq.messages import ErrorCode, Event
 from imsalg.config import CallConfig, RegistrationConfig
 from imsalg.core import Core
-from imsalg.sip.endpoint import Flow, Transport
+from imsalg.sip.hop import Flow, Transport
 from tests.core.test_core_chaos import Chaos
 from tests.core.test_core_finding_chaos import Searching
 from tests.sim.peer import Peer

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from imsalg.config import RegistrationConfig
 from imsalg.errors import PeerError
 from imsalg.reginfo import CONTENT_TYPE, MAX_DEPTH, MAX_ELEMENTS, MAX_SIZE, parse_reginfo
-from imsalg.sip.endpoint import Address
 from imsalg.sip.message import make_response
+from imsalg.sip.values import Address
 from tests.sim.peer import Peer
 from tests.sim.sdp import session
 from tests.sim.world import CORE

@@ -7,7 +7,8 @@ from imsalg.config import LimitsConfig
 from imsalg.networks import Networks
 from imsalg.policy.treatment import Mechanism
 from imsalg.registration import Registrations
-from imsalg.sip.endpoint import Address, Transport
+from imsalg.sip.hop import Transport
+from imsalg.sip.values import Address
 from tests.sim.peer import Peer
 from tests.sim.sdp import session
 from tests.sim.world import ACCESS, BASE, CORE, NETWORK

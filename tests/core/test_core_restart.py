@@ -8,7 +8,8 @@ from imsalg.call import Call
 from imsalg.config import CallConfig, RegistrationConfig
 from imsalg.records import decode
 from imsalg.regevent import PACE
-from imsalg.sip.endpoint import Address, Transport
+from imsalg.sip.hop import Transport
+from imsalg.sip.values import Address
 from tests.sim.sdp import crypto, key, lines_of, media, protected, session
 from tests.sim.world import BASE, EPOCH, World
 

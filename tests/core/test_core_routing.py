@@ -2,7 +2,7 @@
 
 import pytest
 
-from imsalg.sip.endpoint import Transport
+from imsalg.sip.hop import Transport
 from imsalg.sip.values import Via
 from tests.sim.sdp import crypto, lines_of, media, protected, session
 from tests.sim.world import ACCESS, CORE, NETWORK

@@ -7,9 +7,10 @@ import pytest
 from imsalg.config import AccessConfig
 from imsalg.errors import BadMessage
 from imsalg.policy.treatment import Mechanism
-from imsalg.sip.endpoint import Address, Flow, Transport
+from imsalg.sip.hop import Flow, Transport
 from imsalg.sip.message import Request, make_response, parse_head, parse_message
 from imsalg.sip.stream import Stream
+from imsalg.sip.values import Address
 from tests.sim.world import ACCESS, CORE, World
 from tests.vectors.expected import PASSES, VECTORS, WAITS, Dropped, Vector
 

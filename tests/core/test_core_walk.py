@@ -12,7 +12,7 @@ from agw.iq.messages import VERSION, DtlsRole, Fingerprint, Hello, Mode
 from imsalg.config import ProxyConfig
 from imsalg.core import Core
 from imsalg.policy.treatment import Mechanism
-from imsalg.sip.endpoint import Address
+from imsalg.sip.values import Address
 from tests.sim.link import Link
 from tests.sim.phone import Phone
 from tests.sim.world import ACCESS, AGW, BASE, CORE, NETWORK, REALMS, Memory

@@ -49,7 +49,6 @@ from imsalg.sdp.attributes import MATERIAL_LENGTH, Crypto, InlineKey
 from imsalg.sdp.document import MAX_SIZE, Document, Origin
 from imsalg.sdp.dtls import Fingerprint, Setup
 from imsalg.sip.dialog import contact_uri
-from imsalg.sip.endpoint import Address
 from imsalg.sip.glance import glance, key_of, refusal
 from imsalg.sip.message import (
     MAX_MESSAGE,
@@ -61,7 +60,7 @@ from imsalg.sip.message import (
     parse_message,
 )
 from imsalg.sip.stream import Stream
-from imsalg.sip.values import CSeq, NameAddr, RAck, Uri, Via
+from imsalg.sip.values import Address, CSeq, NameAddr, RAck, Uri, Via
 from imsalg.transport.stun import COOKIE, answer, is_stun
 from imsalg.transport.tls import Credentials, Tls, TlsError
 from imsalg.transport.websocket import WebSocket

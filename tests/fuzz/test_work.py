@@ -15,8 +15,8 @@ import pytest
 from imsalg.errors import BadMessage, PeerError
 from imsalg.policy.decide import Access, Direction, Rules, decide
 from imsalg.sdp.document import Document
-from imsalg.sip.endpoint import Flow, Transport
 from imsalg.sip.glance import glance, key_of, refusal
+from imsalg.sip.hop import Flow, Transport
 from imsalg.sip.stream import Stream
 from tests.sim.sdp import crypto, media, session
 from tests.sim.world import ACCESS, World

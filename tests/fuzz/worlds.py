@@ -24,7 +24,7 @@ from imsalg.names import Answer
 from imsalg.records import decode
 from imsalg.reginfo import CONTENT_TYPE
 from imsalg.sip.dialog import contact_uri
-from imsalg.sip.endpoint import Flow, Transport
+from imsalg.sip.hop import Flow, Transport
 from imsalg.sip.locate import Naptr, Record, Srv
 from imsalg.sip.message import Request, make_response
 from imsalg.sip.stream import Stream

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from imsalg.sdp.attributes import Direction
-from imsalg.sip.endpoint import ClientTransaction, ServerTransaction
+from imsalg.sip.events import ClientTransaction, ServerTransaction
 from imsalg.sip.headers import Headers
 from imsalg.sip.message import Request, Response, make_response
 from imsalg.sip.transaction import T1, T2

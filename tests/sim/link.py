@@ -21,7 +21,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from imsalg.sip.endpoint import Address, Flow, Transport
+from imsalg.sip.hop import Flow, Transport
+from imsalg.sip.values import Address
 
 
 class Machine(Protocol):

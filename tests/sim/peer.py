@@ -10,10 +10,10 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 from imsalg.errors import BadMessage
-from imsalg.sip.endpoint import Address, Flow, Transport
 from imsalg.sip.headers import Headers
+from imsalg.sip.hop import Flow, Transport
 from imsalg.sip.message import Request, Response, make_response, parse_message
-from imsalg.sip.values import NameAddr
+from imsalg.sip.values import Address, NameAddr
 
 if TYPE_CHECKING:
     from tests.sim.world import World

@@ -12,22 +12,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from imsalg.sip.dialog import contact_uri
-from imsalg.sip.endpoint import (
+from imsalg.sip.endpoint import Endpoint
+from imsalg.sip.events import (
     AckReceived,
-    Address,
     CancelReceived,
     ClientTransaction,
-    Endpoint,
     Event,
-    Flow,
     RequestReceived,
     ResponseReceived,
     ServerTransaction,
     TransactionFailed,
-    Transport,
 )
 from imsalg.sip.headers import Headers
+from imsalg.sip.hop import Flow, Transport
 from imsalg.sip.message import Request, Response, make_response
+from imsalg.sip.values import Address
 from tests.sim.end import End
 from tests.sim.link import Link
 from tests.sim.said import Said

@@ -51,9 +51,10 @@ from imsalg.core import Core
 from imsalg.crossing import Note
 from imsalg.names import Answer
 from imsalg.policy.treatment import Mechanism
-from imsalg.sip.endpoint import Address, Flow, Transport
+from imsalg.sip.hop import Flow, Transport
 from imsalg.sip.locate import Question, Record
 from imsalg.sip.message import parse_message
+from imsalg.sip.values import Address
 from tests.sim.peer import Peer, Talk
 from tests.sim.sdp import crypto, media, protected, session
 

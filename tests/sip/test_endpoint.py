@@ -8,24 +8,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imsalg.errors import UsageError
-from imsalg.sip.endpoint import (
+from imsalg.sip.endpoint import Endpoint
+from imsalg.sip.events import (
     AckReceived,
-    Address,
     CancelReceived,
     Cause,
-    Endpoint,
-    Flow,
     RequestReceived,
     ResponseReceived,
     SenderGone,
     ServerTransaction,
     TransactionFailed,
-    Transport,
 )
 from imsalg.sip.headers import Headers
+from imsalg.sip.hop import Flow, Transport
 from imsalg.sip.message import Request, Response, make_response, parse_head, parse_message
 from imsalg.sip.timers import Running, Timers
 from imsalg.sip.transaction import State
+from imsalg.sip.values import Address
 from tests.sim.link import Link
 
 US = Address("192.0.2.1", 5060)

@@ -8,23 +8,22 @@ from collections import Counter
 
 import pytest
 
-from imsalg.sip.endpoint import (
+from imsalg.sip.endpoint import Endpoint
+from imsalg.sip.events import (
     AckReceived,
-    Address,
     CancelReceived,
     ClientTransaction,
-    Endpoint,
     Event,
-    Flow,
     RequestReceived,
     ResponseReceived,
     ServerTransaction,
     TransactionFailed,
-    Transport,
 )
 from imsalg.sip.headers import Headers
+from imsalg.sip.hop import Flow, Transport
 from imsalg.sip.message import Request, make_response
 from imsalg.sip.transaction import T1, T2
+from imsalg.sip.values import Address
 from tests.sim.link import Link
 
 SEEDS = 1000

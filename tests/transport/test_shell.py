@@ -19,16 +19,10 @@ import pytest
 import uvloop
 
 from imsalg.intake import Judge, Standing
-from imsalg.sip.endpoint import (
-    Endpoint,
-    Flow,
-    RequestReceived,
-    ResponseReceived,
-    TransactionFailed,
-    Transport,
-)
+from imsalg.sip.endpoint import Endpoint
+from imsalg.sip.events import RequestReceived, ResponseReceived, TransactionFailed
 from imsalg.sip.glance import Kind
-from imsalg.sip.hop import Key
+from imsalg.sip.hop import Flow, Key, Transport
 from imsalg.sip.message import Request, make_response, parse_message
 from imsalg.sip.values import Address
 from imsalg.transport.connection import ConnectionLimits

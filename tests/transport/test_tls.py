@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from imsalg.sip.endpoint import Transport
+from imsalg.sip.hop import Transport
 from imsalg.sip.values import Address
 from imsalg.transport import tls
 from imsalg.transport.connection import ConnectionLimits

@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 from websockets.typing import Subprotocol
 
-from imsalg.sip.endpoint import Transport
+from imsalg.sip.hop import Transport
 from imsalg.sip.message import MAX_MESSAGE
 from imsalg.transport import connection, websocket
 from imsalg.transport.connection import ConnectionLimits
