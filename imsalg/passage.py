@@ -50,6 +50,7 @@ class Passage:
         self.underway = Underway(call)
         self.release = Release(call, self.underway, route)
         self._acks = Acks(call, self._descriptions)
+        self._unserved: list[tuple[int, str]] = []  # why early dialogs were ended
         self.again: float | None = None
 
     @property
@@ -227,6 +228,10 @@ class Passage:
 
     def _decline(self, crossing: Crossing, outgoing: Response) -> None:
         """A final response other than 2xx. Media it may describe (RFC 3261 section 21.4.26) are not ours."""
+        if outgoing.status == 487 and self._unserved and crossing is self._call.branches.invite:
+            self.underway.settle(crossing)
+            self._refuse(crossing, *self._unserved[-1])  # our BYE has made it so, and this is why
+            return
         drop_sdp(outgoing)
         self._pass_on(crossing, outgoing)
         if crossing is not self._call.branches.invite:
@@ -238,10 +243,17 @@ class Passage:
             self._close()
 
     def _fail(self, crossing: Crossing, response: Response, status: int, reason: str) -> None:
-        """A response that cannot be passed on: its INVITE fails, or the running call ends."""
+        """A response that cannot be passed on: its early dialog ends, its INVITE fails, or the running call
+        ends."""
         invite = crossing is self._call.branches.invite
+        branch = self._call.branches.of(response, crossing.side)
+        if invite and branch and response.status < 200 and len(self._unserved) < MAX_BRANCHES:
+            self._unserved.append((status, reason))
+            self._call.note(logging.WARNING, f"{response.status}: its early dialog ends: {reason}")
+            self.release.leave(branch.dialog, status)
+            self._drop(response.to.tag or "")
+            return
         if crossing.answered:
-            branch = self._call.branches.of(response, crossing.side)
             if invite and not (branch and branch.dialog.confirmed):
                 self._drop(self._call.branches.tag_of(response, crossing.side))
                 self.release.hang_up(crossing, response)  # another answered as well: the call is its caller's

@@ -32,6 +32,11 @@ class Release:
         self._bye(dialog, False, status)
         self._bye(dialog, True, status)
 
+    def leave(self, early: Dialog, status: int) -> None:
+        """BYE to the callee of an early dialog: the INVITE goes on with the others, which a CANCEL would end
+        as well (RFC 3261 section 15)."""
+        self._bye(early, True, status)
+
     def hang_up(self, crossing: Crossing, response: Response) -> None:
         """Acknowledge a 2xx that nobody waits for any more, and say BYE (RFC 3261 section 9.1)."""
         callee = crossing.side is self._call.branches.caller

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agw.iq.messages import MAX_TERMINATIONS, Mode
+from agw.iq.messages import MAX_TERMINATIONS, ErrorCode, Mode
 from imsalg.branches import MAX_BRANCHES
 from tests.sim.sdp import crypto, lines_of, material, media, protected, session
 
@@ -346,6 +346,94 @@ def test_a_second_2xx_with_a_bad_answer_is_hung_up_and_the_first_goes_on_p26(wor
     assert alice.quiet()
     assert world.legs() == standing
     here.hang_up(world.network.dialog(there, ok))
+
+
+RELIABLE = ("Require", "100rel"), ("RSeq", "1")
+UNUSABLE = session("203.0.113.9", media(7009), media(7011))  # two m-lines where one was offered
+
+
+@pytest.mark.parametrize("headers", [(), RELIABLE], ids=["unreliable", "reliable"])
+@pytest.mark.parametrize("before", [False, True], ids=["the first", "the second"])
+def test_an_early_answer_that_cannot_be_served_ends_its_dialog_alone_p26(
+    world, alice, forked, headers, before
+):
+    """RFC 3261 section 15: of the early dialogs of an INVITE one can end, by a BYE."""
+    invite, there = forked
+    if before:
+        ring(world, alice, there, 1)
+    standing = world.legs()
+    bad = world.network.reply(there, 183, *headers, sdp=UNUSABLE, tag="fork9")
+    bye = world.network.expect("BYE")
+    assert (bye.to.tag, bye.cseq.number) == ("fork9", there.cseq.number + 1)
+    assert (bye.headers.get("Reason") or "").startswith("SIP;cause=488")
+    world.network.reply(bye, 200)
+    world.network.send(bad)  # it was on its way again
+    world.network.reply(there, 180, tag="fork9")
+    assert alice.quiet()
+    assert world.network.quiet()
+    assert world.legs() == standing
+    ring(world, alice, there, 2)
+    world.network.reply(there, 200, sdp=answer(2), tag="fork2")
+    alice.dialog(invite, alice.expect(200)).ack()
+    assert set(modes(world)) == {"core", "access.3" if before else "access.2"}
+
+
+def test_the_bye_in_an_early_dialog_follows_what_it_has_seen_p26_p28(world, alice, forked):
+    invite, there = forked
+    world.network.reply(there, 183, *RELIABLE, sdp=answer(1), tag="fork1")
+    talk = alice.dialog(invite, alice.expect(183))
+    talk.request("PRACK", ("RAck", f"1 {invite.cseq.number} INVITE"))
+    prack = world.network.expect("PRACK")
+    world.network.reply(prack, 200)
+    world.network.reply(there, 183, ("Require", "100rel"), ("RSeq", "2"), sdp=UNUSABLE, tag="fork1")
+    assert world.network.expect("BYE").cseq.number == prack.cseq.number + 1
+
+
+def test_an_early_answer_the_gateway_has_no_room_for_ends_its_dialog_alone_p26(world, alice, forked):
+    invite, there = forked
+    ring(world, alice, there, 1)
+    standing = world.legs()
+    world.fail.append(ErrorCode.NO_PORTS)
+    world.network.reply(there, 183, sdp=answer(2), tag="fork2")
+    assert world.network.expect("BYE").to.tag == "fork2"
+    assert alice.quiet()
+    assert world.legs() == standing
+    world.network.reply(there, 200, sdp=answer(1), tag="fork1")
+    alice.dialog(invite, alice.expect(200)).ack()
+
+
+def test_the_caller_hears_why_where_no_other_callee_is_there_p26(world, alice, forked):
+    """Whose early dialog gets a BYE answers the INVITE with 487 (RFC 3261 section 15.1.2)."""
+    _, there = forked
+    world.network.reply(there, 183, sdp=UNUSABLE, tag="fork9")
+    world.network.reply(world.network.expect("BYE"), 200)
+    world.network.reply(there, 487, tag="fork9")
+    refused = alice.expect(488)
+    assert "m-lines" in (refused.headers.get("Warning") or "")
+    assert world.network.quiet()
+    assert not world.status()["calls"]
+
+
+def test_who_answers_after_its_early_dialog_was_ended_is_hung_up_on_p26(world, alice, forked):
+    _, there = forked
+    world.network.reply(there, 183, sdp=UNUSABLE, tag="fork9")
+    world.network.reply(world.network.expect("BYE"), 481)  # it knows no BYE in an early dialog
+    world.network.reply(there, 200, sdp=answer(1), tag="fork9")
+    alice.expect(487)
+    world.network.expect("ACK")
+    world.network.reply(world.network.expect("BYE"), 200)
+    assert not world.status()["calls"]
+
+
+def test_with_too_many_unusable_early_dialogs_the_invite_is_refused_p26(world, alice, forked):
+    _, there = forked
+    for number in range(MAX_BRANCHES):
+        world.network.reply(there, 183, sdp=UNUSABLE, tag=f"bad{number}")
+        world.network.expect("BYE")
+        assert alice.quiet()
+    world.network.reply(there, 183, sdp=UNUSABLE, tag="last")
+    alice.expect(488)
+    world.network.expect("CANCEL")
 
 
 def test_a_2xx_over_the_limit_of_dialogs_is_hung_up_p26(world, alice, forked):

@@ -85,20 +85,38 @@ def test_an_offer_the_gateway_refuses_is_refused(world, alice, code, status):
     assert clean(world)
 
 
-@pytest.mark.parametrize("code", [ErrorCode.NO_PORTS, ErrorCode.UNSUPPORTED, ErrorCode.UNKNOWN_CONTEXT])
-@pytest.mark.parametrize("status", [183, 200])
+REFUSALS = [(ErrorCode.NO_PORTS, 503), (ErrorCode.UNSUPPORTED, 488), (ErrorCode.UNKNOWN_CONTEXT, 500)]
+
+
+@pytest.mark.parametrize(("code", "status"), REFUSALS)
 def test_an_answer_the_gateway_refuses_ends_the_call(world, alice, code, status):
     alice.invite("sip:bob@home.example", sdp=OFFER)
     there = world.network.expect("INVITE")
     world.fail.append(code)
-    world.network.reply(there, status, sdp=FAR)
-    assert alice.inbox[0].status in (488, 500, 503)
-    if status == 200:
-        world.network.expect("ACK")
-        world.network.reply(world.network.expect("BYE"), 200)
-    else:
+    world.network.reply(there, 200, sdp=FAR)
+    alice.expect(status)
+    world.network.expect("ACK")
+    world.network.reply(world.network.expect("BYE"), 200)
+    assert clean(world)
+
+
+@pytest.mark.parametrize(("code", "status"), REFUSALS)
+def test_an_early_answer_the_gateway_refuses_ends_its_dialog(world, alice, code, status):
+    """And where the gateway has lost the context, the call as well."""
+    lost = code is ErrorCode.UNKNOWN_CONTEXT
+    alice.invite("sip:bob@home.example", sdp=OFFER)
+    there = world.network.expect("INVITE")
+    world.fail.append(code)
+    world.network.reply(there, 183, sdp=FAR)
+    if lost:
+        alice.expect(503)
         world.network.reply(world.network.expect("CANCEL"), 200)
-        world.network.reply(there, 487)
+    world.network.reply(world.network.expect("BYE"), 200)
+    world.network.reply(there, 487)
+    if not lost:
+        alice.expect(status)
+    assert alice.quiet()
+    assert world.network.quiet()
     assert clean(world)
 
 
