@@ -62,7 +62,7 @@ def rename(out: Document, document: Document) -> None:
         [*each[:1], *dict.fromkeys(names[mid] for mid in each[1:] if names.get(mid))] for each in groups
     ]
     if renamed != groups:
-        out.session.remove_attributes("group")
+        out.session.remove_attributes({"group"})
         for each in renamed[:MAX_GROUPS]:
             if each[1:]:
                 out.session.add_attribute("group", " ".join(each))

@@ -44,15 +44,21 @@ class DtlsLines:
 Protection = tuple[Crypto, ...] | DtlsLines
 """What protects an m-line of ours: never both (trap P17)."""
 
-_ELSEWHERE = ("altc", "source-filter")  # other addresses, too (RFC 6947, RFC 4570)
-ICE = (
-    *("candidate", "end-of-candidates", "ice-lite", "ice-mismatch", "ice-options", "ice-pacing", "ice-pwd"),
-    *("ice-ufrag", "remote-candidates", *_ELSEWHERE),
+# other addresses, too (RFC 6947, RFC 4570, RFC 8839 section 5.2)
+_ELSEWHERE = frozenset(("altc", "source-filter", "remote-candidates"))
+ICE = frozenset(
+    (
+        *("candidate", "end-of-candidates", "ice-lite", "ice-mismatch", "ice-options", "ice-pacing"),
+        *("ice-pwd", "ice-ufrag", *_ELSEWHERE),
+    )
 )
-_KEYING = (
-    *("crypto", "key-mgmt", "fingerprint", "setup", "connection", "tls-id"),
-    "identity",  # RFC 8827 section 5: it vouches for fingerprints that are taken away
+_KEYING = frozenset(
+    (
+        *("crypto", "key-mgmt", "fingerprint", "setup", "connection", "tls-id"),
+        "identity",  # RFC 8827 section 5: it vouches for fingerprints that are taken away
+    )
 )
+_TRANSPORT = ICE | {"bundle-only"}
 # Header extensions of one side: those that are encrypted; and the name of the m-line (RFC 9143 section 15),
 # which may be another on the other side: WebRTC clients drop packets with a name that they do not know.
 _ONE_SIDED = frozenset(("urn:ietf:params:rtp-hdrext:encrypt", "urn:ietf:params:rtp-hdrext:sdes:mid"))
@@ -61,7 +67,7 @@ _ONE_SIDED = frozenset(("urn:ietf:params:rtp-hdrext:encrypt", "urn:ietf:params:r
 def anchor(out: Document, document: Document, index: int, local: Local) -> None:
     """Address and ports of an m-line that is ours."""
     _place(out, document, index, local)
-    out.media[index].remove_attributes(*ICE, "bundle-only")
+    out.media[index].remove_attributes(_TRANSPORT)
 
 
 def carry(out: Document, document: Document, index: int, local: Local) -> None:
@@ -83,7 +89,7 @@ def carry(out: Document, document: Document, index: int, local: Local) -> None:
         for value in found[1:]:
             media.add_attribute("candidate", value)
     else:
-        media.remove_attributes("candidate")
+        media.remove_attributes({"candidate"})
     lead_here(media)
 
 
@@ -94,20 +100,20 @@ def _trickles(document: Document, media: Media) -> bool:
 
 def lead_here(section: Section) -> None:
     """No addresses beside ours, now or later: candidates come in descriptions only (RFC 8840 section 4.1)."""
-    section.remove_attributes("remote-candidates", *_ELSEWHERE)
+    section.remove_attributes(_ELSEWHERE)
     options = [option for value in section.attributes("ice-options") for option in fields(value)]
     if "trickle" in options:
         options = [option for option in options if option != "trickle"]
         if options:
             section.set_attribute("ice-options", " ".join(options))
         else:
-            section.remove_attributes("ice-options")
+            section.remove_attributes({"ice-options"})
 
 
 def _place(out: Document, document: Document, index: int, local: Local) -> None:
     media, was = out.media[index], document.media[index]
     media.port = local.rtp_port
-    if has_connection(media) or out.session.connection != local.connection:
+    if media.has_connection or out.session.connection != local.connection:
         media.set_connection(local.connection)
     if media.has("rtcp") or (is_rtp(was.proto) and local.rtcp_port != local.rtp_port + 1):  # RFC 3605
         media.set_attribute("rtcp", str(RtcpAttribute(local.rtcp_port)))
@@ -124,24 +130,24 @@ def _hold(media: Media, direction: Direction) -> None:
         Direction.RECVONLY: Direction.INACTIVE,
     }
     if direction in held:
-        media.remove_attributes(*Direction)
+        media.remove_attributes({each.value for each in Direction})
         media.add_attribute(held[direction])
 
 
 def unprotect(media: Media, proto: str) -> None:
     """What protects the media ends in the gateway, and so does the multiplexing of RTCP."""
     if not proto.upper().endswith("F") and media.proto.upper().endswith("F"):
-        media.remove_attributes("rtcp-fb")  # RFC 4585 section 4.2: of AVPF and SAVPF only
+        media.remove_attributes({"rtcp-fb"})  # RFC 4585 section 4.2: of AVPF and SAVPF only
     media.proto = proto
     remove_keys(media)
     show_headers(media)
-    media.remove_attributes("rtcp-mux-only")  # RFC 8858 asks for what this side may not do, and need not
+    media.remove_attributes({"rtcp-mux-only"})  # RFC 8858 asks for what this side may not do, and need not
 
 
 def show_headers(section: Section) -> None:
     """RTP headers are not encrypted where SRTP ends in the gateway (RFC 6904 section 4, RFC 9335 section 4),
     and name no m-line."""
-    section.remove_attributes("cryptex")
+    section.remove_attributes({"cryptex"})
     section.remove_attributes_where("extmap", lambda value: not _ONE_SIDED.isdisjoint(fields(value)))
 
 
@@ -182,7 +188,7 @@ def identify(media: Media, asked: Media, insists: bool) -> None:
     section 5.3.1)."""
     mid = asked.attribute("mid")
     if mid is None:
-        media.remove_attributes("mid")
+        media.remove_attributes({"mid"})
     elif insists or media.has("mid"):
         media.set_attribute("mid", mid)
 
@@ -190,9 +196,9 @@ def identify(media: Media, asked: Media, insists: bool) -> None:
 def mux(media: Media, asked: Media) -> None:
     """RTCP is multiplexed if the offerer asked for it, whatever the other side does (trap P34)."""
     if not asked.has("rtcp-mux"):
-        media.remove_attributes("rtcp-mux")
+        media.remove_attributes({"rtcp-mux"})
         return
-    media.remove_attributes("rtcp")  # RFC 5761 section 5.1.3: the RTP port it is
+    media.remove_attributes({"rtcp"})  # RFC 5761 section 5.1.3: the RTP port it is
     if not media.has("rtcp-mux"):
         media.add_attribute("rtcp-mux")
 
@@ -203,21 +209,16 @@ def clear(media: Media, proto: str, origin: Origin) -> None:
     if media.port:
         media.port = 0
     media.proto = proto
-    addressed = has_connection(media)
-    media.lines[1:] = [line for line in media.lines if line.name == "mid"]
+    addressed = media.has_connection
+    media.strip("mid")
     if addressed:
         media.set_connection(placeholder(origin))
 
 
 def remove_keys(section: Section) -> None:
     """What speaks of keys, whatever the kind."""
-    section.remove_attributes(*_KEYING)
+    section.remove_attributes(_KEYING)
     section.remove_lines("k")  # RFC 4566 section 5.12, which may hold a key in the clear
-
-
-def has_connection(media: Media) -> bool:
-    """Whether it has a c= of its own."""
-    return any(line.type == "c" for line in media.lines)
 
 
 def placeholder(origin: Origin) -> Connection:

@@ -176,15 +176,16 @@ def _begin(
     dependents = [
         media
         for media, fate in zip(out.media, fates, strict=True)
-        if fate is _Fate.UNTOUCHED and not mline.has_connection(media)
+        if fate is _Fate.UNTOUCHED and not media.has_connection
     ]
+    indications = {"3ge2ae", rules.e2dce.attribute.lower()} - {""}
     for section in (out.session, *out.media):
-        section.remove_attributes("3ge2ae", *([rules.e2dce.attribute] * bool(rules.e2dce.attribute)))
+        section.remove_attributes(indications)
     if out.session.connection and not dependents and present != {_Fate.UNTOUCHED}:
         address = _given(locals, anchored[0]).connection if anchored else mline.placeholder(origin)
         out.session.set_connection(address)
     if not present & {_Fate.UNTOUCHED, _Fate.TRANSPARENT}:
-        out.session.remove_attributes(*mline.ICE)
+        out.session.remove_attributes(mline.ICE)
         mline.remove_keys(out.session)
     elif len(present - {_Fate.GONE}) > 1:
         _push_down(out, fates)
@@ -195,16 +196,15 @@ def _begin(
     if _Fate.OURS in present:
         _push_down_keys(out, decisions)
         # Of m-lines only (RFC 8842 section 4), or of all fingerprints, ours included (RFC 8827 section 5)
-        out.session.remove_attributes("tls-id", "identity")
+        out.session.remove_attributes({"tls-id", "identity"})
         mline.show_headers(out.session)
     if present & {_Fate.OURS, _Fate.GONE}:
-        out.session.remove_attributes("crypto")  # of m-lines only (RFC 4568 section 4.1), and may be ours
+        out.session.remove_attributes({"crypto"})  # of m-lines only (RFC 4568 section 4.1), and may be ours
         out.session.remove_lines("k")  # to be discarded anyway (RFC 8866 section 5.12)
         for section in (out.session, *out.media):  # all of it or none (trap P21)
-            capabilities = [
-                name for name in section.names if name in _CAPABILITIES or name.startswith("tra-")
-            ]
-            section.remove_attributes(*capabilities)
+            section.remove_attributes(
+                {name for name in section.names if name in _CAPABILITIES or name.startswith("tra-")}
+            )
     return out, fates
 
 
@@ -217,7 +217,7 @@ def _push_down(out: Document, fates: Sequence[_Fate]) -> None:
             if fate in (_Fate.TRANSPARENT, _Fate.UNTOUCHED) and not media.has(name):
                 for value in values:
                     media.add_attribute(name, value)
-    out.session.remove_attributes(*SHARED)
+    out.session.remove_attributes(set(SHARED))
 
 
 def _push_down_keys(out: Document, decisions: Sequence[Decision]) -> None:
@@ -227,7 +227,7 @@ def _push_down_keys(out: Document, decisions: Sequence[Decision]) -> None:
         if media.port and decision.treatment.transparent and not media.has("key-mgmt"):
             for value in values:
                 media.add_attribute("key-mgmt", value)
-    out.session.remove_attributes("key-mgmt")
+    out.session.remove_attributes({"key-mgmt"})
 
 
 def _bundled(decisions: Sequence[Decision], fates: Sequence[_Fate], to_ue: bool) -> list[int]:

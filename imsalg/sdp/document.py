@@ -1,20 +1,19 @@
 """A session description that is edited without loss (RFC 8866): bytes(Document(b)) == b.
 
-The document is its lines, each with the ending it came with; sections are stretches of lines; whatever is
-asked is read from the lines; an edit replaces, removes or inserts lines and touches no other. Bytes that are
-not UTF-8 survive as surrogates. A line that is not `x=...` is refused rather than kept, so that nothing the
-policy must remove can hide in one.
+The document is its lines, each with the ending it came with, and beside them the keys that they are looked up
+by; sections are stretches of lines; whatever is asked is read from the lines; an edit replaces, removes or
+inserts lines and touches no other. Bytes that are not UTF-8 survive as surrogates. A line that is not `x=...`
+is refused rather than kept, so that nothing the policy must remove can hide in one.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
-from operator import attrgetter
-from typing import NamedTuple, Self
+from itertools import compress, pairwise
+from typing import Self
 
 from imsalg.errors import BadSdp, UsageError
 from imsalg.sdp.attributes import Connection as Connection
@@ -29,38 +28,6 @@ SHARED = ("fingerprint", "setup", "connection", "ice-ufrag", "ice-pwd", "ice-opt
 """Attributes of session or media level: those of the session are for all m-lines (RFC 8122 section 5, RFC
 4145 section 10, RFC 8839 sections 5.4 and 5.6)."""
 _FOR_ALL = frozenset((*SHARED, "key-mgmt"))
-
-
-class Line(NamedTuple):
-    """`type=value` and its ending: CRLF, LF, CR, or "" on the last line. A blank line has the type "".
-
-    name: the attribute's, in lower case; "" if this is no `a=` line.
-    """
-
-    type: str
-    value: str
-    ending: str
-    name: str
-
-    @classmethod
-    def of(cls, type_: str, value: str, ending: str) -> Line:
-        name = value.partition(":")[0].strip().lower() if type_ == "a" else ""
-        return cls(type_, value, ending, name)
-
-    def saying(self, value: str) -> Line:
-        """The same with another value."""
-        return Line.of(self.type, value, self.ending)
-
-    @property
-    def argument(self) -> str:
-        """What follows the attribute's colon, as it came; "" for a flag."""
-        return self.value.partition(":")[2]
-
-    def __str__(self) -> str:
-        return f"{self.type}={self.value}" if self.type else self.value
-
-    def __repr__(self) -> str:
-        return f"Line({self.type}={self.name})"  # the value may be a key
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,38 +58,42 @@ class Section:
     Attribute names are compared without regard to case and to blanks around them.
     """
 
-    __slots__ = ("_ending", "lines")
+    __slots__ = ("_ending", "_keys", "_lines")
 
-    def __init__(self, lines: list[Line], ending: str) -> None:
-        """ending: that of lines to come."""
-        self.lines = lines
+    def __init__(self, lines: list[str], keys: list[str], ending: str) -> None:
+        """lines: with their endings. keys: of each, see `_key`. ending: that of lines to come."""
+        self._lines = lines
+        self._keys = keys
         self._ending = ending
 
     def copy(self) -> Self:
-        return type(self)(self.lines.copy(), self._ending)
+        twin = object.__new__(type(self))
+        twin._lines, twin._keys, twin._ending = self._lines.copy(), self._keys.copy(), self._ending
+        return twin
+
+    @property
+    def text(self) -> str:
+        """The lines as they are sent; they may hold keys."""
+        return "".join(self._lines)
 
     # -- attributes
 
     @property
     def names(self) -> set[str]:
-        """Of all attributes, in lower case; "" stands for other lines."""
-        return set(map(_NAME, self.lines))
+        """Of all attributes, in lower case; those of other lines begin with a colon."""
+        return set(self._keys)
 
     def attributes(self, name: str) -> list[str]:
         """The values of all `a=name` lines, as they came; "" for a flag."""
-        name = name.lower()
-        return [line.argument for line in self.lines if line.name == name]
+        return [_argument(line) for line in self._of(name.lower())]
 
     def attribute(self, name: str) -> str | None:
         """The first of `attributes(name)`."""
-        name = name.lower()
-        for line in self.lines:
-            if line.name == name:
-                return line.argument
-        return None
+        at = self._index(name.lower())
+        return None if at is None else _argument(self._lines[at])
 
     def has(self, name: str) -> bool:
-        return self.attribute(name) is not None
+        return name.lower() in self._keys
 
     def add_attribute(self, name: str, value: str | None = None) -> None:
         """At the end of the section. value None: a flag."""
@@ -132,64 +103,83 @@ class Section:
         """In the place of the first of that name, any other removed; added if there is none."""
         self._set("a", _attribute(name, value))
 
-    def remove_attributes(self, *names: str) -> None:
-        gone = _lower(names)
-        if gone & self.names:  # most often nothing is to be removed
-            self.lines[:] = [line for line in self.lines if line.name not in gone]
+    def remove_attributes(self, names: Set[str]) -> None:
+        """Of these names, in lower case."""
+        if not names.isdisjoint(self._keys):  # most often nothing is to be removed
+            self._keep([key not in names for key in self._keys])
 
     def remove_attributes_where(self, name: str, gone: Callable[[str], bool]) -> None:
         """Those of a name whose value, as it came ("" for a flag), is such."""
-        if name in self.names:
-            self.lines[:] = [line for line in self.lines if line.name != name or not gone(line.argument)]
+        if name in self._keys:
+            pairs = zip(self._keys, self._lines, strict=True)
+            self._keep([key != name or not gone(_argument(line)) for key, line in pairs])
 
     # -- other lines
 
     @property
     def connection(self) -> Connection | None:
         """The first `c=` of this section; None if there is none. Raises BadSdp."""
-        value = self._value("c")
-        return None if value is None else Connection.parse(value)
+        at = self._index(":c")
+        return None if at is None else Connection.parse(_value(self._lines[at]))
+
+    @property
+    def has_connection(self) -> bool:
+        """Whether there is a `c=`, readable or not."""
+        return ":c" in self._keys
 
     def set_connection(self, connection: Connection) -> None:
         """In the place of the first `c=`, any other removed; inserted if there is none."""
         self._set("c", str(connection))
 
-    def remove_lines(self, *types: str) -> None:
+    def remove_lines(self, type_: str) -> None:
         """For types that may be missing: not `v`, `o`, `s`, `m`. Attributes have their own."""
-        if not set(types) <= _REMOVABLE:
-            raise UsageError(f"lines of type {types} cannot be removed")
-        self.lines[:] = [line for line in self.lines if line.type not in types]
+        if type_ not in _REMOVABLE:
+            raise UsageError(f"lines of type {type_} cannot be removed")
+        key = f":{type_}"
+        if key in self._keys:
+            self._keep([other != key for other in self._keys])
 
     # -- the means
 
-    def _values(self, type_: str) -> list[str]:
-        return [line.value for line in self.lines if line.type == type_]
+    def _index(self, key: str) -> int | None:
+        return self._keys.index(key) if key in self._keys else None
 
-    def _value(self, type_: str) -> str | None:
-        for line in self.lines:
-            if line.type == type_:
-                return line.value
-        return None
+    def _of(self, key: str) -> list[str]:
+        if key not in self._keys:
+            return []
+        return [line for other, line in zip(self._keys, self._lines, strict=True) if other == key]
+
+    def _values(self, type_: str) -> list[str]:
+        return [_value(line) for line in self._of(f":{type_}")]
+
+    def _keep(self, stay: list[bool]) -> None:
+        """The other lines go."""
+        self._keys = list(compress(self._keys, stay))
+        self._lines = list(compress(self._lines, stay))
 
     def _set(self, type_: str, value: str) -> None:
         """In the place of the first line of the same type and name, any other removed; or as `_insert`."""
-        said = Line.of(type_, _checked(value), self._ending)
-        same = [i for i, line in enumerate(self.lines) if line.type == type_ and line.name == said.name]
-        if not same:
+        text = f"{type_}={_checked(value)}"
+        key = _key(text)
+        if (at := self._index(key)) is None:
             self._insert(type_, value)
             return
-        self.lines[same[0]] = said._replace(ending=self.lines[same[0]].ending)
-        if len(same) > 1:
-            others = set(same[1:])
-            self.lines[:] = [line for i, line in enumerate(self.lines) if i not in others]
+        was = self._lines[at]
+        self._lines[at] = text + was[len(was.rstrip("\r\n")) :]
+        if self._keys.count(key) > 1:
+            self._keep([other != key or index == at for index, other in enumerate(self._keys)])
 
     def _insert(self, type_: str, value: str) -> None:
         """After the last line that is of its own type or stands before it in RFC 8866's order; an attribute
         after the last line that is not blank."""
-        index, before = len(self.lines), _ORDER[: _ORDER.index(type_) + 1]
-        while index and not ((last := self.lines[index - 1].type) and (type_ == "a" or last in before)):
+        text = f"{type_}={_checked(value)}{self._ending}"
+        index, before = len(self._keys), _ORDER[: _ORDER.index(type_) + 1]
+        while index and not ((last := _type(self._keys[index - 1])) and (type_ == "a" or last in before)):
             index -= 1
-        self.lines.insert(index, Line.of(type_, _checked(value), self._ending))
+        if index and not self._lines[index - 1].endswith(_ENDINGS):  # the last line may come without one
+            self._lines[index - 1] += self._ending
+        self._lines.insert(index, text)
+        self._keys.insert(index, _key(text))
 
 
 class Media(Section):
@@ -199,7 +189,17 @@ class Media(Section):
     goes, as it spoke of the ports that follow the old one.
     """
 
-    __slots__ = ()
+    __slots__ = ("_m",)
+
+    def __init__(self, lines: list[str], keys: list[str], ending: str) -> None:
+        """Raises BadSdp."""
+        super().__init__(lines, keys, ending)
+        self._m = _media(lines[0])
+
+    def copy(self) -> Self:
+        twin = super().copy()
+        twin._m = self._m
+        return twin
 
     @property
     def kind(self) -> str:
@@ -224,20 +224,22 @@ class Media(Section):
 
     @proto.setter
     def proto(self, proto: str) -> None:
-        self._replace(*self._m.span("proto"), proto)
+        if proto != self.proto:
+            self._replace(*self._m.span("proto"), proto)
 
     @property
     def formats(self) -> tuple[str, ...]:
         """Empty on port 0 only."""
         return tuple(fields(self._m["formats"]))
 
-    @property
-    def _m(self) -> re.Match[str]:
-        return _media(self.lines[0].value)
+    def strip(self, *names: str) -> None:
+        """Only the `m=` line stays, and the attributes of these names."""
+        self._keep([True, *(key in names for key in self._keys[1:])])
 
     def _replace(self, start: int, end: int, text: str) -> None:
-        line = self.lines[0]
-        self.lines[0] = line.saying(_checked(line.value[:start] + text + line.value[end:]))
+        line = self._lines[0]
+        self._lines[0] = line[:start] + _checked(text) + line[end:]
+        self._m = _media(self._lines[0])
 
 
 class Document:
@@ -251,21 +253,21 @@ class Document:
         Once parsed, `origin` and the fields of m-lines can be read without error, and `connection` too, but
         for an m-line with port 0: what else stands there is not looked at (trap P32).
         """
-        lines = _lines(data)
-        self._ending = max(_ENDINGS, key=[line.ending for line in lines].count)
-        starts = [i for i, line in enumerate(lines) if line.type == "m"]
+        lines, keys = _lines(data)
+        crlf = data.count(b"\r\n")
+        counts = (crlf, data.count(b"\n") - crlf, data.count(b"\r") - crlf)
+        self._ending = _ENDINGS[counts.index(max(counts))]
+        starts = [i for i, key in enumerate(keys) if key == ":m"]
         if len(starts) > max_media:
             raise BadSdp(f"more than {max_media} media descriptions", 488)
         bounds = [*starts, len(lines)]
-        self.session = Section(lines[: bounds[0]], self._ending)
-        self.media = [Media(lines[start:end], self._ending) for start, end in pairwise(bounds)]
+        self.session = Section(lines[: bounds[0]], keys[: bounds[0]], self._ending)
+        self.media = [Media(lines[i:j], keys[i:j], self._ending) for i, j in pairwise(bounds)]
         self._check()
 
     def __bytes__(self) -> bytes:
-        lines = [line for section in (self.session, *self.media) for line in section.lines]
-        text = [f"{line}{line.ending or self._ending}" for line in lines[:-1]]
-        text += [f"{line}{line.ending}" for line in lines[-1:]]
-        return "".join(text).encode("utf-8", "surrogateescape")
+        text = "".join([section.text for section in (self.session, *self.media)])
+        return text.encode("utf-8", "surrogateescape")
 
     def copy(self) -> Document:
         twin = object.__new__(Document)
@@ -276,7 +278,7 @@ class Document:
 
     @property
     def origin(self) -> Origin:
-        return Origin.parse(self.session._value("o") or "")
+        return Origin.parse(self.session._values("o")[0])
 
     @origin.setter
     def origin(self, origin: Origin) -> None:
@@ -290,9 +292,9 @@ class Document:
     def direction_of(self, media: Media) -> Direction:
         """Media level before session level; sendrecv if neither says (RFC 8866 section 6.7)."""
         for section in (media, self.session):
-            for line in section.lines:
-                if line.name in _DIRECTIONS:
-                    return Direction(line.name)
+            for key in section._keys:
+                if key in _DIRECTIONS:
+                    return _DIRECTIONS[key]
         return Direction.SENDRECV
 
     def key_mgmt_of(self, media: Media) -> tuple[str, ...]:
@@ -303,34 +305,31 @@ class Document:
 
     def _check(self) -> None:
         session = self.session
-        if not session.lines or str(session.lines[0]).rstrip(" \t") != "v=0":
+        if not session._lines or session._lines[0].rstrip(" \t\r\n") != "v=0":
             raise BadSdp("no session description of version 0", 400)
-        types = [line.type for line in session.lines]
         for type_ in "vos":
-            if types.count(type_) != 1:
+            if session._keys.count(f":{type_}") != 1:
                 raise BadSdp(f"a session section without exactly one {type_}= line", 400)
-        Origin.parse(session._values("o")[0])
-        addressed = [session, *(media for media in self.media if media.port)]
-        for value in (value for section in addressed for value in section._values("c")):
-            Connection.parse(value)
+        _ = self.origin
+        for section in (session, *(media for media in self.media if media.port)):
+            for value in section._values("c"):
+                Connection.parse(value)
         # It may have to be said in each of them, and what leaves shall not be much longer than what came.
-        for_all = sum(len(line.value) for line in session.lines if line.name in _FOR_ALL)
+        for_all = sum(len(_value(line)) for name in _FOR_ALL for line in session._of(name))
         if for_all * len(self.media) > MAX_SIZE:
             raise BadSdp("too much said at session level for so many m-lines", 413)
 
 
-_NAME = attrgetter("name")
 _ORDER = "mvosiuepcbtrzka"  # RFC 8866 section 5; m stands first in its section
 _REMOVABLE = frozenset("iuepcbtrzk")
-_DIRECTIONS = frozenset(Direction)
+_DIRECTIONS = {direction.value: direction for direction in Direction}
 _ENDINGS = ("\r\n", "\n", "\r")
-_SPLIT = re.compile(r"([^\r\n]*)(\r\n|\n|\r|\Z)")
 _TOKEN = r"[!#$%&'*+\-.0-9A-Z^_`a-z{|}~]"
 _VERSION = re.compile("[0-9]{1,20}")
 # Kind and protocol come into logs and Warnings: they are as RFC 8866 section 9 has them, and short.
 _MEDIA = re.compile(
-    rf"[ \t]*(?P<kind>{_TOKEN}{{1,64}})[ \t]+(?P<port>[0-9]{{1,5}})(?P<count>(?:/[0-9]{{1,5}})?)"
-    rf"[ \t]+(?P<proto>(?:{_TOKEN}|/){{1,64}})(?P<formats>(?:[ \t].*)?)"
+    rf"m=[ \t]*(?P<kind>{_TOKEN}{{1,64}})[ \t]+(?P<port>[0-9]{{1,5}})(?P<count>(?:/[0-9]{{1,5}})?)"
+    rf"[ \t]+(?P<proto>(?:{_TOKEN}|/){{1,64}})(?P<formats>(?:[ \t][^\r\n]*)?)[\r\n]*"
 )
 
 
@@ -344,9 +343,8 @@ def _origin(value: str) -> Origin:
     raise BadSdp("a malformed o= line", 400)
 
 
-@lru_cache(maxsize=512)  # the fields of one line are asked for many times
-def _media(value: str) -> re.Match[str]:
-    match = _MEDIA.fullmatch(value)
+def _media(line: str) -> re.Match[str]:
+    match = _MEDIA.fullmatch(line)
     if not match or int(match["port"]) > 65535 or int(match["count"][1:] or 1) == 0:
         raise BadSdp("a malformed m= line", 400)
     if not match["formats"].strip(" \t") and int(match["port"]):
@@ -354,29 +352,41 @@ def _media(value: str) -> re.Match[str]:
     return match
 
 
-@lru_cache(maxsize=64)
-def _lower(names: tuple[str, ...]) -> frozenset[str]:
-    return frozenset(name.lower() for name in names)
-
-
-def _lines(data: bytes) -> list[Line]:
+def _lines(data: bytes) -> tuple[list[str], list[str]]:
+    """The lines, and the keys that they are looked up by."""
     if len(data) > MAX_SIZE:
         raise BadSdp(f"a session description over {MAX_SIZE} bytes", 413)
     if b"\0" in data:  # RFC 8866 section 9 has none, and some elements cut strings there
         raise BadSdp("NUL in a session description", 400)
-    lines: list[Line] = []
-    for text, ending in _SPLIT.findall(data.decode("utf-8", "surrogateescape")):
-        if not text and not ending:
-            break
-        if len(lines) == MAX_LINES or len(text) + len(ending) > MAX_LINE:
-            raise BadSdp("a session description with too many lines, or too long ones", 413)
-        if text[1:2] == "=" and text[0] not in " \t=":
-            lines.append(Line.of(text[0], text[2:], ending))
-        elif not text.strip(" \t"):
-            lines.append(Line("", text, ending, ""))
-        else:
-            raise BadSdp("a line that is not type=value", 400)
-    return lines
+    lines = [line.decode("utf-8", "surrogateescape") for line in data.splitlines(keepends=True)]
+    if len(lines) > MAX_LINES or max(map(len, lines), default=0) > MAX_LINE:
+        raise BadSdp("a session description with too many lines, or too long ones", 413)
+    return lines, [_key(line) for line in lines]
+
+
+def _key(line: str) -> str:
+    """The name of an attribute, in lower case; of another line ":" and its type, which no name can be."""
+    if line.startswith("a="):
+        return line[2:].partition(":")[0].strip().lower()
+    if line[1:2] == "=" and line[0] not in " \t=":
+        return f":{line[0]}"
+    if line.strip(" \t\r\n"):
+        raise BadSdp("a line that is not type=value", 400)
+    return ":"
+
+
+def _type(key: str) -> str:
+    """Of the line; "" of a blank one."""
+    return key[1:] if key.startswith(":") else "a"
+
+
+def _value(line: str) -> str:
+    return line[2:].rstrip("\r\n")
+
+
+def _argument(line: str) -> str:
+    """What follows an attribute's colon, as it came; "" for a flag."""
+    return _value(line).partition(":")[2]
 
 
 def _attribute(name: str, value: str | None) -> str:

@@ -1,6 +1,7 @@
 """Properties: nothing is lost, an edit stays where it belongs, and hostile input raises BadSdp or nothing."""
 
 import random
+import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -29,6 +30,7 @@ MEDIA_LINES = st.tuples(
     st.sampled_from([b"RTP/AVP", b"RTP/SAVPF", b"TCP/TLS/MSRP"]),
     st.sampled_from([b"0", b"*", b"0 8  97 "]),
 ).map(b" ".join)
+CRYPTO = re.compile(rb"a=crypto *(?=[:\r\n]|\Z)", re.IGNORECASE)
 SECTIONS = st.tuples(MEDIA_LINES, LINES).map(lambda section: [section[0], *section[1]])
 
 
@@ -82,9 +84,9 @@ def test_an_edit_of_one_section_leaves_the_others_byte_for_byte(data: bytes, dra
 def test_removing_leaves_the_rest_of_the_section_byte_for_byte(data: bytes) -> None:
     doc = Document(data)
     for section in (doc.session, *doc.media):
-        kept = [line for line in section.lines if line.name != "crypto"]
-        section.remove_attributes("crypto")
-        assert section.lines == kept
+        kept = [line for line in pieces(section) if not CRYPTO.match(line)]
+        section.remove_attributes({"crypto"})
+        assert pieces(section) == kept
     assert not any(section.has("crypto") for section in (doc.session, *doc.media))
 
 
@@ -189,15 +191,16 @@ def test_mutations_of_real_offers_do_no_harm() -> None:
         rounds += 1
 
 
-def pieces(section: document.Section) -> list[tuple[str, str]]:
-    return [(str(line), line.ending) for line in section.lines]
+def pieces(section: document.Section) -> list[bytes]:
+    """Its lines, with their endings."""
+    return section.text.encode("utf-8", "surrogateescape").splitlines(keepends=True)
 
 
 def edit(media: Media) -> None:
     media.port = 30000
     media.proto = "RTP/SAVP"
     media.set_connection(Connection("IP4", "198.51.100.1"))
-    media.remove_attributes("crypto", "3ge2ae")
+    media.remove_attributes({"crypto", "3ge2ae"})
     media.add_attribute("rtcp", "30001")
 
 
