@@ -2,8 +2,8 @@
 
 In an overload all that arrives is read at once, and what begins nothing goes first: responses, ACK, CANCEL,
 BYE and everything else within dialogs, with emergency calls. So what was taken on is brought to its end. New
-requests get what time is left, in their order, those of strangers last. Who has said very much at once takes
-turns with them, within dialogs or not, so that the others do not wait for it.
+requests get what time is left, in their order, those of strangers last, and no CANCEL overtakes its INVITE.
+Who has said very much at once takes turns with them, within dialogs or not, so that the others do not wait.
 
 Once the first new request has waited for long, no more wait than were served lately, until none waits. Any
 other is answered 503 with Retry-After, without state and unparsed, for a few microseconds; and so is one that
@@ -114,7 +114,8 @@ class Intake:
         waiting = Waiting(payload, flow, kind, now, size)
         standing = Standing.KNOWN if self._judge is None else self._judge.standing(flow, kind, now, messages)
         if known := standing is Standing.KNOWN:
-            line = self._urgent if kind in (Kind.EMERGENCY, Kind.ONGOING) else self._new
+            urgent = kind is Kind.EMERGENCY or (kind is Kind.ONGOING and not self._is_early(payload))
+            line = self._urgent if urgent else self._new
         else:
             line = self._hasty if standing is Standing.HASTY else self._strangers
         if standing is Standing.IGNORED:
@@ -167,7 +168,7 @@ class Intake:
 
     def _overload(self, waiting: Waiting, line: Line, now: float) -> str:
         """Why it is not to be served now; "" if it is."""
-        if line is self._hasty and waiting.kind is Kind.ONGOING:
+        if line is not self._strangers and waiting.kind is Kind.ONGOING:
             return ""
         if now - waiting.since > PATIENCE:
             return "overload-waited"
@@ -183,8 +184,18 @@ class Intake:
         self._answer(waiting)
         return True
 
+    def _is_early(self, payload: Payload) -> bool:
+        """A CANCEL of an INVITE that has no transaction yet: it may wait here. Served before it, it would be
+        answered 481, and the INVITE would ring."""
+        if isinstance(payload, bytes):
+            early = payload.startswith(b"CANCEL ")
+        else:
+            early = isinstance(payload, Request) and payload.method == "CANCEL"
+        return early and not self._is_retransmission(payload)
+
     def _is_retransmission(self, payload: Payload) -> bool:
-        """It has a transaction, which goes its own way and is not to be crossed by a refusal."""
+        """It has a transaction, which goes its own way and is not to be crossed by a refusal; ACK and CANCEL
+        that of their INVITE."""
         if self._judge is None or isinstance(payload, BadMessage | Response):
             return False
         key = server_key(payload) if isinstance(payload, Request) else key_of(payload)

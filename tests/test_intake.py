@@ -56,6 +56,12 @@ class Bench:
     def put(self, data: bytes | Request | Response | BadMessage, flow: Flow = FRIEND) -> None:
         self.intake.put(data, flow, self.now)
 
+    def open(self, data: bytes) -> None:
+        """This request has a transaction."""
+        first = parse_message(data)
+        assert isinstance(first, Request)
+        self.judge.open.add(server_key(first))
+
     def served(self) -> list[object]:
         """Everything that is to be served, in order."""
         found = []
@@ -94,10 +100,30 @@ def test_what_begins_nothing_and_emergency_calls_go_first_and_strangers_last(ben
     theirs, their_bye = request("REGISTER", "s"), request("BYE", "s", to=";tag=7")
     bench.put(theirs, STRANGER)
     bench.put(their_bye, STRANGER)
-    for data in (INVITE, REGISTER, BYE, ACK, CANCEL, OK, SOS):
+    bench.open(request("INVITE", "rings"))
+    cancel = request("CANCEL", "rings")
+    for data in (INVITE, REGISTER, BYE, ACK, cancel, OK, SOS):
         bench.put(data)
-    assert bench.served() == [BYE, ACK, CANCEL, OK, SOS, INVITE, REGISTER, theirs, their_bye]
+    assert bench.served() == [BYE, ACK, cancel, OK, SOS, INVITE, REGISTER, theirs, their_bye]
     assert not len(bench.intake)
+
+
+@pytest.mark.parametrize("parsed", [False, True], ids=["datagram", "stream"])
+@pytest.mark.parametrize("flow", [FRIEND, HASTY, STRANGER], ids=["known", "hasty", "stranger"])
+def test_a_cancel_does_not_overtake_its_invite_however_long_that_waits(
+    bench: Bench, flow: Flow, parsed: bool
+) -> None:
+    """It would be answered 481, and the INVITE would ring."""
+    invite, cancel = (parse_message(data) if parsed else data for data in (INVITE, CANCEL))
+    bench.put(request("INVITE", "first"), flow)
+    bench.put(invite, flow)
+    bench.put(cancel, flow)
+    assert bench.served()[1:] == [invite, cancel]
+    bench.put(invite, flow)
+    bench.put(cancel, flow)
+    bench.now += 2 * PATIENCE
+    assert bench.served() == ([] if flow is STRANGER else [cancel])  # 481, as its INVITE was refused
+    assert bench.refusal()[1].cseq.method == "INVITE"
 
 
 def test_a_flood_of_emergency_calls_of_strangers_does_not_come_first(bench: Bench) -> None:
@@ -207,9 +233,7 @@ def test_the_same_request_again_is_refused_with_the_same_tag(bench: Bench) -> No
 
 
 def test_a_retransmission_is_never_refused_as_its_transaction_goes_on(bench: Bench) -> None:
-    first = parse_message(INVITE)
-    assert isinstance(first, Request)
-    bench.judge.open.add(server_key(first))
+    bench.open(INVITE)
     for _ in range(2):  # the second finds the first waiting
         bench.put(INVITE)
         bench.now += 1

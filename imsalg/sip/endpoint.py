@@ -217,8 +217,14 @@ class Endpoint:
         self._keep_timers(transaction, now)
 
     def send(self, request: Request, flow: Flow, now: float) -> None:
-        """Send a request without a transaction, which is what the ACK for a 2xx is; our Via is put on top."""
-        wire, to, _ = self._sending.push_via(request, flow, self._branch(), now)
+        """Send a request without a transaction, which is what the ACK for a 2xx is; our Via is put on top.
+        One that is passed on is the same again when it comes again (RFC 3261 section 16.11)."""
+        branch = self._branch()
+        if via := request.headers.first("Via"):
+            branch = MAGIC + self._hash(
+                via, request.call_id, str(request.cseq), str(request.headers.get("To"))
+            )
+        wire, to, _ = self._sending.push_via(request, flow, branch, now)
         self._out.append((to, wire))
 
     # What the shell drains.
@@ -312,15 +318,17 @@ class Endpoint:
         """Answer without state: the To tag comes from the request (RFC 3261 section 8.2.7)."""
         via = request.via
         to = reply_flow(via, flow)
-        text = f"{via.branch} {request.call_id} {request.headers.get('From')}".encode(
-            "utf-8", "surrogateescape"
-        )
-        tag = blake2b(text, digest_size=8, key=self._secret).hexdigest()
+        tag = self._hash(str(via.branch), request.call_id, str(request.headers.get("From")))
         stamp_source(request, flow)
         response = make_response(request, status, to_tag=tag)
         for name, value in headers:
             response.headers.append(name, value)
         self._out.append((to, bytes(response)))
+
+    def _hash(self, *words: str) -> str:
+        """Always the same of the same, and nobody else can tell it."""
+        text = " ".join(words).encode("utf-8", "surrogateescape")
+        return blake2b(text, digest_size=8, key=self._secret).hexdigest()
 
     # Sent requests.
 

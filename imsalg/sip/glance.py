@@ -49,7 +49,7 @@ def key_of(data: bytes) -> Key | None:
     if start is None or via is None or branch is None or not branch[1].startswith(_MAGIC):
         return None
     port = number(via[3].decode(), 65535) if via[3] else None
-    method = start[1].decode("utf-8", "surrogateescape")
+    method = "INVITE" if start[1] in (b"ACK", b"CANCEL") else start[1].decode("utf-8", "surrogateescape")
     return branch[1].decode("utf-8", "surrogateescape"), _host(via), port, method
 
 

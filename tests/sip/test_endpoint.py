@@ -197,6 +197,32 @@ def test_the_ack_for_a_2xx_goes_out_without_a_transaction() -> None:
     assert ours.counts() == IDLE
 
 
+def test_an_ack_that_comes_again_leaves_as_it_did_and_another_one_does_not() -> None:
+    """RFC 3261 section 16.11: else the callee would take it for another one."""
+    ours = endpoint()
+    fork, next_call, next_hop = outgoing("ACK"), outgoing("ACK"), outgoing("ACK")
+    fork.headers.set("To", "<sip:bob@example.org>;tag=other")
+    next_call.headers.set("CSeq", "8 ACK")
+    next_hop.headers.set("Via", "SIP/2.0/UDP caller.example;branch=z9hG4bKother")
+    for ack in (outgoing("ACK"), outgoing("ACK"), fork, next_call, next_hop):
+        ours.send(ack, UDP, 0.0)
+    first, again, *others = (data for _, data in ours.to_send())
+    assert first == again
+    branches = [message.via.branch for message in map(parse_message, (first, *others))]
+    assert len(set(branches)) == 4
+
+
+def test_an_ack_of_ours_has_a_branch_of_its_own() -> None:
+    ours = endpoint()
+    branches = set()
+    for _ in range(2):
+        ack = outgoing("ACK")
+        ack.headers.pop_value("Via")
+        ours.send(ack, UDP, 0.0)
+        branches.add(ack.via.branch)
+    assert len(branches) == 2
+
+
 @pytest.mark.parametrize("method", ["ACK", "CANCEL"])
 def test_requests_without_a_transaction_of_their_own_are_the_callers_error(method: str) -> None:
     with pytest.raises(UsageError):

@@ -111,10 +111,12 @@ class Sipp:
     def __enter__(self) -> Sipp:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
+        if kind is not None:  # for pytest to show: what fails at one end has its cause at the other
+            print(f"-- {self._name} on {self.port}", self._told(), sep="\n")
 
     def finish(self, seconds: float = 30.0) -> list[Traced]:
         """Wait until it has ended and see that all went as its scenario says; the messages it saw."""
