@@ -208,7 +208,8 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     connections: TCP, both directions together, a tenth of them for the core side only;
     connections_per_source: accepted from one address; connection_idle: seconds of silence after which one is
     closed; handshake: seconds until a new one must have brought something whole, and a message that was begun
-    its end; write_buffer: octets a slow peer may leave unread before its connection is closed."""
+    its end; write_buffer: octets a slow peer may leave unread before its connection is closed; write_buffers:
+    all of them together, before that of the slowest is."""
 
     calls: Annotated[int, Meta(ge=1, le=MAX_CALLS)] = 1000
     registrations: Count = 10_000
@@ -218,6 +219,7 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     connection_idle: Seconds = 600.0
     handshake: Seconds = 30.0
     write_buffer: Count = 1024 * 1024
+    write_buffers: Count = 64 * 1024 * 1024
 
 
 class SourcesConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -57,6 +57,7 @@ class Proxy:
                 limits.connection_idle,
                 limits.handshake,
                 limits.write_buffer,
+                limits.write_buffers,
             ),
             also_drain=self._drain,
             judge=self.core,

@@ -30,13 +30,15 @@ class ConnectionLimits:
     """connections: accepted and opened together, a tenth of them kept for listeners with a `reserve`.
     per_source: accepted from one address. idle: seconds of silence in both directions after which one is
     closed. first: seconds in which one that was accepted brings something whole, and a message that was begun
-    its end. write_buffer: octets that may wait for a slow peer, or for a connection that is being opened."""
+    its end. write_buffer: octets that may wait for a slow peer, or for a connection that is being opened;
+    write_buffers: for all of them together."""
 
     connections: int = 1000
     per_source: int = 1000
     idle: float = 600.0
     first: float = 30.0
     write_buffer: int = 1024 * 1024
+    write_buffers: int = 64 * 1024 * 1024
 
 
 class Table(Protocol):
@@ -59,6 +61,9 @@ class Table(Protocol):
     def dropped(self, cause: str) -> None:
         """Counted under this name."""
 
+    def waits(self, size: int, connection: Connection) -> None:
+        """So many octets wait to be sent on it, or fewer by now."""
+
     def forget(self, connection: Connection) -> None:
         """Nothing is sent on it from here on."""
 
@@ -68,7 +73,8 @@ class Table(Protocol):
 class Connection(asyncio.Protocol):
     """flow: from connection_made on. flows: all the names it is sent to by. accepted: the peer opened it.
     alias: the flow by which we would connect to what the peer is (RFC 3261 section 18, RFC 5923). ready: done
-    when it may be sent on; raises OSError when that is not to be."""
+    when it may be sent on; raises OSError when that is not to be. counted: octets that wait to be sent on it,
+    as the table has them."""
 
     flow: Flow
 
@@ -86,6 +92,7 @@ class Connection(asyncio.Protocol):
         self.accepted = remote is None
         self.flows: set[Flow] = set()
         self.alias: Flow | None = None
+        self.counted = 0
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._table = table
         self._kind, self._local, self._remote = transport, local, remote
@@ -130,6 +137,18 @@ class Connection(asyncio.Protocol):
         """At once; what waits to be sent is lost."""
         self._table.forget(self)
         self._transport.abort()
+        self._table.waits(0, self)
+
+    @property
+    def unsent(self) -> int:
+        """Octets that wait to be sent."""
+        return self._transport.get_write_buffer_size() if self.counted else 0
+
+    def cut_off(self, cause: str) -> None:
+        """Its peer leaves too much unread."""
+        self._table.dropped(cause)
+        self._error = "peer does not read"
+        self.abort()
 
     # -- asyncio.Protocol
 
@@ -208,24 +227,29 @@ class Connection(asyncio.Protocol):
     def _write(self, data: bytes) -> None:
         if not data or self._transport.is_closing():
             return
-        if self._transport.get_write_buffer_size() + len(data) > self._table.limits.write_buffer:
-            self._table.dropped("tcp_peer_too_slow")
-            self._error = "peer does not read"
-            self.abort()
-        elif self._tls is None:
-            self._transport.write(data)
+        if self._tls is None:
+            self._put(data)
+            return
+        try:
+            self._tls.send(data)
+        except TlsError as error:
+            self._fail(str(error))
         else:
-            try:
-                self._tls.send(data)
-            except TlsError as error:
-                self._fail(str(error))
-            else:
-                self._flush_tls(self._tls)
+            self._flush_tls(self._tls)
 
     def _flush_tls(self, tls: Tls) -> None:
-        data = tls.take()
-        if data and not self._transport.is_closing():
+        self._put(tls.take())
+
+    def _put(self, data: bytes) -> None:
+        """On the wire, or where it waits for that."""
+        if not data or self._transport.is_closing():
+            return
+        waiting = self._transport.get_write_buffer_size() + len(data)
+        if waiting > self._table.limits.write_buffer:
+            self.cut_off("tcp_peer_too_slow")
+        else:
             self._transport.write(data)
+            self._table.waits(waiting, self)
 
     def _fail(self, why: str) -> None:
         self._table.dropped("tls_failed")

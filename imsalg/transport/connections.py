@@ -64,6 +64,7 @@ class Connections:
         self._by_flow: dict[Flow, Connection] = {}  # with the domain it was asked for, and without
         self._aliases: dict[Flow, Connection] = {}
         self._openings: dict[Flow, _Opening] = {}
+        self._unsent = 0  # octets, as far as they are counted
 
     def __len__(self) -> int:
         return len(self._connections) + len(self._openings)
@@ -107,11 +108,13 @@ class Connections:
                 return
             opening = self._openings[flow] = _Opening()
             opening.task = asyncio.create_task(self._open(flow, opening))
-        if opening.size + len(data) > self.limits.write_buffer:
+        full = opening.size + len(data) > self.limits.write_buffer or not self._has_room(len(data))
+        if full and opening.waiting:
             self._drops["tcp_write_buffer_full"] += 1
             return  # what waits in front fails or succeeds for it
         opening.waiting.append(data)
         opening.size += len(data)
+        self._unsent += len(data)
 
     async def close(self) -> None:
         """Stops listening, gives what was sent a moment to leave, and closes every connection."""
@@ -138,6 +141,23 @@ class Connections:
             connection.flows.add(flow)
         return connection
 
+    def _has_room(self, size: int) -> bool:
+        """For so many octets more among all that wait. Who leaves most of them unread is cut off for it.
+        Nobody tells when some have left; that is looked at here."""
+        limit = self.limits.write_buffers
+        if self._unsent + size <= limit:
+            return True
+        waiting = [connection for connection in self._connections if connection.counted]
+        for connection in waiting:
+            self._count(connection.unsent, connection)
+        while self._unsent + size > limit and any(connection.counted for connection in waiting):
+            max(waiting, key=lambda connection: connection.counted).cut_off("tcp_peers_too_slow")
+        return self._unsent + size <= limit
+
+    def _count(self, size: int, connection: Connection) -> None:
+        self._unsent += size - connection.counted
+        connection.counted = size
+
     def _is_full(self, local: Address) -> bool:
         """Who floods one address with connections, or has us open them, shall not cut off the others."""
         kept = 0 if self._listeners[local].reserve else self.limits.connections // 10
@@ -151,6 +171,7 @@ class Connections:
             error = str(failure) or "connection timed out"
         finally:
             del self._openings[flow]
+            self._unsent -= opening.size
         if error:
             self._drops["tcp_connect_failed"] += 1
             self._on_failed(flow, error)
@@ -243,6 +264,11 @@ class Connections:
     def dropped(self, cause: str) -> None:
         self._drops[cause] += 1
 
+    def waits(self, size: int, connection: Connection) -> None:
+        self._count(size, connection)
+        if size:
+            self._has_room(0)
+
     def forget(self, connection: Connection) -> None:
         """What is sent from here on opens another."""
         for flow in connection.flows:
@@ -254,6 +280,7 @@ class Connections:
     def lost(self, connection: Connection) -> None:
         if connection not in self._connections:
             return  # there were too many
+        self._count(0, connection)
         self._connections.discard(connection)
         self.forget(connection)
         if connection.accepted:

@@ -545,6 +545,56 @@ async def test_a_peer_that_does_not_read_is_cut_off() -> None:
         assert site.shell.connections == 0
 
 
+@contextlib.contextmanager
+def unread(count: int) -> Iterator[list[Address]]:
+    """Addresses where connections are taken and nothing is read from them."""
+    with contextlib.ExitStack() as servers:
+        addresses = []
+        for _ in range(count):
+            server = servers.enter_context(socket.socket())
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            server.bind(("127.0.0.1", next(ports)))
+            server.listen()
+            addresses.append(Address(*server.getsockname()))
+        yield addresses
+
+
+@looped
+async def test_of_many_peers_that_do_not_read_the_slowest_is_cut_off() -> None:
+    """And whoever reads is not, however much that was."""
+    limits = ConnectionLimits(write_buffer=10_000_000, write_buffers=1_000_000)
+    async with Site(limits=limits) as site, Site() as reads:
+        with unread(4) as slow:
+            flows = [site.flow(each, Transport.TCP) for each in slow]
+            while not site.shell.drops["tcp_peers_too_slow"]:
+                site.request(flows[0], b"x" * 50_000)
+                for flow in (*flows[1:], site.flow(reads.address, Transport.TCP)):
+                    site.request(flow, b"x" * 10_000)
+                await asyncio.sleep(0.001)
+            await until(lambda: site.machine.failures)
+            assert {failure.transaction.to for failure in site.machine.failures} == {flows[0]}
+            assert site.shell.connections == 4
+            assert site.shell.drops["tcp_peers_too_slow"] == 1
+            for _ in range(200):
+                before = len(site.machine.responses)
+                site.request(site.flow(reads.address, Transport.TCP), b"x" * 50_000)
+                await until(lambda: len(site.machine.responses) > before)  # noqa: B023
+            assert site.shell.drops["tcp_peers_too_slow"] == 1
+
+
+@looped
+async def test_what_waits_for_connections_that_are_opened_counts_among_the_unread() -> None:
+    limits = ConnectionLimits(write_buffer=10_000_000, write_buffers=120_000)
+    async with Site(limits=limits) as site, Site() as reads:
+        with unread(1) as (slow,):
+            flow = site.flow(slow, Transport.TCP)
+            for _ in range(4):
+                site.request(flow, b"x" * 50_000)
+            assert site.shell.drops["tcp_write_buffer_full"] == 2
+            site.request(site.flow(reads.address, Transport.TCP), b"x" * 50_000)
+            await until(lambda: site.machine.responses)
+
+
 class Strict:
     """Counts, and hears nobody from `limit` on."""
 
