@@ -12,7 +12,8 @@ class Whereabouts:
 
     target: where to send, None: nowhere yet.
     allowed: the only hosts to take packets from, None: any.
-    latching: a packet that passed every check is to be shown to `learn`.
+    latching: a packet that passed every check is to be shown to `learn`, but none older than one before: what
+    was long on its way from where the peer has been says nothing (as in RFC 9146 section 6).
     """
 
     __slots__ = ("_authentic", "_filtered", "_signalled", "allowed", "latching", "target")

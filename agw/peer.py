@@ -231,8 +231,9 @@ class _Port:
         heard = self._may_speak(source)
         if (standing := self._standing) is not None and heard:
             standing.association.receive(data, None if self._agent else _octets(source), now)
-            if self._drain(standing, source) and stream.latch:  # it was authentic
-                self._found = source
+            number = int.from_bytes(data[3:11], "big")  # epoch and sequence number of the record
+            if self._drain(standing, source) and stream.latch and number > standing.newest:
+                standing.newest, self._found = number, source  # authentic, and newest (RFC 9146 section 6)
         if (new := self._pending) is not None and heard:
             self._receive_new(new, source, data, now)
         elif stream.dtls.role is None and not (standing and standing.name == stream.dtls.association):
@@ -323,12 +324,13 @@ class _Port:
 
 @dataclass(slots=True)
 class _Named:
-    """source: with whom, where ICE does not say it."""
+    """source: with whom, where ICE does not say it. newest: the record by which it was told last."""
 
     name: str
     client: bool
     association: Association
     source: Address | None = None
+    newest: int = 0
 
 
 def _octets(source: Address) -> bytes:

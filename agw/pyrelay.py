@@ -270,17 +270,19 @@ class _Standing:
             self._plane.packets(self.leg.id, channel, Address(host.partition("%")[0], port), packet)
             return None
 
+        newest = True
         if self.secured:
             unprotector = self.unprotectors[rtcp]
             if unprotector is None:
                 return Drop.NO_KEY
             try:
                 packet = unprotector.unprotect(packet, rtcp)
+                newest = unprotector.newest
             except SrtpError as error:
                 self._failed(error.failure)
                 return error.failure
 
-        if whereabouts.latching and whereabouts.learn(source):
+        if whereabouts.latching and newest and whereabouts.learn(source):
             log_latched(self.leg.id, channel == 1, *source[:2])
         if not rtcp:
             self.hear()

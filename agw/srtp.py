@@ -79,14 +79,16 @@ class Unprotector:
 
     raises UsageError: no key, a key that is not one of its suite, or several keys that differ in suite or in
     the length of the MKI, or share an MKI.
+    newest: the index of the last packet is above those of all packets of its SSRC that came before it.
     """
 
-    __slots__ = ("_current", "_previous", "keys")
+    __slots__ = ("_current", "_previous", "keys", "newest")
 
     def __init__(self, keys: Sequence[Key]) -> None:
         self.keys = tuple(keys)
         self._current = _KeySet(self.keys, {})
         self._previous: _KeySet | None = None
+        self.newest = False
 
     def rekeyed(self, keys: Sequence[Key]) -> Unprotector:
         """Its successor: a key that was there keeps its contexts, another has new ones (trap P14). So that
@@ -97,6 +99,7 @@ class Unprotector:
         successor.keys = tuple(keys)
         successor._current = _KeySet(successor.keys, kept)
         successor._previous = self._previous or self._current
+        successor.newest = False
         return successor
 
     def unprotect(self, packet: bytes, rtcp: bool) -> bytes:
@@ -105,11 +108,12 @@ class Unprotector:
         raises SrtpError: nothing has changed.
         """
         try:
-            plain = self._current.unprotect(packet, rtcp)
+            plain, self.newest = self._current.unprotect(packet, rtcp)
         except SrtpError as error:
             if self._previous is None or error.failure in (Failure.REPLAYED, Failure.TOO_MANY_SSRCS):
                 raise
-            return self._previous.unprotect(packet, rtcp)
+            plain, self.newest = self._previous.unprotect(packet, rtcp)
+            return plain
         self._previous = None
         return plain
 
@@ -129,7 +133,8 @@ class _KeySet:
         self._only = self.sessions[keys[0]]
         self._tag_lengths = _TAGS_BEHIND_MKI[keys[0].suite]
 
-    def unprotect(self, packet: bytes, rtcp: bool) -> bytes:
+    def unprotect(self, packet: bytes, rtcp: bool) -> tuple[bytes, bool]:
+        """The packet, and whether it is the newest."""
         session = self._only
         if self._mki_length:
             start = len(packet) - self._tag_lengths[rtcp] - self._mki_length
@@ -142,14 +147,19 @@ class _KeySet:
             # The tag does not cover the MKI (RFC 3711 section 3.1), so the rest is a packet without one.
             session, packet = found, packet[:start] + packet[end:]
         if rtcp:
-            return session.run(lib.srtp_unprotect_rtcp, packet, packet[4:8], session.shortest_srtcp)
-        return session.run(lib.srtp_unprotect, packet, packet[8:12], session.shortest_srtp)
+            plain = session.run(lib.srtp_unprotect_rtcp, packet, packet[4:8], session.shortest_srtcp)
+            at = len(packet) - self._tag_lengths[True] - 4
+            index = int.from_bytes(packet[at : at + 4], "big") & 0x7FFFFFFF
+            return plain, session.advance((packet[4:8], True), index)
+        plain = session.run(lib.srtp_unprotect, packet, packet[8:12], session.shortest_srtp)
+        source, sequence = (packet[8:12], False), int.from_bytes(packet[2:4], "big")
+        return plain, session.advance(source, guess_index(session.highest.get(source, 0), sequence))
 
 
 class _Session:
     """One key in libsrtp: a template from which it makes a context for each SSRC."""
 
-    __slots__ = ("_handle", "_srtp", "_ssrcs", "shortest_srtcp", "shortest_srtp")
+    __slots__ = ("_handle", "_srtp", "_ssrcs", "highest", "shortest_srtcp", "shortest_srtp")
 
     def __init__(self, key: Key, direction: int) -> None:
         policy = _policy(key, direction)
@@ -159,6 +169,7 @@ class _Session:
         self._handle = ffi.gc(handle, _dealloc)
         self._srtp = handle[0]
         self._ssrcs: set[bytes] = set()
+        self.highest: dict[tuple[bytes, bool], int] = {}  # index of an SSRC's SRTP, or SRTCP, that has come
         rtp_tag, rtcp_tag = _TAGS[key.suite]
         self.shortest_srtp = 12 + rtp_tag
         self.shortest_srtcp = 8 + 4 + rtcp_tag
@@ -182,6 +193,23 @@ class _Session:
             self._ssrcs.add(ssrc)
         result: bytes = _octets[0 : _length[0]]
         return result
+
+    def advance(self, source: tuple[bytes, bool], index: int) -> bool:
+        """A packet with this index has come; whether none was above it."""
+        newest = index >= self.highest.get(source, 0)
+        if newest:
+            self.highest[source] = index
+        return newest
+
+
+def guess_index(highest: int, sequence: int) -> int:
+    """RFC 3711 section 3.3.1 and appendix A, but there is no index before 0: what would be is ahead."""
+    roc, last = highest >> 16, highest & 0xFFFF
+    if last < 0x8000:
+        roc -= sequence - last > 0x8000 and roc > 0
+    else:
+        roc += last - 0x8000 > sequence
+    return roc << 16 | sequence
 
 
 def _policy(key: Key, direction: int) -> Policy:

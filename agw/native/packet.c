@@ -17,7 +17,8 @@ static bool is_wrong_source(const struct port *port, const union address *source
            !same_host(source, &port->signalled);
 }
 
-/* Send to where this packet came from. Where packets are not authentic only the first is believed. */
+/* Send to where this packet came from. Where packets are not authentic only the first is believed; where they are
+ * only the newest: one that was long on its way from where the peer has been says nothing (as in RFC 9146 section 6). */
 static void learn(struct port *port, const union address *source) {
     struct relay_leg *leg = port->leg;
     port->latching = port->authentic;
@@ -120,15 +121,16 @@ static void forget_received_with(struct relay_leg *leg, bool rtcp) {
     tell(leg, (struct relay_notice){.kind = RELAY_REKEYED});
 }
 
-static enum srtp_result unprotect(struct relay_leg *leg, bool rtcp, struct packet *packet, size_t *length) {
+static enum srtp_result unprotect(struct relay_leg *leg, bool rtcp, struct packet *packet, size_t *length,
+                                  bool *newest) {
     struct worker *worker = leg->worker;
     const struct srtp_keys *keys = leg->receives_with[rtcp];
     const struct srtp_keys *before = atomic_load_explicit(&leg->received_with[rtcp], memory_order_relaxed);
     if (!before)
-        return srtp_unprotect_packet(worker->engine, keys, rtcp, packet->data, length);
+        return srtp_unprotect_packet(worker->engine, keys, rtcp, packet->data, length, newest);
     const size_t kept = *length;
     memcpy(worker->kept.data, packet->data, kept);
-    enum srtp_result result = srtp_unprotect_packet(worker->engine, keys, rtcp, packet->data, length);
+    enum srtp_result result = srtp_unprotect_packet(worker->engine, keys, rtcp, packet->data, length, newest);
     switch (result) {
     case SRTP_OK:
         forget_received_with(leg, rtcp);
@@ -139,7 +141,7 @@ static enum srtp_result unprotect(struct relay_leg *leg, bool rtcp, struct packe
     default:
         memcpy(packet->data, worker->kept.data, kept);
         *length = kept;
-        return srtp_unprotect_packet(worker->engine, before, rtcp, packet->data, length);
+        return srtp_unprotect_packet(worker->engine, before, rtcp, packet->data, length, newest);
     }
 }
 
@@ -187,17 +189,18 @@ enum relay_outcome packet_take(struct port *port, struct packet *packet, size_t 
     if (kind == SLOW || kind == SLOW_MEDIA)
         return hand_up(leg, port->channel, packet, *length, source);
 
+    bool newest = true;
     if (leg->transport == RELAY_SRTP) {
         if (!leg->receives_with[rtcp])
             return RELAY_NO_KEY;
-        const enum srtp_result result = unprotect(leg, rtcp, packet, length);
+        const enum srtp_result result = unprotect(leg, rtcp, packet, length, &newest);
         if (result != SRTP_OK) {
             failed(leg, OUTCOME_OF[result]);
             return OUTCOME_OF[result];
         }
     }
 
-    if (port->latching)
+    if (port->latching && newest)
         learn(port, source);
     if (!rtcp)
         heard_media(leg);

@@ -176,7 +176,7 @@ static enum srtp_result crypt_rtcp(struct srtp_engine *engine, struct srtp_key *
     return SRTP_OK;
 }
 
-static enum srtp_result run_rtp(struct srtp_key *key, uint8_t *packet, size_t *length) {
+static enum srtp_result run_rtp(struct srtp_key *key, uint8_t *packet, size_t *length, bool *newest) {
     const size_t tag = key->suite->rtp_tag, inwards = key->sends ? 0 : tag;
     if (*length < RTP_HEADER + inwards)
         return SRTP_MALFORMED;
@@ -203,14 +203,15 @@ static enum srtp_result run_rtp(struct srtp_key *key, uint8_t *packet, size_t *l
     if (!source)
         source = remember(key, ssrc);
     tick_off(source->window, SRTP_WINDOW, source->index, index);
-    if (index > source->index)
+    *newest = index >= source->index; /* the same: there was none */
+    if (*newest)
         source->index = index;
     *length = key->sends ? end + tag : end;
     return SRTP_OK;
 }
 
 static enum srtp_result run_rtcp(struct srtp_engine *engine, struct srtp_key *key, uint8_t *packet,
-                                 size_t *length) {
+                                 size_t *length, bool *newest) {
     const size_t trailer = (size_t)INDEX + key->suite->rtcp_tag, inwards = key->sends ? 0 : trailer;
     if (*length < RTCP_HEADER + inwards)
         return SRTP_MALFORMED;
@@ -241,27 +242,29 @@ static enum srtp_result run_rtcp(struct srtp_engine *engine, struct srtp_key *ke
     if (!source)
         source = remember(key, ssrc);
     tick_off(source->rtcp_window, SRTCP_WINDOW, source->rtcp_index, index);
-    if (index > source->rtcp_index)
+    *newest = index >= source->rtcp_index;
+    if (*newest)
         source->rtcp_index = index;
     *length = key->sends ? end + trailer : end;
     return SRTP_OK;
 }
 
 static enum srtp_result run(struct srtp_engine *engine, struct srtp_key *key, bool rtcp, uint8_t *packet,
-                            size_t *length) {
-    return rtcp ? run_rtcp(engine, key, packet, length) : run_rtp(key, packet, length);
+                            size_t *length, bool *newest) {
+    return rtcp ? run_rtcp(engine, key, packet, length, newest) : run_rtp(key, packet, length, newest);
 }
 
 enum srtp_result srtp_protect_packet(struct srtp_engine *engine, struct srtp_key *key, bool rtcp, uint8_t *packet,
                               size_t *length) {
-    return run(engine, key, rtcp, packet, length);
+    bool newest;
+    return run(engine, key, rtcp, packet, length, &newest);
 }
 
 enum srtp_result srtp_unprotect_packet(struct srtp_engine *engine, const struct srtp_keys *keys, bool rtcp,
-                                uint8_t *packet, size_t *length) {
+                                uint8_t *packet, size_t *length, bool *newest) {
     struct srtp_key *key = keys->keys[0];
     if (key->mki_length == 0)
-        return run(engine, key, rtcp, packet, length);
+        return run(engine, key, rtcp, packet, length, newest);
 
     /* Behind the MKI stands the tag; that of AEAD is part of the ciphertext (RFC 7714 sections 8.2 and 9.2). */
     const struct suite *suite = key->suite;
@@ -275,7 +278,7 @@ enum srtp_result srtp_unprotect_packet(struct srtp_engine *engine, const struct 
             /* The tag does not cover the MKI (RFC 3711 section 3.1): the rest is a packet without one. */
             memmove(mki, mki + mki_length, behind);
             *length -= mki_length;
-            return run(engine, keys->keys[n], rtcp, packet, length);
+            return run(engine, keys->keys[n], rtcp, packet, length, newest);
         }
     return SRTP_WRONG_MKI;
 }

@@ -67,8 +67,9 @@ void srtp_key_free(struct srtp_key *key);
  * A packet that fails leaves no trace in the key; what its bytes are then is not said. */
 enum srtp_result srtp_protect_packet(struct srtp_engine *engine, struct srtp_key *key, bool rtcp, uint8_t *packet,
                               size_t *length);
-/* SRTP to RTP or SRTCP to RTCP, in place, with the same words. */
+/* SRTP to RTP or SRTCP to RTCP, in place, with the same words. newest: its index is above those of all packets of
+ * its SSRC that came before; written where it is authentic. */
 enum srtp_result srtp_unprotect_packet(struct srtp_engine *engine, const struct srtp_keys *keys, bool rtcp,
-                                uint8_t *packet, size_t *length);
+                                uint8_t *packet, size_t *length, bool *newest);
 
 #endif

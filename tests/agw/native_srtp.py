@@ -36,19 +36,23 @@ class Unprotector:
     def __init__(self, keys: Sequence[Key]) -> None:
         self.keys = tuple(keys)
         self._keys = _key_set(self.keys, {})
+        self.newest = False
 
     def unprotect(self, packet: bytes, rtcp: bool) -> bytes:
-        return run(lib.srtp_unprotect_packet, self._keys.shown, packet, rtcp)
+        plain = run(lib.srtp_unprotect_packet, self._keys.shown, packet, rtcp, _newest)
+        self.newest = bool(_newest[0])
+        return plain
 
 
 _buffer = ffi.new("uint8_t[]", 4 * lib.SRTP_MAX_PACKET)
 _octets = ffi.buffer(_buffer)
 _length = ffi.new("size_t *")
+_newest = ffi.new("bool *")
 
 
-def run(function: Any, keys: Any, packet: bytes, rtcp: bool) -> bytes:
+def run(function: Any, keys: Any, packet: bytes, rtcp: bool, *told: Any) -> bytes:
     _octets[: len(packet)] = packet
     _length[0] = len(packet)
-    if result := function(ENGINE, keys, rtcp, _buffer, _length):
+    if result := function(ENGINE, keys, rtcp, _buffer, _length, *told):
         raise SrtpError(FAILURES[result])
     return bytes(_octets[: _length[0]])

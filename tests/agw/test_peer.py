@@ -11,7 +11,7 @@ from agw.dtls import HANDSHAKE_LIMIT, Association, Established, State
 from agw.flows import Keys
 from agw.ice import CONSENT
 from agw.iq.messages import Address, Dtls, DtlsRole, Event, Fingerprint, Ice, Stream, Transport
-from agw.peer import MAX_KEPT, MAX_STRANGERS, Packet, Peer, Told
+from agw.peer import MAX_KEPT, MAX_STRANGERS, Data, Packet, Peer, Told
 
 OURS, THEIRS = Certificate(), Certificate()
 PRINT = Fingerprint("sha-256", THEIRS.sha256)
@@ -260,6 +260,19 @@ def test_data_go_to_the_address_that_is_signalled_anew_for_the_same_association(
     peer.signal(replace(fax, remote=OTHER), 1.0)
     peer.send(b"t38")
     assert [packet.target for packet in said(peer)] == [OTHER]
+
+
+def test_a_late_record_does_not_move_the_address_back_p15():
+    fax = Stream(1, Transport.DTLS, UE, rtcp_mux=True, latch=True, dtls=Dtls("1", DtlsRole.SERVER, (PRINT,)))
+    peer, ue = peer_of(fax), Ue(srtp=False)
+    ue.talk(peer)
+    for data in (b"late", b"new", b"newer"):
+        ue.association.send(data)
+    late, new, newer = ue.association.to_send()
+    for source, record, there in ((OTHER, new, OTHER), (UE, late, OTHER), (UE, newer, UE)):
+        peer.receive(0, source, record, 0.0)
+        assert peer.learnt.remotes[0] == there
+    assert said(peer) == [Data(b"new"), Data(b"late"), Data(b"newer")]
 
 
 def test_a_stream_that_is_no_longer_protected_forgets_its_keys():

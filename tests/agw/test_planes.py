@@ -305,6 +305,29 @@ async def test_an_srtp_leg_follows_authentic_packets_only_p15(rig: Rig) -> None:
     assert rig.dropped(a) == {"auth_failed": 3, "replayed": 1}
 
 
+@pytest.mark.parametrize("is_rtcp", [False, True])
+@played
+async def test_a_late_packet_does_not_move_the_address_back_p15(rig: Rig, is_rtcp: bool) -> None:
+    a, b = rig.connect(rig.leg("a", SRTP, latch=True), rig.leg("b"))
+    moved = Peer(rig, a.leg, ELSEWHERE)
+    moved.protector, moved.unprotector = a.protector, a.unprotector
+    packets = [rtcp(kind=kind) if is_rtcp else rtp(kind) for kind in (200, 201, 202, 203)]
+    assert a.protector
+    first, late, *_ = wire = [a.protector.protect(packet, is_rtcp) for packet in packets]
+    for sender, packet in ((a, first), (moved, wire[2]), (a, late)):
+        sender.send_raw(packet, channel=int(is_rtcp))
+        await rig.settle()
+    b.send(packets[0], rtcp=is_rtcp)
+    await rig.settle()
+    assert (a.take_raw(int(is_rtcp)), moved.take(rtcp=is_rtcp)) == ([], packets[:1])
+    a.send_raw(wire[3], channel=int(is_rtcp))  # now it has gone back
+    await rig.settle()
+    b.send(packets[1], rtcp=is_rtcp)
+    await rig.settle()
+    assert a.take(rtcp=is_rtcp) == packets[1:2]
+    assert b.take(rtcp=is_rtcp) == [packets[n] for n in (0, 2, 1, 3)]  # what is late is not lost
+
+
 @played
 async def test_with_mux_one_authentic_packet_latches_both_p15(rig: Rig) -> None:
     a, b = rig.connect(rig.leg("a", SRTP, latch=True, rtcp_mux=True), rig.leg("b"))

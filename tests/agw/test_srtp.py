@@ -214,6 +214,22 @@ def test_srtcp_is_as_the_reference_makes_it(suite: Suite) -> None:
         assert unprotector.unprotect(protected, True) == plain
 
 
+@pytest.mark.parametrize("is_rtcp", KINDS)
+def test_a_packet_is_the_newest_if_none_of_its_source_was_ahead_of_it(is_rtcp: bool) -> None:
+    key = key_of(Suite.AEAD_AES_128_GCM)
+    protector, unprotector = Protector(key), Unprotector([key])
+    for ssrc in (1, 2):
+        wire = [
+            protector.protect(rtcp(ssrc) if is_rtcp else rtp(0xFFFE + n & 0xFFFF, ssrc), is_rtcp)
+            for n in range(6)
+        ]
+        newest = []
+        for n in (0, 2, 1, 4, 3, 5):  # 2 is past the end of the sequence numbers
+            unprotector.unprotect(wire[n], is_rtcp)
+            newest.append(unprotector.newest)
+        assert newest == [True, True, False, True, False, True]
+
+
 @pytest.mark.parametrize("suite", PROFILES)
 def test_an_independent_pylibsrtp_session_reads_and_writes_the_same(suite: Suite) -> None:
     key = key_of(suite)

@@ -229,8 +229,9 @@ static void one_packet(struct side *sides, struct script *script, uint8_t what, 
         return;
     }
     const bool rtcp = kind_of(packet->data, length, port) == CONTROL; /* its header is in the clear */
+    bool newest;
     const enum srtp_result result =
-        srtp_unprotect_packet(worker->engine, peer->reads, rtcp, packet->data, &length);
+        srtp_unprotect_packet(worker->engine, peer->reads, rtcp, packet->data, &length, &newest);
     assert(result == SRTP_OK);
     assert(!plain_length || how & 32 || (length == plain_length && memcmp(packet->data, plain, length) == 0));
 }

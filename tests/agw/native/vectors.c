@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 static int wrong;
+static bool newest; /* of the last packet */
 
 static void is(const char *what, const uint8_t *found, const char *expected) {
     for (size_t n = 0; expected[2 * n]; n++) {
@@ -118,7 +119,7 @@ static void aead_rtp(void) {
             octets(CASES[n].key, cipher);
             memcpy(key->rtp.salt, "Quid pro quo", AEAD_SALT);
             EVP_CipherInit_ex(key->aes, NULL, NULL, cipher, NULL, sends);
-            holds("taken", run_rtp(key, packet, &length) == SRTP_OK);
+            holds("taken", run_rtp(key, packet, &length, &newest) == SRTP_OK);
             is(sends ? "protected" : "unprotected", packet, sends ? CASES[n].protected : PLAIN);
             srtp_key_free(key);
         }
@@ -150,7 +151,7 @@ static void aead_rtcp(void) {
             memcpy(key->rtcp.salt, "Quid pro quo", AEAD_SALT);
             if (sends)
                 remember(key, read_32(packet + 4))->rtcp_index = 0x5d3;
-            holds("taken", run_rtcp(engine, key, packet, &length) == SRTP_OK);
+            holds("taken", run_rtcp(engine, key, packet, &length, &newest) == SRTP_OK);
             is(sends ? "protected" : "unprotected", packet, sends ? CASES[n].protected : PLAIN);
             srtp_key_free(key);
         }
@@ -195,14 +196,14 @@ static void ends(void) {
         source->index = LAST_INDEX - 1;
         source->rtcp_index = ~ENCRYPTED - 1;
         packet[2] = packet[3] = 0xff;
-        holds("the last SRTP", run_rtp(key, packet, &length) == SRTP_OK);
+        holds("the last SRTP", run_rtp(key, packet, &length, &newest) == SRTP_OK);
         packet[2] = packet[3] = 0;
         length = RTP_HEADER;
-        holds("no SRTP after it", run_rtp(key, packet, &length) == SRTP_KEY_EXHAUSTED);
+        holds("no SRTP after it", run_rtp(key, packet, &length, &newest) == SRTP_KEY_EXHAUSTED);
         length = RTCP_HEADER;
-        holds("the last SRTCP", run_rtcp(engine, key, packet, &length) == SRTP_OK);
+        holds("the last SRTCP", run_rtcp(engine, key, packet, &length, &newest) == SRTP_OK);
         length = RTCP_HEADER;
-        holds("no SRTCP after it", run_rtcp(engine, key, packet, &length) == SRTP_KEY_EXHAUSTED);
+        holds("no SRTCP after it", run_rtcp(engine, key, packet, &length, &newest) == SRTP_KEY_EXHAUSTED);
         srtp_key_free(key);
     }
     srtp_engine_free(engine);
@@ -240,7 +241,8 @@ static void no_allocation(void) {
             size_t length = 172;
             const bool rtcp = n % 2;
             holds("sent", srtp_protect_packet(engine, sends, rtcp, packet, &length) == SRTP_OK);
-            holds("received", srtp_unprotect_packet(engine, receives, rtcp, packet, &length) == SRTP_OK);
+            holds("received",
+                  srtp_unprotect_packet(engine, receives, rtcp, packet, &length, &newest) == SRTP_OK && newest);
         }
         holds("no allocation", allocations == before);
         srtp_key_free(sends);
