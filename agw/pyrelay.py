@@ -28,7 +28,7 @@ from agw.demux import is_rtcp, is_slow
 from agw.flows import Difference, Keys, Leg, LegId, SlowPath
 from agw.iq.messages import Address, Event, Key, StreamStatistics, Transport
 from agw.latch import Sockaddr, Whereabouts
-from agw.sockets import Sockets, log_latched, open_all, send, sockaddr
+from agw.sockets import Sockets, latch_from, log_latched, open_all, send, sockaddr
 from agw.srtp import MAX_PACKET, Failure, Protector, SrtpError, Unprotector
 
 SRTP_FAILURE_PERIOD = 60.0  # seconds over which failed authentications are counted, and told at most once
@@ -118,6 +118,7 @@ class _Means(NamedTuple):
     """What a leg needs and what can be wrong with it, made before anything is changed."""
 
     remotes: tuple[Sockaddr | None, Sockaddr | None]  # for RTP, for RTCP
+    latch_from: str | None  # as recvfrom will tell it
     protectors: tuple[Protector | None, Protector | None]  # one and the same where the keys are
     unprotectors: tuple[Unprotector | None, Unprotector | None]
 
@@ -134,7 +135,8 @@ def _prepare(leg: Leg, standing: _Standing | None) -> _Means:
         rtcp_protector = _protector(leg.rtcp_keys.local, protectors[1])
         rtcp_unprotector = _unprotector(leg.rtcp_keys.remote, unprotectors[1])
     remotes = sockaddr(leg.remote, leg), sockaddr(leg.remote_rtcp, leg)
-    return _Means(remotes, (protector, rtcp_protector), (unprotector, rtcp_unprotector))
+    host = latch_from(leg)
+    return _Means(remotes, host and host[0], (protector, rtcp_protector), (unprotector, rtcp_unprotector))
 
 
 def _protector(key: Key | None, standing: Protector | None) -> Protector | None:
@@ -199,7 +201,7 @@ class _Standing:
                 self._plane.own[sock.getsockname()[:2]] = self
                 self._plane.loop.add_reader(sock, self._read, sock, channel)
         for whereabouts, remote in zip(self.whereabouts, means.remotes, strict=True):
-            whereabouts.signal(remote, leg.latch, leg.latch_from, leg.source_filter, self.secured)
+            whereabouts.signal(remote, leg.latch, means.latch_from, leg.source_filter, self.secured)
         self._watch(leg.inactivity if self.receives else 0.0)
 
     def has_ports_of(self, leg: Leg) -> bool:

@@ -27,7 +27,7 @@ from agw.iq.messages import Address, Event, Key, StreamStatistics, Suite, Transp
 from agw.latch import Sockaddr
 from agw.native import check
 from agw.native._relay import ffi, lib
-from agw.sockets import Sockets, close_all, log_latched, open_all, send, sockaddr
+from agw.sockets import Sockets, close_all, latch_from, log_latched, open_all, send, sockaddr
 
 check(ffi.string(lib.relay_built_from()).decode() if hasattr(lib, "relay_built_from") else "")
 
@@ -203,6 +203,7 @@ class _Means(NamedTuple):
     """What a leg needs and what can be wrong with it, made before anything is changed. Pairs: RTP, RTCP."""
 
     remotes: tuple[Sockaddr | None, Sockaddr | None] = (None, None)
+    latch_from: Sockaddr | None = None
     keyings: tuple[_Keying, _Keying] = (_Keying(), _Keying())
 
 
@@ -281,13 +282,13 @@ def _prepare(leg: Leg, standing: _Standing | None) -> _Means:
     if leg.peer is not None and leg.peer.context != leg.id.context:
         raise UsageError("the peer leg is in another context")
     if leg.transport is not Transport.SRTP:
-        return _Means(remotes)
+        return _Means(remotes, latch_from(leg))
     before = standing.means.keyings if standing else (_Keying(), _Keying())
     rekeying = standing.rekeying() if standing else [False, False]
     keying = rtcp_keying = _keying(Keys(leg.local_key, leg.remote_keys), before[0], rekeying[0])
     if leg.rtcp_keys is not None:
         rtcp_keying = _keying(leg.rtcp_keys, before[1], rekeying[1])
-    return _Means(remotes, (keying, rtcp_keying))
+    return _Means(remotes, latch_from(leg), (keying, rtcp_keying))
 
 
 def _keying(keys: Keys, before: _Keying, rekeying: bool) -> _Keying:
@@ -335,7 +336,7 @@ def _fill(change: Any, leg: Leg, means: _Means, sockets: Sockets | None) -> None
     change.receives = leg.mode.receives
     change.sends = leg.mode.sends
     change.latch = leg.latch
-    change.latch_from = _address((leg.latch_from, 0) if leg.latch_from else None)
+    change.latch_from = _address(means.latch_from)
     change.source_filter = leg.source_filter
     change.slow_path = _SLOW_PATHS[leg.slow_path]
     change.inactivity = _ns(leg.inactivity) if leg.mode.receives else 0

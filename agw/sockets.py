@@ -58,6 +58,11 @@ def sockaddr(remote: Address | None, leg: Leg) -> Sockaddr | None:
     return (host, remote.port) if family == socket.AF_INET else (host, remote.port, 0, 0)
 
 
+def latch_from(leg: Leg) -> Sockaddr | None:
+    """The host alone, as `sockaddr`."""
+    return sockaddr(Address(leg.latch_from, 0) if leg.latch_from else None, leg)
+
+
 def send(sockets: Sockets | None, channel: int, target: Address, data: bytes, leg: Leg) -> bool:
     """`Plane.send`, from a leg's sockets; None: they are broken."""
     there = sockaddr(target, leg)

@@ -635,6 +635,8 @@ async def test_a_taken_port_is_named_and_nothing_has_happened(rig: Rig) -> None:
     [
         {"remote": Address("peer.example", 5000)},
         {"remote": Address("::1", 5000)},
+        {"latch_from": "peer.example"},
+        {"latch_from": "::1"},
         {"transport": SRTP, "local_key": Key(Suite.AEAD_AES_128_GCM, b"short")},
         {"transport": SRTP, "remote_keys": (Key(Suite.AEAD_AES_128_GCM, b"short"),)},
     ],
@@ -644,6 +646,8 @@ async def test_what_the_caller_gets_wrong_changes_nothing(rig: Rig, wrong: dict[
     a, b = rig.connect(rig.leg("a"), rig.leg("b"))
     with pytest.raises(UsageError):
         rig.plane.apply(Difference((b.leg.id,), (replace(a.leg, **wrong), rig.leg("c"))))
+    with pytest.raises(UsageError):
+        rig.plane.apply(Difference((), (replace(rig.leg("c"), **wrong),)))
     a.send(rtp(1))
     await rig.settle()
     assert b.take() == [rtp(1)]
