@@ -5,6 +5,10 @@ A lite agent sends no checks and is always controlled; the peer nominates. Where
 is *selected*; a later one moves that, as browsers do when they change networks. Every source of an authentic
 check is *verified*: whoever is there knows our password, which only signalling has.
 
+A check does not say where it was sent from, so one that was seen on its way could be sent again from
+elsewhere. What repeats a transaction is answered, for the first answer may be lost (RFC 8489 section 6.3),
+and nothing is learnt from it; the transactions of some minutes are remembered.
+
 Others' credentials are a restart (RFC 8445 section 9). Until the peer nominates under the new ones the old
 ones are good too, and what was selected stays. The peer's consent to receive is seen in its own checks, which
 it repeats every few seconds (RFC 7675): where none comes for CONSENT seconds that is told once.
@@ -16,12 +20,14 @@ import hmac
 import ipaddress
 import struct
 from binascii import crc32
+from collections import deque
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
 CONSENT = 30.0  # seconds; RFC 7675 section 5.1
 MAX_VERIFIED = 16  # sources of checks that are remembered
+MAX_TRANSACTIONS = 128  # of checks that are remembered; a peer begins one every few seconds
 MAX_ATTRIBUTES = 32
 
 Source = tuple[str, int]
@@ -47,6 +53,7 @@ class Agent:
         self._current = credentials
         self._previous: Credentials | None = None
         self._verified: dict[Source, None] = {}  # the most recent last
+        self._transactions: deque[bytes] = deque(maxlen=MAX_TRANSACTIONS)
         self._heard = 0.0  # the last check from `selected`
         self._lost = False
 
@@ -78,7 +85,9 @@ class Agent:
             return _error(request, 420, key, unknown)
         if _ICE_CONTROLLED in request.attributes:  # two controlled: the peer has to give way
             return _error(request, 487, key)
-        self._verify(source, credentials, _USE_CANDIDATE in request.attributes, now)
+        if request.transaction not in self._transactions:
+            self._transactions.append(request.transaction)
+            self._verify(source, credentials, _USE_CANDIDATE in request.attributes, now)
         mapped = _attribute(_XOR_MAPPED_ADDRESS, _xored(source, request.transaction))
         return _message(_BINDING_SUCCESS, request.transaction, mapped, key)
 

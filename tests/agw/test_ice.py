@@ -10,7 +10,7 @@ import aioice.ice
 import pytest
 from aioice import stun
 
-from agw.ice import CONSENT, MAX_VERIFIED, Agent, Credentials
+from agw.ice import CONSENT, MAX_TRANSACTIONS, MAX_VERIFIED, Agent, Credentials
 
 OURS = Credentials("ours", "our-password-of-22-chars", "them")
 HERE, THERE = ("192.0.2.1", 1000), ("2001:db8::2", 2000)
@@ -77,6 +77,28 @@ def test_the_latest_nomination_selects(agent):
         assert agent.receive(check(), source, 0.0)
         assert agent.selected == source
     agent.receive(check(nominate=False), THERE, 0.0)
+    assert agent.selected == HERE
+
+
+def test_a_check_that_is_repeated_from_elsewhere_is_answered_and_moves_nothing(agent):
+    first, second = check(), check()
+    for request, source in ((first, HERE), (second, THERE), (first, HERE), (first, ("192.0.2.9", 9))):
+        answer = stun.parse_message(agent.receive(request, source, 0.0))
+        assert answer.attributes["XOR-MAPPED-ADDRESS"] == source
+    assert agent.selected == THERE
+    assert not agent.verified(("192.0.2.9", 9))
+
+
+def test_a_repeated_check_is_no_sign_of_life_and_as_many_are_known_as_come_in_some_minutes(agent):
+    repeated = check()
+    for second in range(0, 5 * MAX_TRANSACTIONS, 5):
+        agent.receive(repeated if second == 0 else check(), HERE, float(second))
+    at = agent.timeout()
+    agent.receive(repeated, THERE, at - 1.0)
+    assert (agent.selected, agent.timeout()) == (HERE, at)
+    for _ in range(MAX_TRANSACTIONS):
+        agent.receive(check(key="another password of it"), HERE, at)  # takes no place
+    agent.receive(repeated, THERE, at)
     assert agent.selected == HERE
 
 
