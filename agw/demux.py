@@ -14,13 +14,20 @@ def is_slow(packet: bytes) -> bool:
     """STUN or a whole record of DTLS, told apart by RFC 7983 section 7. What only begins like them is not
     worth the gateway's time."""
     length = len(packet)
-    if length >= _STUN_HEADER and packet[0] <= 3:
-        _, rest, cookie = _STUN.unpack_from(packet)
-        return bool(cookie == _STUN_COOKIE and _STUN_HEADER + rest == length and length % 4 == 0)
+    if is_stun(packet):
+        return True
     if length >= _DTLS.size and 20 <= packet[0] <= 63:
         _, version, rest = _DTLS.unpack_from(packet)
         return version in _DTLS_VERSIONS and _DTLS.size + rest <= length
     return False
+
+
+def is_stun(packet: bytes) -> bool:
+    length = len(packet)
+    if length < _STUN_HEADER or packet[0] > 3:
+        return False
+    _, rest, cookie = _STUN.unpack_from(packet)
+    return bool(cookie == _STUN_COOKIE and _STUN_HEADER + rest == length and length % 4 == 0)
 
 
 def is_rtcp(packet: bytes, channel: int, muxed: bool) -> bool | None:

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import NamedTuple
 
-from agw.demux import is_rtcp, is_slow
+from agw.demux import is_rtcp, is_slow, is_stun
 from agw.flows import Difference, Keys, Leg, LegId, SlowPath
 from agw.iq.messages import Address, Event, Key, StreamStatistics, Transport
 from agw.latch import Sockaddr, Whereabouts
@@ -135,8 +135,9 @@ def _prepare(leg: Leg, standing: _Standing | None) -> _Means:
         rtcp_protector = _protector(leg.rtcp_keys.local, protectors[1])
         rtcp_unprotector = _unprotector(leg.rtcp_keys.remote, unprotectors[1])
     remotes = sockaddr(leg.remote, leg), sockaddr(leg.remote_rtcp, leg)
-    host = latch_from(leg)
-    return _Means(remotes, host and host[0], (protector, rtcp_protector), (unprotector, rtcp_unprotector))
+    first_from = latch_from(leg)
+    host = first_from[0] if first_from else None
+    return _Means(remotes, host, (protector, rtcp_protector), (unprotector, rtcp_unprotector))
 
 
 def _protector(key: Key | None, standing: Protector | None) -> Protector | None:
@@ -189,7 +190,7 @@ class _Standing:
         self.leg = leg
         self._rtp = leg.transport in (Transport.RTP, Transport.SRTP)
         self.secured = leg.transport is Transport.SRTP
-        self.muxed = leg.rtcp_mux and self._rtp
+        self.muxed = leg.rtcp_mux
         self.receives = leg.mode.receives
         self.sends = leg.mode.sends
         self.protectors = means.protectors
@@ -248,7 +249,7 @@ class _Standing:
         length = len(packet)
         if length > MAX_PACKET:
             return Drop.TOO_LONG
-        rtcp = is_rtcp(packet, channel, self.muxed) if self._rtp else channel == 1
+        rtcp = is_rtcp(packet, channel, self.muxed) if self._rtp else channel == 1 and not self.muxed
         slow = self.leg.slow_path is SlowPath.ALL
         if slow and self.leg.transport is Transport.DTLS and not is_slow(packet):
             return Drop.NOT_DTLS
@@ -292,8 +293,7 @@ class _Standing:
         peer = self.peer
         if peer is None:
             return Drop.NO_PEER
-        # Only media obey the mode (trap P35).
-        if not rtcp and not (self.receives and peer.sends):
+        if not rtcp and not (self.receives and peer.sends) and self._obeys_mode(packet):
             return Drop.GATED
         channel = 1 if rtcp and not peer.muxed else 0
         target = peer.whereabouts[channel].target
@@ -316,6 +316,13 @@ class _Standing:
         peer.sent += 1
         peer.sent_octets += len(packet)
         return None
+
+    def _obeys_mode(self, packet: bytes) -> bool:
+        """Only media do (trap P35). RTCP goes on whatever the direction is (RFC 3264 section 5.1), and so do
+        the checks without which an end has to stop sending (RFC 7675 section 5.1): known here by sight."""
+        if self.leg.transport is not Transport.UDP:
+            return True
+        return not is_stun(packet) and not (self.muxed and is_rtcp(packet, 0, True))
 
     # -- what is learnt ---------------------------------------------------------------
 

@@ -53,7 +53,7 @@ class Transport(StrEnum):
     RTP = "RTP/AVP"
     SRTP = "RTP/SAVP"  # SDES; terminated here
     DTLS_SRTP = "UDP/TLS/RTP/SAVP"  # SRTP keyed by DTLS (RFC 5764); both are terminated here
-    UDP = "UDP"  # transparent: nothing above UDP is looked at, RTCP port included
+    UDP = "UDP"  # transparent: both ports as they are; only a closed gate knows RTCP and STUN from media
     DTLS = "UDP/DTLS"  # DTLS, terminated here: what a record holds is a datagram of the other side (RFC 7345)
 
     @property
@@ -148,10 +148,10 @@ class Stream(Struct, frozen=True, omit_defaults=True):
     """What one stream of a termination shall be. A stream is always sent whole, so a repeat changes nothing.
 
     remote, remote_rtcp: where to send; None while the peer has not said. remote_rtcp None: remote's port + 1.
-    rtcp_mux: RTP and RTCP share one port on this side (RFC 5761).
+    rtcp_mux: RTP and RTCP share one port on this side (RFC 5761), or there is no RTCP.
     local_key: protects what this termination sends, without an MKI. remote_keys: what the peer sends; several
     only with MKIs of one length. SRTP needs both before the mode is anything but inactive.
-    mode: RTCP flows whenever `remote` is known; only media obey the mode.
+    mode: RTCP flows whenever `remote` is known; only media obey the mode (RFC 3264 section 5.1).
     latch: learn the peer's address from its packets where these are authentic, else from the first one.
     latch_from: where they are not, the host that this one has to come from if not from `remote`'s; None: any.
     source_filter: drop packets from another address than `remote`'s host (TS 23.334 clause 5.4).

@@ -71,7 +71,7 @@ static void change_leg(const struct relay_change *change) {
         worker->legs = leg;
     }
     leg->transport = change->transport;
-    leg->rtcp_mux = change->rtcp_mux && (change->transport == RELAY_RTP || change->transport == RELAY_SRTP);
+    leg->rtcp_mux = change->rtcp_mux;
     leg->receives = change->receives;
     leg->sends = change->sends;
     leg->slow_path = change->slow_path;

@@ -74,28 +74,39 @@ static bool is_dtls(const uint8_t *data, size_t length) {
 /* Told apart by RFC 7983 section 7. What only begins like them is not worth the caller's time. */
 static bool is_slow(const uint8_t *data, size_t length) { return is_stun(data, length) || is_dtls(data, length); }
 
+/* RFC 5761 section 4: the types of RTCP are from 192 to 223. */
+static bool is_rtcp(const uint8_t *data) { return data[1] >= 192 && data[1] <= 223; }
+
 static enum kind kind_of_rtp(const uint8_t *data, size_t length, const struct port *port) {
     const bool rtcp_port = port->channel == 1;
     if (length < 8 || data[0] < 128 || data[0] > 191) /* RFC 7983 section 7 */
         return port->leg->slow_path == RELAY_SLOW_CONTROL && is_slow(data, length) ? SLOW : NEITHER;
-    /* RFC 5761 section 4: RTCP has types from 192 to 223. Where the ports are apart, such an octet on the RTP
-     * port is a payload type with the marker bit. */
-    if (data[1] >= 192 && data[1] <= 223 && (port->leg->rtcp_mux || rtcp_port))
+    /* Where the ports are apart, such an octet on the RTP port is a payload type with the marker bit. */
+    if (is_rtcp(data) && (port->leg->rtcp_mux || rtcp_port))
         return CONTROL;
     return length >= 12 && !rtcp_port ? MEDIA : NEITHER;
 }
 
 static enum kind kind_of(const uint8_t *data, size_t length, const struct port *port) {
-    const enum kind whole = port->channel == 1 ? CONTROL : MEDIA;
+    const enum kind whole = port->channel == 1 && !port->leg->rtcp_mux ? CONTROL : MEDIA;
     const bool all_slow = port->leg->slow_path == RELAY_SLOW_ALL;
     switch (port->leg->transport) {
     case RELAY_DTLS:
         return !all_slow ? whole : is_slow(data, length) ? SLOW : NEITHER; /* what is in it the caller sees */
     case RELAY_UDP:
-        return !all_slow ? whole : whole == MEDIA ? SLOW_MEDIA : SLOW;
+        return !all_slow ? whole : port->channel == 0 ? SLOW_MEDIA : SLOW;
     default:
         return all_slow ? SLOW : kind_of_rtp(data, length, port);
     }
+}
+
+/* Only media obey the mode (trap P35). RTCP goes on whatever the direction is (RFC 3264 section 5.1), and so do the
+ * checks without which either end has to stop sending (RFC 7675 section 5.1): transparent legs know them by sight. */
+static bool obeys_mode(const uint8_t *data, size_t length, const struct relay_leg *leg) {
+    if (leg->transport != RELAY_UDP)
+        return true;
+    const bool rtp = length >= 8 && data[0] >= 128 && data[0] <= 191;
+    return !is_stun(data, length) && !(rtp && leg->rtcp_mux && is_rtcp(data));
 }
 
 /* -- its way ----------------------------------------------------------------------------------------------------- */
@@ -208,7 +219,7 @@ enum relay_outcome packet_take(struct port *port, struct packet *packet, size_t 
     struct relay_leg *peer = leg->peer;
     if (!peer)
         return RELAY_NO_PEER;
-    if (!rtcp && !(leg->receives && peer->sends)) /* only media obey the mode (trap P35) */
+    if (!rtcp && !(leg->receives && peer->sends) && obeys_mode(packet->data, *length, leg))
         return RELAY_GATED;
     *way = &peer->ports[rtcp && !peer->rtcp_mux];
     if (!(*way)->target.any.sa_family || (*way)->fd < 0)

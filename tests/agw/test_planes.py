@@ -164,6 +164,43 @@ async def test_the_modes_are_gates_for_media_and_not_for_rtcp_p35(
         assert rig.dropped(sender) == ({} if passes else {"gated": 1})
 
 
+STUN = b"\0\1\0\0\x21\x12\xa4\x42" + bytes(12)
+
+
+@pytest.mark.parametrize("mux", [False, True])
+@pytest.mark.parametrize(("mode_a", "mode_b"), list(itertools.product(Mode, repeat=2)))
+@played
+async def test_what_is_no_media_passes_the_gates_of_transparent_legs_too_p35(
+    rig: Rig, mode_a: Mode, mode_b: Mode, mux: bool
+) -> None:
+    a, b = rig.connect(rig.leg("a", UDP, rtcp_mux=mux), rig.leg("b", UDP, rtcp_mux=mux))
+    rig.change(a, mode=mode_a)
+    rig.change(b, mode=mode_b)
+    media = [b"", b"T.38", rtp(1), *([] if mux else [rtcp()]), STUN[:-1], b"\x16\xfe\xfd" + bytes(10)]
+    for sender, receiver in ((a, b), (b, a)):
+        passes = sender.leg.mode.receives and receiver.leg.mode.sends
+        for packet in (*media, STUN, rtcp(kind=223)):
+            sender.send_raw(packet, int(packet == rtcp(kind=223) and not mux))
+            await rig.settle()
+        control = [STUN, rtcp(kind=223)]
+        assert receiver.take_raw(0) == [*(media if passes else ()), *control[: 1 + mux]]
+        assert receiver.take_raw(1) == control[1 + mux :]
+        assert rig.dropped(sender) == ({} if passes else {"gated": len(media)})
+
+
+@played
+async def test_where_there_is_one_port_the_other_is_no_way_around_the_gates(rig: Rig) -> None:
+    a, b = rig.connect(rig.leg("a", UDP, rtcp_mux=True), rig.leg("b", UDP, rtcp_mux=True))
+    rig.change(b, mode=Mode.RECVONLY)
+    a.send_raw(b"media", channel=1)
+    await rig.settle()
+    assert rig.dropped(a) == {"gated": 1}
+    rig.change(b, mode=Mode.SENDRECV)
+    a.send_raw(b"media", channel=1)
+    await rig.settle()
+    assert (b.take_raw(0), b.take_raw(1)) == ([b"media"], [])
+
+
 @pytest.mark.parametrize("transport", [RTP, SRTP])
 @played
 async def test_what_is_no_rtp_is_dropped(rig: Rig, transport: Transport) -> None:

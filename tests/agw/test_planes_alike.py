@@ -171,7 +171,7 @@ def a_change(rng: random.Random, cook: Cook, sides: list[Side]) -> None:
             fields = {"slow_path": rng.choice(list(SlowPath))}
         case 7:
             fields = {"latch_from": rng.choice((None, "127.0.0.1", ELSEWHERE, "127.0.0.3"))}
-        case 8 if leg.transport in (RTP, SRTP):
+        case 8:
             fields = {"rtcp_mux": not leg.rtcp_mux}
         case _:
             fields = {"mode": Mode.SENDRECV}
@@ -228,8 +228,7 @@ def test_both_planes_do_the_same_with_the_same_soup(case: str, seed: int) -> Non
             fields[name] = rng.random() < 0.5
         fields["slow_path"] = rng.choice((SlowPath.NONE, SlowPath.CONTROL, SlowPath.CONTROL, SlowPath.ALL))
         fields["latch_from"] = rng.choice((None, ELSEWHERE))
-        if fields["transport"] in (RTP, SRTP):
-            fields["rtcp_mux"] = rng.random() < 0.5
+        fields["rtcp_mux"] = rng.random() < 0.5
     uvloop.run(feed(rng, a, b))
 
 
