@@ -59,9 +59,9 @@ Counts = dict[LegId, StreamStatistics]
 class Gateway:
     """execute(owner, request, now) gives the answer; owner: the controller's name.
 
-    greeted(owner, claims, now), gone(owner, now): a controller came, went. event(...), packet(...): what the
-    Plane tells and hands up. expire(now) at timeout(); next_notice() -> (controller, notice), to be drained
-    after each of all these.
+    greeted(owner, claims, now), gone(owner, unread, now): a controller came, went. event(...), packet(...):
+    what the Plane tells and hands up. expire(now) at timeout(); next_notice() -> (controller, notice), to be
+    drained after each of all these.
     """
 
     def __init__(self, config: GatewayConfig, plane: Plane, rng: Random) -> None:
@@ -123,9 +123,13 @@ class Gateway:
             if leg in self._legs.get(leg.context, {}):
                 self._notices.append((owner, notice))
 
-    def gone(self, owner: str, now: float) -> None:
-        """Its contexts stay for the grace time, in which it may come back and claim them."""
+    def gone(self, owner: str, unread: Iterable[Notice], now: float) -> None:
+        """Its contexts stay for the grace time, in which it may come back and claim them. unread: what it may
+        not have heard, which is then told again."""
         self._vanished[owner] = now + self._grace
+        missed = self._missed.setdefault(owner, {})
+        for notice in unread:
+            missed[LegId(notice.context, notice.termination, notice.stream), notice.event] = notice
 
     def event(self, leg: LegId, event: Event, detail: str, now: float) -> None:
         """What the Plane tells of a leg, told to the context's owner. A lost leg ends its context."""
@@ -211,7 +215,7 @@ class Gateway:
         owner = self._contexts[leg.context].owner
         notice = Notice(leg.context, event, leg.termination, leg.stream, detail)
         if owner in self._vanished:
-            self._missed.setdefault(owner, {})[leg, event] = notice
+            self._missed[owner][leg, event] = notice
         else:
             self._notices.append((owner, notice))
 

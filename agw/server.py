@@ -25,6 +25,7 @@ from agw.iq.messages import (
     ErrorReply,
     Event,
     Hello,
+    Notice,
     ReleaseTermination,
     Reply,
     Request,
@@ -124,8 +125,8 @@ class _Process:
             _line("done", controller, request.context, said)
         return answer
 
-    def _down(self, controller: str, reason: str) -> None:
-        self._gateway.gone(controller, self._loop.time())
+    def _down(self, controller: str, reason: str, unread: list[Notice]) -> None:
+        self._gateway.gone(controller, unread, self._loop.time())
         self._drain()
 
     def _drain(self) -> None:

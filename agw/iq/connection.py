@@ -113,6 +113,11 @@ class Connection(asyncio.Protocol, Generic[Received]):
             self._timer = self._loop.call_later(SILENCE, self._transport.abort)
         self._on_end(reason)
 
+    @property
+    def heard(self) -> float:
+        """The loop's time at which the last bytes came."""
+        return self._link.heard
+
     # -- asyncio.Protocol --
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

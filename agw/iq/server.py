@@ -7,7 +7,9 @@ import logging
 import os
 import socket
 import stat
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from agw.errors import UsageError
@@ -23,9 +25,10 @@ from agw.iq.messages import (
     Reply,
     Request,
 )
-from agw.iq.wire import Link, gateway_link
+from agw.iq.wire import HEARTBEAT, Link, gateway_link
 
 MAX_CONNECTIONS = 64
+MAX_UNREAD = 10_000  # notices of one controller
 
 log = logging.getLogger(__name__)
 _Connection = Connection[FromController]
@@ -34,9 +37,10 @@ _Connection = Connection[FromController]
 class Server:
     """Tells its owner what controllers want; `name` is always the controller's.
 
-    on_up(hello): it has greeted. on_request(name, request): gives what to answer. on_down(name, reason).
-    A controller that greets under the name of another connection takes its place: the older one is closed and
-    no on_down comes. A request that on_request fails on ends its connection, with a line in the log.
+    on_up(hello): it has greeted. on_request(name, request): gives what to answer. on_down(name, reason,
+    unread): the notices that it may not have read, for a connection may be dead long before that shows.
+    A controller that greets under the name of another connection takes its place: the older one is closed. A
+    request that on_request fails on ends its connection, with a line in the log.
     """
 
     def __init__(
@@ -47,14 +51,14 @@ class Server:
         realms: tuple[str, ...],
         on_up: Callable[[Hello], None],
         on_request: Callable[[str, Request], Reply | ErrorReply],
-        on_down: Callable[[str, str], None],
+        on_down: Callable[[str, str, list[Notice]], None],
     ) -> None:
         self._own = Hello(VERSION, name, incarnation, realms=realms)
         self._on_up = on_up
         self._on_request = on_request
         self._on_down = on_down
         self._connections: set[_Connection] = set()
-        self._controllers: dict[str, _Connection] = {}
+        self._controllers: dict[str, _Controller] = {}
         self._server: asyncio.Server | None = None
         self._tls: TlsListener | None = None
         self._socket_file: Path | None = None
@@ -74,9 +78,11 @@ class Server:
 
     def notify(self, controller: str, notice: Notice) -> bool:
         """False if that controller is not connected; the notice is not kept."""
-        if (connection := self._controllers.get(controller)) is None:
+        if (there := self._controllers.get(controller)) is None:
             return False
-        connection.send(notice)
+        there.connection.send(notice)
+        there.told.append((asyncio.get_running_loop().time(), notice))
+        there.forget_read()
         return True
 
     async def close(self) -> None:
@@ -109,10 +115,9 @@ class Server:
         return connection
 
     def _greeted(self, connection: _Connection, hello: Hello) -> None:
-        older = self._controllers.get(hello.name)
-        self._controllers[hello.name] = connection
-        if older is not None:
-            older.end("a newer connection has its name")
+        if (older := self._controllers.get(hello.name)) is not None:
+            older.connection.end("a newer connection has its name")
+        self._controllers[hello.name] = _Controller(connection)
         self._on_up(hello)
 
     def _received(self, connection: _Connection, message: FromController) -> None:
@@ -134,9 +139,25 @@ class Server:
         self._connections.discard(connection)
         peer = connection.peer
         log.info("%-8s %-12s %-20s %s", "down", peer.name if peer else "(no name)", "", reason)
-        if peer is not None and self._controllers.get(peer.name) is connection:
+        if peer is None or (there := self._controllers.get(peer.name)) is None:
+            return
+        if there.connection is connection:
             del self._controllers[peer.name]
-            self._on_down(peer.name, reason)
+            there.forget_read()
+            self._on_down(peer.name, reason, [notice for _, notice in there.told])
+
+
+@dataclass(slots=True)
+class _Controller:
+    """told: when, the last notices. What it was told well before it was last heard it has read: longer than
+    between two signs of life nothing is under way."""
+
+    connection: _Connection
+    told: deque[tuple[float, Notice]] = field(default_factory=lambda: deque(maxlen=MAX_UNREAD))
+
+    def forget_read(self) -> None:
+        while self.told and self.told[0][0] < self.connection.heard - HEARTBEAT:
+            self.told.popleft()
 
 
 def _unix_listener(path: Path) -> socket.socket:

@@ -80,19 +80,19 @@ class Link(Generic[Received]):
 
     receive(data, now) -> the messages that came, Hello and Heartbeat taken out; raises BadFrame
     send(message, now); to_send() -> bytes, drains
-    expire(now) at timeout(); dead(now): the peer has been silent for too long
+    expire(now) at timeout(); dead(now): the peer has been silent for too long; heard: since then
     After BadFrame: send what is left in to_send(), then close.
     """
 
     def __init__(self, own: Hello, decoder: msgspec.msgpack.Decoder[Received], now: float) -> None:
         self.peer: Hello | None = None  # once it has come
         self._framer = Framer(decoder)
-        self._heard = now
+        self.heard = now
         self._out = bytearray()
         self.send(own, now)
 
     def receive(self, data: bytes, now: float) -> list[Received]:
-        self._heard = now
+        self.heard = now
         self._framer.feed(data)
         messages: list[Received] = []
         while (message := self._framer.next()) is not None:
@@ -115,14 +115,14 @@ class Link(Generic[Received]):
 
     def timeout(self) -> float:
         """When expire(), and a look at dead(), is due."""
-        return min(self._said + HEARTBEAT, self._heard + SILENCE)
+        return min(self._said + HEARTBEAT, self.heard + SILENCE)
 
     def expire(self, now: float) -> None:
         if now >= self._said + HEARTBEAT:
             self.send(Heartbeat(), now)
 
     def dead(self, now: float) -> bool:
-        return now >= self._heard + SILENCE
+        return now >= self.heard + SILENCE
 
 
 def gateway_link(own: Hello, now: float) -> Link[FromController]:

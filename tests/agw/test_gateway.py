@@ -394,7 +394,7 @@ def test_a_context_of_another_controller_is_not_there_but_for_audit(house):
 def test_contexts_of_a_vanished_controller_stay_for_the_grace_time_only_p43(house):
     house.do(ACCESS, CORE)
     house.do(CORE, context="d", owner="other")
-    house.gateway.gone("pcscf", 100.0)
+    house.gateway.gone("pcscf", (), 100.0)
     assert house.gateway.timeout() == 130.0
     house.gateway.expire(129.9)
     assert len(house.plane.legs) == 3
@@ -409,7 +409,7 @@ def test_a_controller_that_comes_back_keeps_what_it_claims_and_nothing_else_p43(
     for context in ("kept", "left"):
         house.do(CORE, context=context)
     house.do(CORE, context="foreign", owner="other")
-    house.gateway.gone("pcscf", 100.0)
+    house.gateway.gone("pcscf", (), 100.0)
     house.gateway.greeted("pcscf", ("kept", "lost", "foreign", "lost"), 110.0)
     assert {id.context for id in house.plane.legs} == {"kept", "foreign"}
     assert house.notices() == [
@@ -431,7 +431,7 @@ def test_what_happens_while_the_controller_is_away_is_told_when_it_is_back_p43(h
     """Silence is told once: a call that fell silent in these seconds would never end."""
     for context in ("kept", "left"):
         house.do(ACCESS, CORE, context=context)
-    house.gateway.gone("pcscf", 100.0)
+    house.gateway.gone("pcscf", (), 100.0)
     for detail in ("no media", "still none"):
         for context in ("kept", "left"):
             house.gateway.event(LegId(context, "a", 1), Event.MEDIA_INACTIVE, detail, 101.0)
@@ -439,11 +439,23 @@ def test_what_happens_while_the_controller_is_away_is_told_when_it_is_back_p43(h
     house.gateway.greeted("pcscf", ("kept",), 110.0)
     assert house.notices() == [("pcscf", Notice("kept", Event.MEDIA_INACTIVE, "a", 1, "still none"))]
     house.gateway.greeted("pcscf", ("kept",), 111.0)
-    house.gateway.gone("pcscf", 112.0)
+    house.gateway.gone("pcscf", (), 112.0)
     house.gateway.event(LegId("kept", "b", 1), Event.MEDIA_INACTIVE, "", 113.0)
     house.gateway.expire(142.0)
     house.gateway.greeted("pcscf", (), 150.0)
     assert house.notices() == []
+
+
+def test_what_a_controller_may_not_have_read_is_told_again_if_it_still_stands(house):
+    for context in ("kept", "left"):
+        house.do(ACCESS, CORE, context=context)
+    silent, lost = (Notice("kept", event, "a", 1) for event in (Event.MEDIA_INACTIVE, Event.CONSENT_LOST))
+    unread = [silent, Notice("left", Event.MEDIA_FIRST, "a", 1), lost, Notice("kept", Event.CONTEXT_LOST)]
+    house.gateway.gone("pcscf", unread, 100.0)
+    house.gateway.event(LegId("kept", "a", 1), Event.MEDIA_INACTIVE, "again", 101.0)
+    house.gateway.greeted("pcscf", ("kept",), 101.0)
+    again = Notice("kept", Event.MEDIA_INACTIVE, "a", 1, "again")
+    assert house.notices() == [("pcscf", again), ("pcscf", lost)]
 
 
 def test_a_lost_leg_ends_its_context(house):

@@ -11,7 +11,7 @@ import pytest
 import uvloop
 
 from agw.iq import connection as connection_module
-from agw.iq import listener, wire
+from agw.iq import listener
 from agw.iq.client import Client
 from agw.iq.connection import Certificates
 from agw.iq.listener import MAX_HANDSHAKES
@@ -27,7 +27,7 @@ from agw.iq.messages import (
     Request,
 )
 from agw.iq.server import Server
-from agw.iq.wire import controller_link, encode
+from agw.iq.wire import HEARTBEAT, SILENCE, controller_link, encode
 from imsalg.transport.tls import Credentials
 from tests.transport.certificates import Authority
 
@@ -46,11 +46,15 @@ class Gateway:
             realms=("access", "core"),
             on_up=lambda hello: self.told.put_nowait(("up", hello.name, hello.claims)),
             on_request=self._request,
-            on_down=lambda name, reason: self.told.put_nowait(("down", name, reason)),
+            on_down=self._down,
         )
 
     def _request(self, name, request):
         return self.answer(name, request)
+
+    def _down(self, name, reason, unread):
+        self.unread = unread
+        self.told.put_nowait(("down", name, reason))
 
     async def next(self):
         return await asyncio.wait_for(self.told.get(), PATIENCE)
@@ -112,6 +116,14 @@ async def raw(path, *messages):
     for message in messages:
         writer.write(message if isinstance(message, bytes) else encode(message))
     return reader, writer
+
+
+async def until_sent(reader, last):
+    """What came until this."""
+    data = b""
+    while not data.endswith(last):
+        data += await asyncio.wait_for(reader.read(65536), PATIENCE)
+    return data
 
 
 async def until_closed(reader):
@@ -242,6 +254,7 @@ def test_a_newer_connection_takes_the_name_over(address, path):
             old, old_writer = await raw(path, Hello(VERSION, "pcscf", "1"))
             assert await gateway.next() == ("up", "pcscf", ())
             _, new_writer = await raw(path, Hello(VERSION, "pcscf", "2", claims=("c",)))
+            assert await gateway.next() == ("down", "pcscf", "a newer connection has its name")
             assert await gateway.next() == ("up", "pcscf", ("c",))
             await until_closed(old)
             new_writer.close()
@@ -273,16 +286,49 @@ def test_who_does_not_read_is_closed(address, path, monkeypatch, caplog):
     assert "unread by the other side" in caplog.text
 
 
-def test_who_says_nothing_is_closed_and_who_says_heartbeats_is_not(address, path, monkeypatch):
-    monkeypatch.setattr(wire, "HEARTBEAT", 0.1)
-    monkeypatch.setattr(wire, "SILENCE", 0.5)
-
+def test_what_was_told_since_the_last_sign_of_life_may_not_have_been_read(address, path):
     async def scenario():
+        skip = jumping()
+        notices = [Notice("c", event) for event in Event]
+        async with started(address) as gateway:
+            reader, writer = await raw(path, GREETING)
+            await gateway.next()
+            gateway.server.notify("mallory", notices[0])
+            skip(HEARTBEAT + 1.0)
+            gateway.answer = lambda name, request: ErrorReply(request.id, ErrorCode.INVALID, "")
+            writer.write(encode(Request(1, "c", ())))  # a sign of life
+            await until_sent(reader, encode(ErrorReply(1, ErrorCode.INVALID, "")))
+            gateway.server.notify("mallory", notices[1])
+            skip(SILENCE - 1.0)
+            gateway.server.notify("mallory", notices[2])
+            skip(1.0)
+            down, _, reason = await gateway.next()
+            assert (down, gateway.unread) == ("down", notices[1:3])
+            assert "nothing heard" in reason
+            writer.close()
+
+    asyncio.run(scenario())
+
+
+def jumping():
+    """Lets the loop's clock jump, by so many seconds at each call."""
+    loop = asyncio.get_running_loop()
+    clock, skipped = loop.time, [0.0]
+    loop.time = lambda: clock() + sum(skipped)
+    return skipped.append
+
+
+def test_who_says_nothing_is_closed_and_who_says_heartbeats_is_not(address, path):
+    async def scenario():
+        skip = jumping()
         async with started(address) as gateway, Controller(address).running() as controller:
             await controller.next()
             await gateway.next()
             reader, writer = await raw(path, GREETING)
             assert await gateway.next() == ("up", "mallory", ())
+            while gateway.told.empty():
+                skip(HEARTBEAT / 5)
+                await asyncio.sleep(0.01)  # what is due is said and heard
             down, name, reason = await gateway.next()
             assert (down, name) == ("down", "mallory")
             assert "nothing heard" in reason

@@ -221,7 +221,7 @@ class World:
     def disconnect(self) -> None:
         self.connected = False
         self._replies.clear()
-        self.gateway.gone("pcscf", self.now)
+        self.gateway.gone("pcscf", (), self.now)
         self.core.gateway_down(self.now)
         self.settle()
 
@@ -244,7 +244,7 @@ class World:
         if self.connected:
             self.connected = False
             self._replies.clear()
-            self.gateway.gone("pcscf", self.now)
+            self.gateway.gone("pcscf", (), self.now)
 
     def restart(self, away: float = 1.0, *, connected: bool = True) -> None:
         """The proxy is killed and comes back."""
