@@ -205,6 +205,7 @@ class Softphone:
         if self.registers:
             config.regConfig.registrarUri = f"sip:{s.domain}"
             config.regConfig.disableRegOnModify = True
+            config.regConfig.randomRetryIntervalSec = 0  # when its connection breaks: again at once
         if self.registers and s.e2ae:  # TS 24.229 clause 5.1.1.2.1 item i
             config.regConfig.headers.append(header("Security-Client", "sdes-srtp;mediasec"))
         else:

@@ -188,12 +188,12 @@ class Registrations:
             if 0 < wish < self.min_expires:
                 raise PeerError("too short", 423)
         key = (aor, _instance(contacts[0]) if contacts else "")
-        known = self._by_key.get(key)
+        known = self._by_key.get(key) or self._of_contacts(aor, contacts, request)
         if known is None and contacts:
             self._check_limits(flow, access)
         return Registering(
             known.token if known else self.tokens.mint(rng),
-            key,
+            known.key if known else key,
             aor,
             access,
             flow,
@@ -202,6 +202,18 @@ class Registrations:
             self._mechanisms(request, contacts, access),
             mediasec.speaks(request.headers),
         )
+
+    def _of_contacts(self, aor: str, contacts: Sequence[NameAddr], request: Request) -> Binding | None:
+        """The binding of a UE that says no instance, by its Contact or one that it gives up: so PJSIP moves
+        to another connection where the registrar does not know RFC 5626."""
+        if not contacts or contacts[0].param("+sip.instance"):
+            return None
+        own = (contacts[0], *(contact for contact in contacts[1:] if _expires(contact, request) == 0))
+        for contact in own:
+            for binding in self._by_contact.get(contact.uri, {}).values():
+                if binding.aor == aor:
+                    return binding
+        return None
 
     def _mechanisms(
         self, request: Request, contacts: Iterable[NameAddr], access: AccessConfig

@@ -13,6 +13,10 @@ STREAMS = [Transport.TCP, Transport.TLS, Transport.WS, Transport.WSS]
 INSTANCE = '+sip.instance="<urn:uuid:1>"'
 
 
+def token_of(path):
+    return path.partition(":")[2].partition("@")[0]
+
+
 def close(world, peer):
     """The peer's connection ends."""
     world.core.closed(peer.flow, world.now)
@@ -149,6 +153,34 @@ def test_a_ue_that_registers_over_another_connection_is_reached_there_also_in_it
     world.network.expect(200)
     assert bye
     assert here
+    world.finish()
+
+
+def test_a_ue_that_says_which_contact_it_had_before_is_followed_without_an_instance(world):
+    """As PJSIP does where the registrar's 200 has no `Require: outbound` (RFC 5626 section 6)."""
+    alice = world.ue(10, 40123, transport=Transport.TLS)
+    register(world, alice, INSTANCE, "reg-id=1")
+    _, far = world.terminate(alice)
+    close(world, alice)
+    again = world.ue(10, 40555, transport=Transport.TLS)
+    again.user = "alice"
+    gone = f"<{alice.contact}>;expires=0;{INSTANCE};reg-id=1"
+    again.register("alice", contact=f"<{again.contact}>, {gone}")
+    request = world.network.expect("REGISTER")
+    assert request.headers.get("Path") == alice.path
+    world.network.reply(request, 200, ("Contact", f"<{again.contact}>;expires=600"))
+    again.expect(200)
+    (binding,) = world.core.registrations
+    assert list(binding.contacts) == [again.contact]
+    far.request("BYE")
+    again.reply(again.expect("BYE"), 200)
+    world.network.expect(200)
+    register(world, again)  # a refresh
+    assert token_of(again.path) == token_of(alice.path)
+    others = world.ue(10, 40777, transport=Transport.TLS)
+    for user, expires in (("mallory", 0), ("alice", 600)):  # another user; another UE, which gives up nothing
+        others.register(user, contact=f"<sip:x@192.0.2.9>, <{again.contact}>;expires={expires}")
+        assert token_of(world.network.expect("REGISTER").headers.get("Path")) != token_of(alice.path)
     world.finish()
 
 
