@@ -58,9 +58,13 @@ def phones(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[WebPhone,
 
 @pytest.mark.parametrize("bundling", ["balanced", "max-bundle"])
 @pytest.mark.parametrize(
-    ("server", "treated"),
-    [(PASSING_SERVER, ["e2e", "e2e"]), (SERVER, ["e2ae-dtls-srtp", "e2ae-dtls-srtp"])],
-    ids=["end to end", "as far as the gateway"],
+    ("server", "treated", "hurried"),
+    [
+        (PASSING_SERVER, ["e2e", "e2e"], False),
+        (PASSING_SERVER, ["e2e", "e2e"], True),
+        (SERVER, ["e2ae-dtls-srtp", "e2ae-dtls-srtp"], False),
+    ],
+    ids=["end to end", "end to end, without candidates of their own", "as far as the gateway"],
 )
 def test_two_pages_call_each_other(
     stack: Stack,
@@ -68,6 +72,7 @@ def test_two_pages_call_each_other(
     phones: tuple[WebPhone, WebPhone],
     server: str,
     treated: list[str],
+    hurried: bool,
     bundling: str,
 ) -> None:
     alice, bob = phones
@@ -75,6 +80,8 @@ def test_two_pages_call_each_other(
         phone.server = server
         phone.register(page.url, stack.password)
         phone.run("void(phone.bundlePolicy = args[0])", bundling)
+        if hurried:
+            phone.hurry()
     alice.begin("dial", "bob")
     bob.wait_for_call("ringing")
     bob.do("answer")
@@ -83,6 +90,8 @@ def test_two_pages_call_each_other(
     bob.wait_for_tone(alice.tone)
     assert [call["treatments"] for call in stack.status()["calls"]] == [[each] for each in treated]
     assert alice.stats()["codec"] == "audio/opus"
+    if hurried:
+        assert not any("a=candidate" in phone.run("window.said[0]") for phone in phones)
     alice.do("hold")
     bob.wait_for_call("held by the peer")
     bob.wait_for_silence()
