@@ -108,7 +108,6 @@ def test_a_wrong_route_is_refused(route: str) -> None:
 
 
 def test_the_demo() -> None:
-    pytest.importorskip("pjsua2")
     process = start("demo", "--json")
     said, errors = process.communicate(timeout=100)
     assert errors == ""
@@ -138,7 +137,6 @@ def test_the_demo() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_interrupted_demo_leaves_nothing(number: int) -> None:
-    pytest.importorskip("pjsua2")
     process = start("demo")
     assert process.stdout is not None
     assert process.stdout.readline().startswith("caller")
@@ -154,7 +152,6 @@ def test_an_interrupted_demo_leaves_nothing(number: int) -> None:
 
 
 def test_a_demo_whose_gateway_dies_fails_and_says_so() -> None:
-    pytest.importorskip("pjsua2")
     process = start("demo")
     assert process.stdout is not None
     process.stdout.readline()

@@ -15,8 +15,6 @@ import pytest
 from cli.tone import tone_seconds
 from tests.interop.ue_process import Ue
 
-pytest.importorskip("pjsua2")
-
 PORT = 17904
 LAB = ("--registrar", f"sip:127.0.0.1:{PORT}", "--password", "lab")
 

@@ -22,7 +22,6 @@ from tests.interop.wire import Capture, Kind, Packet, between, sdes_keys, tone_i
 from tests.system.sipp import port
 from tests.system.world import TABLES, World
 
-pytest.importorskip("pjsua2")
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a capture needs root")
 
 ALICE_TONE, BOB_TONE = 1000, 440

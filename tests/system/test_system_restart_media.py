@@ -16,7 +16,6 @@ from tests.interop.wire import Capture, Kind, Packet, between
 from tests.system.test_system_media import ALICE_RTP, BOB_RTP, POLICY, SUITES, Phones
 from tests.system.world import TABLES, World
 
-pytest.importorskip("pjsua2")
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a capture needs root")
 
 KILLED = 0.8  # seconds after the answer
