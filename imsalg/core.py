@@ -114,7 +114,7 @@ class Core:
             config, routes, self.registrations, self._sources, self._gateway, self.calls, self._reg_event, rng
         )
         self._responses = Responses(self.registrations, self.calls, self._lines.tell)
-        self._kept = Kept(config.access, self.registrations, self.calls, self._gateway, self._notes.append)
+        self._kept = Kept(config, self.registrations, self.calls, self._gateway, self._notes.append)
 
     # -- the shell's face
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from imsalg.anchor import Side
 from imsalg.call import Call
 from imsalg.calls import Calls
-from imsalg.config import AccessConfig
+from imsalg.config import ProxyConfig
 from imsalg.crossing import Note
 from imsalg.flowtoken import FlowTokens
 from imsalg.gatelink import GatewayLink
@@ -32,17 +32,18 @@ class Changes:
 
 
 class Kept:
-    """note: for the log. epochs: what the wall clock shows at zero of the clock that `now` is of."""
+    """note: for the log. epochs: what the wall clock shows at zero of the clock that `now` is of. Without a
+    store, nothing is remembered of what has changed."""
 
     def __init__(
         self,
-        access: Iterable[AccessConfig],
+        config: ProxyConfig,
         registrations: Registrations,
         calls: Calls,
         gateway: GatewayLink,
         note: Callable[[Note], None],
     ) -> None:
-        self._access = {each.listen: each for each in access}
+        self._access = {each.listen: each for each in config.access}
         self._registrations = registrations
         self._calls = calls
         self._gateway = gateway
@@ -50,8 +51,9 @@ class Kept:
         self._changed: dict[str, None] = {}
         self._whole = False
         self._own: OwnRecord | None = None  # as stored
-        registrations.followers.append(lambda token: self._change(f"binding {token}"))
-        calls.followers.append(lambda token: self._change(f"call {token}"))
+        if config.store.path:
+            registrations.followers.append(lambda token: self._change(f"binding {token}"))
+            calls.followers.append(lambda token: self._change(f"call {token}"))
 
     def everything(self) -> None:
         """What is stored is not known any more."""

@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from agw.iq.messages import ErrorCode, Mode
 from imsalg.call import Call
-from imsalg.config import CallConfig, RegistrationConfig
+from imsalg.config import CallConfig, RegistrationConfig, StoreConfig
 from imsalg.records import decode
 from imsalg.regevent import PACE
 from imsalg.sip.hop import Transport
@@ -100,6 +100,14 @@ def test_a_clock_that_was_set_back_makes_no_session_last_for_ever(worlds):
     world.advance(200)
     world.network.expect("BYE")
     assert not world.status()["calls"]
+
+
+def test_without_a_store_nothing_is_collected_for_it(worlds):
+    world = worlds(store=StoreConfig())
+    alice = world.register(world.ue(10), "alice")
+    here, far = world.originate(alice)
+    assert set(world.core.to_store(EPOCH).records) == {"own"}
+    here.hang_up(far)
 
 
 def test_a_ue_of_an_access_that_is_configured_no_more_is_not_restored(world, alice):

@@ -46,7 +46,7 @@ from agw.iq.messages import (
     StreamStatistics,
 )
 from agw.iq.messages import Request as IqRequest
-from imsalg.config import AccessConfig, CoreConfig, GatewayConfig, ProxyConfig
+from imsalg.config import AccessConfig, CoreConfig, GatewayConfig, ProxyConfig, StoreConfig
 from imsalg.core import Core
 from imsalg.crossing import Note
 from imsalg.names import Answer
@@ -69,6 +69,7 @@ BASE: dict[str, Any] = {
     "access": (AccessConfig(name="access", listen=ACCESS, mechanisms=(Mechanism.SDES_SRTP,)),),
     "core": CoreConfig(listen=CORE, next_hop=f"sip:{NETWORK}"),
     "gateway": GatewayConfig(iq="unix:/none"),
+    "store": StoreConfig(path="none"),  # the world's `stored`
 }
 AGW = AgwConfig(
     realms=(
