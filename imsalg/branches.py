@@ -17,7 +17,7 @@ from imsalg.exchange import Agreed
 from imsalg.negotiation import Negotiation, Terms
 from imsalg.records import BranchRecord
 from imsalg.sdp.document import Document
-from imsalg.sip.dialog import Dialog, Party, contact_uri
+from imsalg.sip.dialog import MAX_ROUTES, Dialog, Party, contact_uri
 from imsalg.sip.hop import Flow
 from imsalg.sip.message import Request, Response
 from imsalg.sip.timers import earliest
@@ -25,7 +25,6 @@ from imsalg.sip.values import NameAddr
 
 MAX_PASSED = 4  # of (side, INVITE): whose descriptions are known again
 MAX_BRANCHES = 7  # at a time; the gateway has a limit of terminations in a context
-MAX_ROUTES = 140  # between an end and us: Max-Forwards lets 70 proxies be there, each twice
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from random import Random
 
 from imsalg.errors import BadMessage, PeerError
 from imsalg.reginfo import CONTENT_TYPE, RegInfo, parse_reginfo
-from imsalg.sip.dialog import contact_uri
+from imsalg.sip.dialog import MAX_ROUTES, contact_uri
 from imsalg.sip.grammar import LWS, number
 from imsalg.sip.headers import Headers
 from imsalg.sip.message import Request, Response
@@ -169,7 +169,7 @@ class Subscription:
         document = _document(request)
         self._heard, self._pause = request.cseq.number, REST
         if not self._remote:
-            self._remote, self._routes = sender, tuple(headers.values("Record-Route"))
+            self._remote, self._routes = sender, tuple(headers.values("Record-Route")[:MAX_ROUTES])
         self._target = contact_uri(headers) or self._target
         leaving = self.state is State.ENDING
         if state == "terminated":
@@ -188,7 +188,7 @@ class Subscription:
         headers = response.headers
         if not self._remote and response.to.tag:
             self._remote = headers.get("To") or ""
-            self._routes = tuple(headers.values("Record-Route")[::-1])
+            self._routes = tuple(reversed(headers.values("Record-Route")[-MAX_ROUTES:]))
         self._target = contact_uri(headers) or self._target
         if self.state is State.ENDING:
             self._leave()

@@ -15,6 +15,8 @@ from imsalg.sip.headers import Headers
 from imsalg.sip.message import Request, Response
 from imsalg.sip.values import CSeq, NameAddr, RAck
 
+MAX_ROUTES = 140  # between an end and us: Max-Forwards lets 70 proxies be there, each twice
+
 
 @dataclass(slots=True)
 class Party:

@@ -5,11 +5,11 @@ from msgspec.structs import replace
 
 from agw.config import GatewayConfig as AgwConfig
 from agw.config import Realm
-from imsalg.branches import MAX_ROUTES
 from imsalg.config import AccessConfig, CoreConfig, LimitsConfig, SourcesConfig
 from imsalg.gatelink import FULL
 from imsalg.intake import Standing
 from imsalg.networks import Networks
+from imsalg.sip.dialog import MAX_ROUTES
 from imsalg.sip.glance import Kind
 from imsalg.sip.hop import Flow, Transport
 from imsalg.sip.values import Address

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from imsalg.config import RegistrationConfig
 from imsalg.errors import PeerError
 from imsalg.reginfo import CONTENT_TYPE, MAX_DEPTH, MAX_ELEMENTS, MAX_SIZE, parse_reginfo
+from imsalg.sip.dialog import MAX_ROUTES
 from imsalg.sip.message import make_response
 from imsalg.sip.values import Address
 from tests.sim.peer import Peer
 from tests.sim.sdp import session
-from tests.sim.world import CORE
+from tests.sim.world import CORE, NETWORK
 
 AUDIO = session("192.0.2.10")
 ALICE = "sip:alice@home.example"
@@ -133,6 +134,24 @@ def test_there_is_one_for_all_devices_of_a_user_and_it_ends_with_the_last(world)
     assert world.status()["subscriptions"] == 1
     notifier.notify(state="terminated;reason=timeout")
     assert world.status()["subscriptions"] == 0
+
+
+@pytest.mark.parametrize("first", ["the 200", "the NOTIFY"])
+def test_of_its_route_set_only_so_much_is_kept_as_a_request_can_follow(world, first):
+    """The nearest: Max-Forwards brings no request past 70 proxies."""
+    alice = register(world)
+    notifier = Notifier(world, accept=False)
+    near, far = f"<sip:{NETWORK};lr>", [f"<sip:p{number}.example;lr>" for number in range(MAX_ROUTES + 60)]
+    if first == "the 200":
+        routes = ("Record-Route", ", ".join([*far, near]))
+        world.network.reply(notifier.subscribe, 200, ("Expires", "4000"), routes, tag="scscf")
+        notifier.notify()
+    else:
+        notifier.notify(Record_Route=", ".join([near, *far]))
+        notifier.accept()
+    deregister(world, alice)
+    routes = world.network.expect("SUBSCRIBE").headers.values("Route")
+    assert (routes[0], len(routes)) == (near, MAX_ROUTES)
 
 
 def test_a_user_who_goes_before_the_subscription_stands_takes_it_along(world):
