@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 
 import click
@@ -28,8 +29,9 @@ def command(path: str) -> None:
     Exits with 0 and one line when it is right. Otherwise with 2 and what is wrong: where it stands in the
     file, and the nearest right key or value.
     """
+    keys = _keys_of(path)
+    kind = _kind_of(keys)
     try:
-        kind = _kind_of(path)
         if kind == "gateway":
             agw.config.load(path)
         else:
@@ -37,17 +39,27 @@ def command(path: str) -> None:
     except (agw.config.ConfigError, imsalg.configfile.ConfigError) as error:
         click.echo(str(error), err=True)
         sys.exit(2)
-    click.echo(f"{path}: right ({kind})")
+    if keys:
+        click.echo(f"{path}: right ({kind})")
+    else:
+        needs = "[[access]], [core] and [gateway]"
+        click.echo(f"{path}: right ({kind}), but it sets nothing: all defaults; a proxy's needs {needs}")
 
 
-def _kind_of(path: str) -> str:
+def _keys_of(path: str) -> Collection[str] | None:
+    """None: it cannot be read."""
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8")).keys()
+    except (OSError, ValueError):
+        return None
+
+
+def _kind_of(keys: Collection[str] | None) -> str:
     """A proxy cannot do without sides and a gateway; a gateway's file may leave all out. What cannot be
     read goes to the proxy's loader, which says why."""
-    try:
-        tree = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    if keys is None:
         return "proxy"
-    if tree.keys() & (_GATEWAYS - _PROXYS):
+    if not (_GATEWAYS - _PROXYS).isdisjoint(keys):
         return "gateway"
-    near = [key for key in tree if difflib.get_close_matches(key, _PROXYS - _GATEWAYS, n=1)]
+    near = [key for key in keys if difflib.get_close_matches(key, _PROXYS - _GATEWAYS, n=1)]
     return "proxy" if near else "gateway"

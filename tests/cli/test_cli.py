@@ -122,11 +122,20 @@ def test_check_knows_a_proxys_file_by_its_misspelt_table(tmp_path: Path) -> None
     assert imsalg("check", str(path)) == (2, f"{path}: acess: unknown key; did you mean 'access'?\n")
 
 
-@pytest.mark.parametrize("line", ["cores = [0, 1]", "plane = 'python'", "[dtls]", "coalesce = 0.0001", ""])
+@pytest.mark.parametrize("line", ["cores = [0, 1]", "plane = 'python'", "[dtls]", "coalesce = 0.0001"])
 def test_check_knows_a_gateways_file_by_any_line_of_it(line: str, tmp_path: Path) -> None:
     path = tmp_path / "x.toml"
     path.write_text(line)
     assert imsalg("check", str(path)) == (0, f"{path}: right (gateway)\n")
+
+
+@pytest.mark.parametrize("text", ["", "# cores = [0, 1]\n"])
+def test_check_says_of_an_empty_file_what_it_was_taken_for(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text(text)
+    code, said = imsalg("check", str(path))
+    assert code == 0
+    assert said.startswith(f"{path}: right (gateway), but it sets nothing: all defaults; a proxy's needs ")
 
 
 @pytest.mark.parametrize("line", ["[sources]", "[store]\npath = ''"])
