@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import sys
-from dataclasses import replace
 from typing import BinaryIO, NoReturn
 
 import click
+from msgspec.structs import replace
 
 from imsalg.errors import BadSdp
 from imsalg.policy.decide import Access, Decision, Direction, Rules, decide, status

@@ -8,11 +8,11 @@ changed. So a refresh asks nothing, and a repeated answer costs nothing (trap P3
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
 from ipaddress import ip_address
 
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from agw.iq.messages import (
@@ -50,8 +50,7 @@ def m_line(stream: int) -> int:
     return (stream - 1) % MAX_MEDIA
 
 
-@dataclass(frozen=True, slots=True)
-class Termination:
+class Termination(Struct, frozen=True):
     """One termination as it is wanted: its realm, address family, and streams by id."""
 
     realm: str
@@ -71,8 +70,7 @@ Wanted = Mapping[str, Termination | None]
 """Termination name -> what it shall be; None: released. Names that are absent stay as they are."""
 
 
-@dataclass(slots=True)
-class Anchor:
+class Anchor(Struct):
     """A context as the gateway last acknowledged it."""
 
     context: str

@@ -6,8 +6,9 @@ refused."""
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from itertools import pairwise
+
+from msgspec import Struct
 
 from imsalg.errors import PeerError
 from imsalg.sip.message import Request, Response
@@ -31,8 +32,7 @@ _ENCODED = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """A session description within a body, with its surroundings: the other parts. What stands before the
     first boundary and behind the last one means nothing (RFC 2046 section 5.1.1) and is left out."""
 

@@ -7,9 +7,11 @@ forks from it, with an address and a key of its own on the offerer's side (traps
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from imsalg.anchor import Anchor, Side, Termination, Wanted
 from imsalg.crossing import Crossing
@@ -27,8 +29,7 @@ MAX_PASSED = 4  # of (side, INVITE): whose descriptions are known again
 MAX_BRANCHES = 7  # at a time; the gateway has a limit of terminations in a context
 
 
-@dataclass(slots=True)
-class Branch:
+class Branch(Struct):
     """One dialog and its media. offered: the offer in a response to an INVITE, which PRACK or ACK answers
     (RFC 3261 section 13.2.1, RFC 3262 section 5). expires: when the session is over if nobody
     refreshes it; None while it has not begun."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from imsalg.anchor import Side
 from imsalg.branches import Branches
@@ -11,8 +11,7 @@ from imsalg.sip.hop import Flow
 from imsalg.steps import Steps
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class CallState:
+class CallState(Struct, frozen=True, eq=False):
     """token: names the call in our Record-Route URIs, and its context. branches: its dialogs. steps: what it
     asks of the gateway. effects: what it wants done, for `core` to carry out. flows: where requests to each
     side went last."""

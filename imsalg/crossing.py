@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from agw.iq.messages import Command
 from imsalg.anchor import Side
@@ -24,8 +25,7 @@ Hops = tuple[Uri, ...]
 """What a server of the core is found by, tried in order (RFC 3263)."""
 
 
-@dataclass(slots=True, eq=False)
-class Crossing:
+class Crossing(Struct, eq=False):
     """One request: the server transaction it came by and the client transaction it leaves by.
 
     side: where it came from. request: as received. outgoing, flow: what leaves, and where to; with `hops`
@@ -66,31 +66,27 @@ class Crossing:
         return 200 <= self.answered < 300
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(Struct, frozen=True):
     """Start the client transaction of a crossing."""
 
     crossing: Crossing
 
 
-@dataclass(frozen=True, slots=True)
-class Respond:
+class Respond(Struct, frozen=True):
     """Answer the server transaction of a crossing."""
 
     crossing: Crossing
     response: Response
 
 
-@dataclass(frozen=True, slots=True)
-class Cancel:
+class Cancel(Struct, frozen=True):
     """Cancel the client transaction of an INVITE. reasons: Reason values for the other end (RFC 3326)."""
 
     crossing: Crossing
     reasons: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class SendAck:
+class SendAck(Struct, frozen=True):
     """An ACK to a 2xx has no transaction."""
 
     request: Request
@@ -98,8 +94,7 @@ class SendAck:
     hops: Hops = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(Struct, frozen=True):
     """Commands for the gateway, on one context. number: comes back with the reply."""
 
     context: str
@@ -107,15 +102,13 @@ class Ask:
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Struct, frozen=True):
     """The proxy has ended a call that was answered or being set up. status: what says why."""
 
     status: int
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(Struct, frozen=True):
     """A line for the log; level as in `logging`."""
 
     level: int

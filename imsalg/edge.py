@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from agw.iq.messages import Stream
 from imsalg.anchor import Anchor, Side, Termination
@@ -17,15 +19,17 @@ from imsalg.sdp.dtls import Fingerprint, Setup
 from imsalg.sdp.ice import IceCredentials
 
 
-@dataclass(slots=True)
-class Origins:
+class Origins(Struct):
     """Our o= line towards one side: the version rises by one when, and only when, the SDP changed (trap
     P31)."""
 
     session_id: str
     version: int
     host: str
-    last: bytes = field(default=b"", repr=False)  # it may have keys
+    last: bytes = b""
+
+    def __repr__(self) -> str:
+        return f"Origins({self.session_id}, {self.version})"  # `last` may have keys
 
     def write(self, build: Callable[[Origin], Document]) -> Document:
         """What is built; `last` has it as bytes. All but the version is the same for good, whatever the other
@@ -42,8 +46,7 @@ class Origins:
         return document
 
 
-@dataclass(slots=True)
-class Edge:
+class Edge(Struct):
     """name: of the termination. denied: networks that no media go to. ip6: its address family; that of our
     signalling, until the side has said which it wants."""
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
+
+from msgspec import Struct, field
 
 from agw.iq.messages import Address, Mode, Stream, Transport
 from imsalg.anchor import Side, m_line
@@ -21,8 +22,7 @@ from imsalg.sdp.document import MAX_MEDIA, Document
 from imsalg.sdp.ice import IceCredentials, is_lite
 
 
-@dataclass(frozen=True, slots=True)
-class Agreed:
+class Agreed(Struct, frozen=True):
     """What the two sides have agreed on. keys, associations: our crypto line towards the UE, or the DTLS
     association with it, by m-line. streams: of each side's termination. named: as in the answer that
     the UE gave or got."""
@@ -64,8 +64,7 @@ class Agreed:
         return id if fits else (id - 1 + MAX_MEDIA) % (2 * MAX_MEDIA) + 1
 
 
-@dataclass(slots=True)
-class Exchange:
+class Exchange(Struct):
     """An offer, and its answer once there is one.
 
     decisions: with the answer, what is in force. asked: what an answer may choose from.

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from agw.iq.messages import ErrorCode, ErrorReply, Hello, Notice, ReleaseTermination, Reply, Request
 from imsalg.call import Call
@@ -21,8 +22,7 @@ GIVEN_UP = 5.0  # seconds, at least, after which it will not come any more
 FULL = 1.0  # seconds in which a gateway that had no ports is asked for no further call
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
+class _Asked(Struct, frozen=True):
     """A request without a reply. number: the call's, of the command."""
 
     since: float

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from imsalg.anchor import Side
 from imsalg.call import Call
@@ -23,8 +24,7 @@ from imsalg.registration import Binding, Registrations
 MAX_CHANGES = 100_000  # keys remembered; with more, everything is told
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(Struct, frozen=True):
     """records: key -> record, None where there is none any more. whole: what has another key goes as well."""
 
     whole: bool

@@ -8,7 +8,8 @@ Whoever wants to know asks `known`, and where that knows nothing, `ask`; the que
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from imsalg.sip.locate import MAX_RECORDS, Question, Record
 
@@ -18,8 +19,7 @@ MAX_KEPT = 86_400.0  # seconds, whatever the DNS says (RFC 8767 section 4: a wee
 UNANSWERED_FOR = 5.0  # seconds until a question that nobody answered is asked again
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """records: none if the name or its type does not exist. ttl: seconds; None: no server has answered."""
 
     records: Sequence[Record] = ()

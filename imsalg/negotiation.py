@@ -16,10 +16,10 @@ the same offer; the offerer's is one for each early dialog (`fork`), with an add
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from random import Random
 
-from msgspec.structs import replace as with_fields
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from agw.iq.messages import Mode, Stream, Transport
 from imsalg.anchor import Anchor, Side, Wanted
@@ -40,8 +40,7 @@ from imsalg.sdp.document import Document
 from imsalg.sip.hop import Flow
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(Struct, frozen=True):
     """What the media of a call are negotiated under: fixed by the UE's registration and the access it uses.
 
     hosts: our signalling address on each side, which stands in o=. denied: networks that no media go to.
@@ -59,8 +58,7 @@ class Terms:
     latch_anywhere: bool
 
 
-@dataclass(slots=True, eq=False)
-class Negotiation:
+class Negotiation(Struct, eq=False):
     """The media session of one dialog: what was agreed, and the exchange under way."""
 
     anchor: Anchor
@@ -250,7 +248,7 @@ class Negotiation:
         if not self.watched:
             self.watched = True
             streams = {
-                side: {id: with_fields(s, inactivity=self._inactivity(s.mode)) for id, s in streams.items()}
+                side: {id: replace(s, inactivity=self._inactivity(s.mode)) for id, s in streams.items()}
                 for side, streams in self.agreed.streams.items()
             }
             self.agreed = replace(self.agreed, streams=streams)
@@ -281,7 +279,7 @@ class Negotiation:
         """Streams that are not agreed on now and may be again, as the gateway has them, but closed."""
         have = self.anchor.have(self.edges[side].name)
         there = have.streams if have is not None else {}
-        return {id: with_fields(there.get(id, stream), mode=Mode.INACTIVE) for id, stream in streams.items()}
+        return {id: replace(there.get(id, stream), mode=Mode.INACTIVE) for id, stream in streams.items()}
 
     def _stream(self, index: int, side: Side, exchange: Exchange) -> Stream:
         where, rtcp = exchange.remote(index, side)

@@ -4,8 +4,9 @@ the gateway does both, and is told the names and credentials here."""
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass, field
 from random import Random
+
+from msgspec import Struct, field
 
 from agw.iq import messages as iq
 from agw.iq.messages import Dtls, DtlsRole, Ice
@@ -16,8 +17,7 @@ from imsalg.sdp.dtls import Setup
 from imsalg.sdp.ice import IceCredentials
 
 
-@dataclass(slots=True, eq=False)
-class OwnDtls:
+class OwnDtls(Struct, eq=False):
     """Those of one dialog, by stream. What was offered in vain is offered again (traps P03, P37)."""
 
     rng: Random

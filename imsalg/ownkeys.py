@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from random import Random
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from agw.iq.messages import Key, Suite
 from imsalg.sdp.attributes import MATERIAL_LENGTH, Crypto, InlineKey
 
 
-@dataclass(slots=True, eq=False)
-class OwnKeys:
+class OwnKeys(Struct, eq=False):
     """Those of one dialog, by m-line. A line in use goes on to be used while its suite does (trap P14); one
     that was offered in vain is offered again (trap P37)."""
 
     rng: Random
     suites: tuple[str, ...]
-    _spare: dict[int, tuple[Crypto, ...]] = field(default_factory=dict, repr=False)
+    _spare: dict[int, tuple[Crypto, ...]] = field(default_factory=dict)
 
     def fork(self) -> OwnKeys:
         """Those of another dialog."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from dataclasses import replace as replaced
 from random import Random
 from typing import Self
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from agw.iq.messages import Ice, Stream, Transport
@@ -28,8 +27,7 @@ from imsalg.sdp.attributes import Crypto
 from imsalg.sdp.dtls import Setup
 
 
-@dataclass(slots=True, eq=False)
-class OwnProtection:
+class OwnProtection(Struct, eq=False):
     keys: OwnKeys
     dtls: OwnDtls
 
@@ -44,7 +42,7 @@ class OwnProtection:
     def beside(self, own: Mapping[int, Own]) -> dict[int, Own]:
         """What was offered once, for another dialog that it makes: its associations are others."""
         return {
-            index: replaced(each, name=self.dtls.fresh()) if isinstance(each, Association) else each
+            index: replace(each, name=self.dtls.fresh()) if isinstance(each, Association) else each
             for index, each in own.items()
         }
 

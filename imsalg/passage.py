@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
+
+from msgspec import Struct
 
 from imsalg import sessiontimer
 from imsalg.acks import Acks
@@ -29,8 +30,7 @@ _COMES_AGAIN = frozenset((401, 407, 422))
 _REFRESHES = frozenset(("INVITE", "UPDATE"))  # of the sender's target (RFC 3311 section 5.1)
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """Seconds: an INVITE without a final response; one command of the gateway; the session interval that is
     asked for, 0: none; the longest that a session may go without a refresh."""
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from dataclasses import dataclass, field
 from random import Random
+
+from msgspec import Struct, field
 
 from imsalg import trust
 from imsalg.anchor import Side
@@ -30,15 +31,13 @@ PATIENCE = 64  # times T1
 PACE = 0.01  # seconds from one user to the next after a restart
 
 
-@dataclass(frozen=True, slots=True)
-class Deregistered:
+class Deregistered(Struct, frozen=True):
     """The home network has taken a UE's registration away; its binding is gone."""
 
     binding: Binding
 
 
-@dataclass(slots=True, eq=False)
-class _User:
+class _User(Struct, eq=False):
     """What is subscribed to, for these bindings, by token."""
 
     subscription: Subscription

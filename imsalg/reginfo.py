@@ -6,9 +6,10 @@ with limits on its size, depth and number of elements. Elements of other namespa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from xml.parsers import expat
+
+from msgspec import Struct
 
 from imsalg.errors import PeerError
 from imsalg.sip.grammar import number
@@ -33,8 +34,7 @@ class Standing(StrEnum):
     TERMINATED = "terminated"
 
 
-@dataclass(frozen=True, slots=True)
-class Registration:
+class Registration(Struct, frozen=True):
     """What became of one public user identity. ended: the Contact URIs that are not registered any more, each
     with the event that ended it, such as "deactivated"."""
 
@@ -43,8 +43,7 @@ class Registration:
     ended: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class RegInfo:
+class RegInfo(Struct, frozen=True):
     """One document. full: it tells of all registrations, not of those only that have changed."""
 
     version: int

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from random import Random
 from typing import TypeVar
+
+from msgspec import Struct, field
 
 from imsalg import mediasec, trust
 from imsalg.config import AccessConfig
@@ -35,8 +36,7 @@ Contact = tuple[str, str, str, int | None]  # scheme, user, host, port
 T = TypeVar("T")
 
 
-@dataclass(slots=True, eq=False)
-class Binding:
+class Binding(Struct, eq=False):
     """One UE: its identities, where it is, and what it and the network have announced to each other (trap
     P25).
 
@@ -84,8 +84,7 @@ class Binding:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Registering:
+class Registering(Struct, frozen=True):
     """A REGISTER on its way: what its 200 will make a binding of. wildcard: `Contact: *`."""
 
     token: str
@@ -99,8 +98,7 @@ class Registering:
     speaks_mediasec: bool
 
 
-@dataclass(slots=True)
-class Registrations:
+class Registrations(Struct):
     """All bindings, by token, by user, by the UE's flow, and by what a refresh is recognised by. shares: how
     many each host may have. e2dce: how UEs tell of data channels. followers: called with the token of each
     that came, changed or went."""

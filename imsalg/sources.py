@@ -18,9 +18,10 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum, auto
 from itertools import islice
+
+from msgspec import Struct
 
 from imsalg.config import ProxyConfig
 from imsalg.crossing import Note
@@ -140,8 +141,7 @@ class Verdict(Enum):
     IGNORED = auto()
 
 
-@dataclass(slots=True)
-class _Bucket:
+class _Bucket(Struct):
     """full: when it is full again. ignored: until when its source is not heard."""
 
     full: float

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from agw.iq.messages import (
     Command,
@@ -35,8 +36,7 @@ _STATUS = {  # what a refused command means to the SIP side
 }
 
 
-@dataclass(slots=True)
-class Waiting:
+class Waiting(Struct):
     """A step between its two halves."""
 
     number: int

@@ -11,12 +11,12 @@ the same way whoever sent it. Strict routers (RFC 2543) are not served, sips and
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import dropwhile
 from random import Random
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from imsalg.config import parse_address
 from imsalg.errors import BadMessage, PeerError

@@ -14,14 +14,15 @@ Nothing happens on an offer (trap P02): all is asked when there is an answer.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from imsalg.errors import BadSdp
 from imsalg.sdp.dtls import DtlsAttributes, Setup
 
 
-@dataclass(frozen=True, slots=True)
-class Association:
+class Association(Struct, frozen=True):
     """A DTLS association between a UE and the gateway.
 
     name: what the gateway knows it by; each has its own.

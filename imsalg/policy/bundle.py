@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import count
 from typing import Self
+
+from msgspec import Struct
 
 from imsalg.policy.treatment import is_rtp
 from imsalg.sdp.attributes import fields
@@ -21,8 +22,7 @@ from imsalg.sdp.document import Document, Media
 MAX_GROUPS = 32  # of those whose names change
 
 
-@dataclass(frozen=True, slots=True)
-class Names:
+class Names(Struct, frozen=True):
     """What a description calls its m-lines (RFC 5888 section 4). mids: of each, "" for none. grouped: those
     in its BUNDLE groups."""
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from imsalg.errors import BadSdp
 from imsalg.policy.association import Association
@@ -20,8 +22,7 @@ Own = tuple[Crypto, ...] | Association
 _DEFAULTS = Rules()
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerLine:
+class AnswerLine(Struct, frozen=True):
     """What one m-line of an answer means.
 
     accepted: False where it breaks the protection that was offered; `reason` says how. Declining is accepted.

@@ -24,8 +24,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+from msgspec import Struct
 
 from imsalg.errors import BadSdp
 from imsalg.policy.rules import Rules as Rules
@@ -52,8 +53,7 @@ class Access(StrEnum):
     WEBRTC = "webrtc"
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """What becomes of one m-line.
 
     reason: one line with its clause, for logs and people.
@@ -68,7 +68,7 @@ class Decision:
     reason: str
     proto_out: str
     anchored: bool
-    crypto: Crypto | None = field(default=None, repr=False)
+    crypto: Crypto | None = None
     dtls: DtlsAttributes | None = None
     active: bool = True
 
@@ -128,8 +128,7 @@ def select(lines: Iterable[str], suites: Iterable[str]) -> Crypto | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
+class _Line(Struct, frozen=True):
     """An active m-line, and what its fate depends on. running: its treatment so far, in a re-offer."""
 
     document: Document

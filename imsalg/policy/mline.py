@@ -6,7 +6,7 @@ leaves.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from imsalg.policy.treatment import is_rtp
 from imsalg.sdp.attributes import Connection, Crypto, Direction, E2aeIndication, RtcpAttribute, fields
@@ -15,8 +15,7 @@ from imsalg.sdp.dtls import Fingerprint, Setup
 from imsalg.sdp.ice import Candidate, IceCredentials, components
 
 
-@dataclass(frozen=True, slots=True)
-class Local:
+class Local(Struct, frozen=True):
     """Where the gateway receives an m-line's media, on the side the SDP goes to. addrtype: "IP4" or "IP6".
     ice: ours, where connectivity checks are answered."""
 
@@ -32,8 +31,7 @@ class Local:
         return Connection(self.addrtype, self.address)
 
 
-@dataclass(frozen=True, slots=True)
-class DtlsLines:
+class DtlsLines(Struct, frozen=True):
     """What an m-line of ours says where DTLS ends in the gateway. tls_id: None: nothing."""
 
     fingerprint: Fingerprint

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 
 class Carriage(StrEnum):
@@ -20,8 +21,7 @@ class Carriage(StrEnum):
     UDP = "udp"  # datagrams, transparently
 
 
-@dataclass(frozen=True, slots=True)
-class Carried:
+class Carried(Struct, frozen=True):
     access: Carriage
     core: Carriage
 
@@ -90,8 +90,7 @@ TABLE = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
+class Profile(Struct, frozen=True):
     """A protected protocol that may end in the gateway, and the one that the core knows it by."""
 
     secured: str

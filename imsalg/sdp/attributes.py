@@ -12,10 +12,11 @@ import binascii
 import ipaddress
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from typing import Self
+
+from msgspec import Struct
 
 from imsalg.errors import BadSdp
 
@@ -71,8 +72,7 @@ def key_mgmt_protocol(value: str) -> str:
     raise BadSdp("a=key-mgmt is not a protocol and its data", 400)
 
 
-@dataclass(frozen=True, slots=True)
-class Connection:
+class Connection(Struct, frozen=True):
     """The address of `c=` and `a=rtcp`. addrtype: "IP4" or "IP6". address: as written: an IP address, with a
     multicast suffix perhaps, or a domain name (RFC 8866 section 5.7)."""
 
@@ -97,8 +97,7 @@ class Connection:
         return f"IN {self.addrtype} {self.address}"
 
 
-@dataclass(frozen=True, slots=True)
-class RtcpAttribute:
+class RtcpAttribute(Struct, frozen=True):
     """`a=rtcp` (RFC 3605 section 2.1). connection None: the address of the media's `c=`."""
 
     port: int
@@ -115,8 +114,7 @@ class RtcpAttribute:
         return f"{self.port} {self.connection}" if self.connection else str(self.port)
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class InlineKey:
+class InlineKey(Struct, frozen=True):
     """One SRTP master key of an `a=crypto` line (RFC 4568 section 6.1).
 
     material: master key and master salt in one.
@@ -161,8 +159,7 @@ class InlineKey:
         return "|".join(parts)
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Crypto:
+class Crypto(Struct, frozen=True):
     """`a=crypto` (RFC 4568 section 9.1). The keys protect what the writer of the SDP sends.
 
     suite: as IANA writes it where known (MATERIAL_LENGTH); else as it came, with keys of any length.

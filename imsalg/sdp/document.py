@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Set
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import compress, pairwise
 from typing import Self
+
+from msgspec import Struct
 
 from imsalg.errors import BadSdp, UsageError
 from imsalg.sdp.attributes import Connection as Connection
@@ -30,8 +31,7 @@ SHARED = ("fingerprint", "setup", "connection", "ice-ufrag", "ice-pwd", "ice-opt
 _FOR_ALL = frozenset((*SHARED, "key-mgmt"))
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(Struct, frozen=True):
     """`o=` (RFC 8866 section 5.2). addrtype and address are only names, and opaque."""
 
     username: str

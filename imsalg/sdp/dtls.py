@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
+
+from msgspec import Struct
 
 from imsalg.errors import BadSdp
 from imsalg.sdp.attributes import fields
@@ -38,8 +39,7 @@ class Setup(StrEnum):
             raise BadSdp("a=setup with no known role") from None
 
 
-@dataclass(frozen=True, slots=True)
-class Fingerprint:
+class Fingerprint(Struct, frozen=True):
     """`a=fingerprint`. hash: as in DIGEST_LENGTH if it is known, and the digest has its length then."""
 
     hash: str
@@ -58,8 +58,7 @@ class Fingerprint:
         return f"{self.hash} {self.digest.hex(':').upper()}"
 
 
-@dataclass(frozen=True, slots=True)
-class DtlsAttributes:
+class DtlsAttributes(Struct, frozen=True):
     """What one side says of DTLS in an m-line.
 
     setup: None where it does not say. fingerprints: those that can be read, in their order; media level

@@ -4,8 +4,9 @@ one."""
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import Self
+
+from msgspec import Struct
 
 from imsalg.errors import BadSdp
 from imsalg.sdp.attributes import fields
@@ -14,12 +15,11 @@ from imsalg.sdp.document import Document, Media
 MAX_CANDIDATES = 64  # looked at in one section
 
 
-@dataclass(frozen=True, slots=True)
-class IceCredentials:
+class IceCredentials(Struct, frozen=True):
     """`a=ice-ufrag` and `a=ice-pwd` (RFC 8839 section 5.4). No repr has the password."""
 
     ufrag: str
-    pwd: str = field(repr=False)
+    pwd: str
 
     @classmethod
     def of(cls, document: Document, media: Media) -> Self | None:
@@ -29,9 +29,11 @@ class IceCredentials:
         found = cls(ufrag.strip(" \t"), pwd.strip(" \t"))
         return found if _UFRAG.fullmatch(found.ufrag) and _PWD.fullmatch(found.pwd) else None
 
+    def __repr__(self) -> str:
+        return f"IceCredentials({self.ufrag!r})"
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+
+class Candidate(Struct, frozen=True):
     """`a=candidate` (RFC 8839 section 5.1), but for what follows its type. address: an IP address or a
     name."""
 

@@ -8,7 +8,8 @@ that side run ahead of the sender's own, and everything that crosses later is ma
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from imsalg.errors import BadMessage
 from imsalg.sip.headers import Headers
@@ -18,8 +19,7 @@ from imsalg.sip.values import CSeq, NameAddr, RAck
 MAX_ROUTES = 140  # between an end and us: Max-Forwards lets 70 proxies be there, each twice
 
 
-@dataclass(slots=True)
-class Party:
+class Party(Struct):
     """What the proxy knows of one end, to reach it and to number what it is sent.
 
     address: its From/To value with tag. target: its Contact URI. routes: the proxies between us and it,
@@ -37,8 +37,7 @@ class Party:
         self.target = contact_uri(headers) or self.target
 
 
-@dataclass(slots=True)
-class Dialog:
+class Dialog(Struct):
     """One dialog, early or confirmed, between the caller (who sent the INVITE) and the callee."""
 
     call_id: str

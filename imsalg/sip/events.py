@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from imsalg.sip.hop import Flow, Key, reply_flow, stamp_source
 from imsalg.sip.message import Request, Response
@@ -96,8 +97,7 @@ class Cause(StrEnum):
     TRANSPORT = "transport"
 
 
-@dataclass(frozen=True, slots=True)
-class RequestReceived:
+class RequestReceived(Struct, frozen=True):
     """A new request, neither ACK nor CANCEL; the TU answers it with respond()."""
 
     transaction: ServerTransaction
@@ -105,8 +105,7 @@ class RequestReceived:
     flow: Flow
 
 
-@dataclass(frozen=True, slots=True)
-class CancelReceived:
+class CancelReceived(Struct, frozen=True):
     """The INVITE is to be cancelled. The CANCEL is answered already; the TU still answers the INVITE, with
     487."""
 
@@ -114,32 +113,28 @@ class CancelReceived:
     request: Request
 
 
-@dataclass(frozen=True, slots=True)
-class SenderGone:
+class SenderGone(Struct, frozen=True):
     """Whoever sent the INVITE can be given no response any more: its flow has gone, and there is no other
     way. The TU still answers it."""
 
     transaction: ServerTransaction
 
 
-@dataclass(frozen=True, slots=True)
-class AckReceived:
+class AckReceived(Struct, frozen=True):
     """An ACK that ends no transaction: that for a 2xx."""
 
     request: Request
     flow: Flow
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseReceived:
+class ResponseReceived(Struct, frozen=True):
     """A response; its top Via is ours. Of finals only a 2xx to an INVITE comes more than once."""
 
     transaction: ClientTransaction
     response: Response
 
 
-@dataclass(frozen=True, slots=True)
-class TransactionFailed:
+class TransactionFailed(Struct, frozen=True):
     """Client: no final response came, and none will. Server: the latest response, or the ACK for it, did
     not get through. detail: the shell's words on the transport that failed."""
 
@@ -148,8 +143,7 @@ class TransactionFailed:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class TransactionEnded:
+class TransactionEnded(Struct, frozen=True):
     """The last that is heard of a transaction; told where it has an owner."""
 
     transaction: Transaction

@@ -7,9 +7,10 @@ All pure functions over messages; `endpoint` gives them time, randomness and tra
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from enum import StrEnum
 from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from imsalg.sip.headers import Headers
 from imsalg.sip.message import Request, Response

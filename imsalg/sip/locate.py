@@ -11,12 +11,13 @@ second has failed (RFC 3263 section 4.3). It knows no clock and no cache; whoeve
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache, partial
 from ipaddress import ip_address
 from random import Random
 from typing import TypeVar
+
+from msgspec import Struct
 
 from imsalg.sip.hop import Flow, Transport
 from imsalg.sip.values import Address, Uri
@@ -36,16 +37,14 @@ class Kind(StrEnum):
     NAPTR = "NAPTR"
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(Struct, frozen=True):
     """name: in lower case, without the final dot."""
 
     name: str
     kind: Kind
 
 
-@dataclass(frozen=True, slots=True)
-class Srv:
+class Srv(Struct, frozen=True):
     """RFC 2782. target: "" says that the service is not to be had here."""
 
     priority: int
@@ -54,8 +53,7 @@ class Srv:
     target: str
 
 
-@dataclass(frozen=True, slots=True)
-class Naptr:
+class Naptr(Struct, frozen=True):
     """RFC 3403 section 4.1; only those without a regexp are of use here. flags, service: in lower case."""
 
     order: int

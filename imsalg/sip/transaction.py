@@ -20,8 +20,9 @@ Rows beyond the figures, each with its reason:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 T1 = 0.5  # seconds; round-trip estimate (RFC 3261 section 17.1.1.1)
 T2 = 4.0  # seconds; longest interval between retransmissions of non-INVITE requests and INVITE responses
@@ -89,8 +90,7 @@ Event = Signal | Timer
 Row = tuple[tuple[Action, ...], State]
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
+class Machine(Struct, frozen=True):
     """One figure. `initial` is entered when the request has been sent (client) or passed to the TU
     (server)."""
 

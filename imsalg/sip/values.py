@@ -7,9 +7,10 @@ parse() is cached on the text: the parts of one message are looked at many times
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from imsalg.errors import BadMessage
 from imsalg.sip.grammar import (
@@ -53,8 +54,7 @@ class _Parameterised:
         return find_param(self.params, name)
 
 
-@dataclass(frozen=True, slots=True)
-class Uri(_Parameterised):
+class Uri(_Parameterised, Struct, frozen=True):
     """A URI (RFC 3261 section 19.1): sip and sips in full, every other scheme as `scheme` and `opaque`.
 
     user: as written, still %-escaped, with a password if there is one; None if there is none.
@@ -82,25 +82,24 @@ class Uri(_Parameterised):
         return f"{self.scheme}:{user}{host}{format_params(self.params)}{headers}"
 
 
-@dataclass(frozen=True, slots=True)
-class NameAddr(_Parameterised):
+class NameAddr(_Parameterised, Struct, frozen=True):
     """The value of From, To, Contact, Route … (RFC 3261 section 20.10): `"display" <uri>;params`.
 
     display: without quotes and escapes, "" if absent. uri: as it came, unchecked beyond the scheme.
-    tag: None if there is none, or an empty one.
     """
 
     display: str
     uri: str
     params: Params = ()
-    tag: str | None = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "tag", self.param("tag") or None)  # now, as it is asked for many times
 
     @classmethod
     def parse(cls, text: str) -> NameAddr:
         return _parse_name_addr(text)
+
+    @property
+    def tag(self) -> str | None:
+        """None if there is none, or an empty one."""
+        return self.param("tag") or None
 
     @property
     def parsed_uri(self) -> Uri:
@@ -112,8 +111,7 @@ class NameAddr(_Parameterised):
         return f"{display}<{self.uri}>{format_params(self.params)}"
 
 
-@dataclass(frozen=True, slots=True)
-class Via(_Parameterised):
+class Via(_Parameterised, Struct, frozen=True):
     """One Via value (RFC 3261 section 20.42). transport: upper case. host: without brackets. version: another
     one than 2.0 is only seen in a request that is refused for it. branch: None if there is none, or an empty
     one."""
@@ -123,14 +121,15 @@ class Via(_Parameterised):
     port: int | None
     params: Params = ()
     version: str = "2.0"
-    branch: str | None = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "branch", self.param("branch") or None)
 
     @classmethod
     def parse(cls, text: str) -> Via:
         return _parse_via(text)
+
+    @property
+    def branch(self) -> str | None:
+        """None if there is none, or an empty one."""
+        return self.param("branch") or None
 
     @property
     def received(self) -> str | None:
@@ -148,8 +147,7 @@ class Via(_Parameterised):
         return f"SIP/{self.version}/{self.transport} {where}{format_params(self.params)}"
 
 
-@dataclass(frozen=True, slots=True)
-class CSeq:
+class CSeq(Struct, frozen=True):
     """RFC 3261 section 20.16."""
 
     number: int
@@ -163,8 +161,7 @@ class CSeq:
         return f"{self.number} {self.method}"
 
 
-@dataclass(frozen=True, slots=True)
-class RAck:
+class RAck(Struct, frozen=True):
     """RFC 3262 section 7.2."""
 
     rseq: int

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from imsalg.errors import BadSdp
 from imsalg.policy.association import Association, answered, answering, offered

@@ -16,11 +16,12 @@ The UE is 192.0.2.10, the peer in the core 192.0.2.20. Towards the UE we are 198
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from imsalg.policy.association import Association
 from imsalg.policy.check import check_answer
