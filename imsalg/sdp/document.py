@@ -19,6 +19,7 @@ from msgspec import Struct
 from imsalg.errors import BadSdp, UsageError
 from imsalg.sdp.attributes import Connection as Connection
 from imsalg.sdp.attributes import Direction, fields, key_mgmt_protocol
+from imsalg.sdp.medialine import MediaLine
 
 MAX_SIZE = 64 * 1024  # bytes
 MAX_LINES = 2048
@@ -164,8 +165,7 @@ class Section:
         if (at := self._index(key)) is None:
             self._insert(type_, value)
             return
-        was = self._lines[at]
-        self._lines[at] = text + was[len(was.rstrip("\r\n")) :]
+        self._lines[at] = text + _ending(self._lines[at])
         if self._keys.count(key) > 1:
             self._keep([other != key or index == at for index, other in enumerate(self._keys)])
 
@@ -194,7 +194,7 @@ class Media(Section):
     def __init__(self, lines: list[str], keys: list[str], ending: str) -> None:
         """Raises BadSdp."""
         super().__init__(lines, keys, ending)
-        self._m = _media(lines[0])
+        self._m = MediaLine.parse(lines[0])
 
     def copy(self) -> Self:
         twin = super().copy()
@@ -204,42 +204,41 @@ class Media(Section):
     @property
     def kind(self) -> str:
         """audio, video, text, application, message, image …"""
-        return self._m["kind"]
+        return self._m.kind
 
     @property
     def port(self) -> int:
         """0: rejected, or to be so."""
-        return int(self._m["port"])
+        return int(self._m.port)
 
     @port.setter
     def port(self, port: int) -> None:
         if not 0 <= port <= 65535:
             raise UsageError(f"no port: {port}")
-        self._replace(self._m.start("port"), self._m.end("count"), str(port))
+        self._change(self._m._replace(port=str(port), ports=""))
 
     @property
     def proto(self) -> str:
         """RTP/AVP, RTP/SAVPF, TCP/TLS/MSRP …, as it came."""
-        return self._m["proto"]
+        return self._m.proto
 
     @proto.setter
     def proto(self, proto: str) -> None:
-        if proto != self.proto:
-            self._replace(*self._m.span("proto"), proto)
+        if proto != self._m.proto:
+            self._change(self._m._replace(proto=_checked(proto)))
 
     @property
     def formats(self) -> tuple[str, ...]:
         """Empty on port 0 only."""
-        return tuple(fields(self._m["formats"]))
+        return tuple(fields(self._m.formats))
 
     def strip(self, *names: str) -> None:
         """Only the `m=` line stays, and the attributes of these names."""
         self._keep([True, *(key in names for key in self._keys[1:])])
 
-    def _replace(self, start: int, end: int, text: str) -> None:
-        line = self._lines[0]
-        self._lines[0] = line[:start] + _checked(text) + line[end:]
-        self._m = _media(self._lines[0])
+    def _change(self, m: MediaLine) -> None:
+        self._m = m
+        self._lines[0] = "".join(m) + _ending(self._lines[0])
 
 
 class Document:
@@ -324,13 +323,7 @@ _ORDER = "mvosiuepcbtrzka"  # RFC 8866 section 5; m stands first in its section
 _REMOVABLE = frozenset("iuepcbtrzk")
 _DIRECTIONS = {direction.value: direction for direction in Direction}
 _ENDINGS = ("\r\n", "\n", "\r")
-_TOKEN = r"[!#$%&'*+\-.0-9A-Z^_`a-z{|}~]"
 _VERSION = re.compile("[0-9]{1,20}")
-# Kind and protocol come into logs and Warnings: they are as RFC 8866 section 9 has them, and short.
-_MEDIA = re.compile(
-    rf"m=[ \t]*(?P<kind>{_TOKEN}{{1,64}})[ \t]+(?P<port>[0-9]{{1,5}})(?P<count>(?:/[0-9]{{1,5}})?)"
-    rf"[ \t]+(?P<proto>(?:{_TOKEN}|/){{1,64}})(?P<formats>(?:[ \t][^\r\n]*)?)[\r\n]*"
-)
 
 
 @lru_cache(maxsize=512)
@@ -341,15 +334,6 @@ def _origin(value: str) -> Origin:
         ):
             return Origin(" ".join(username), session_id, int(version), nettype, addrtype, address)
     raise BadSdp("a malformed o= line", 400)
-
-
-def _media(line: str) -> re.Match[str]:
-    match = _MEDIA.fullmatch(line)
-    if not match or int(match["port"]) > 65535 or int(match["count"][1:] or 1) == 0:
-        raise BadSdp("a malformed m= line", 400)
-    if not match["formats"].strip(" \t") and int(match["port"]):
-        raise BadSdp("an m= line without a format", 400)
-    return match
 
 
 def _lines(data: bytes) -> tuple[list[str], list[str]]:
@@ -382,6 +366,10 @@ def _type(key: str) -> str:
 
 def _value(line: str) -> str:
     return line[2:].rstrip("\r\n")
+
+
+def _ending(line: str) -> str:
+    return line[len(line.rstrip("\r\n")) :]
 
 
 def _argument(line: str) -> str:

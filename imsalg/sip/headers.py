@@ -73,13 +73,12 @@ class Headers:
         lines = _LINE_END.split(text) if folded else text.split("\r\n") if text else []
         if len(lines) > MAX_HEADERS:
             raise BadMessage("too many header fields", 513)
-        for line in lines:
-            name, colon, _ = line.partition(":")
-            if not colon:
-                raise BadMessage("header line without a colon")
-            if len(line) > MAX_LINE:
-                raise BadMessage("header line too long", 513)
-            headers._keys.append(_received_key(name))
+        if len(text) > MAX_LINE and max(map(len, lines)) > MAX_LINE:
+            raise BadMessage("header line too long", 513)
+        try:
+            headers._keys = [_received_key(line[: line.index(":")]) for line in lines]
+        except ValueError:
+            raise BadMessage("header line without a colon") from None
         headers._lines = lines
         return headers
 
@@ -105,10 +104,12 @@ class Headers:
 
     def first(self, name: str) -> str | None:
         """values(name)[0], or None."""
-        for line in self._of(_key(name)):
-            if elements := _elements(line):
-                return elements[0]
-        return None
+        at = self._index(_key(name))
+        if at is None:
+            return None
+        if elements := _elements(self._lines[at]):
+            return elements[0]
+        return next(iter(self.values(name)), None)  # the first line is empty
 
     def set(self, name: str, *values: str) -> None:
         """One line for each value, in place of all lines of that name: where the first stood, else last."""
@@ -281,7 +282,7 @@ def _value(line: str) -> str:
 
 @lru_cache(maxsize=512)
 def _short_elements(line: str) -> tuple[str, ...]:
-    return tuple(split_commas(_value(line)))
+    return tuple(split_commas(unfold(line.partition(":")[2])))
 
 
 def _elements(line: str) -> tuple[str, ...]:

@@ -105,23 +105,21 @@ def delay(timer: Timer, state: State, fired: int, *, reliable: bool, t1: float) 
 
     None: it does not run on this transport. 0.0: it is over as soon as it is started.
     """
-    match timer:
-        case Timer.A | Timer.E | Timer.G if reliable:
+    if timer in _RETRANSMITS:
+        if reliable:
             return None
-        case Timer.D | Timer.I | Timer.J | Timer.K if reliable:
-            return 0.0
-        case Timer.A:  # doubles without a cap, section 17.1.1.2
-            return t1 * 2.0 ** min(fired, 10)
-        case Timer.E if state is State.PROCEEDING:  # section 17.1.2.2
+        if timer is Timer.E and state is State.PROCEEDING:  # section 17.1.2.2
             return T2
-        case Timer.E | Timer.G:  # sections 17.1.2.2 and 17.2.1
-            return min(t1 * 2.0 ** min(fired, 10), T2)
-        case Timer.I | Timer.K:
-            return T4
-        case Timer.TRYING:
-            return TRYING_AFTER
-        case _:  # B, D, F, H, J, L, M, CANCEL
-            return 64 * t1
+        interval = t1 * 2.0 ** min(fired, 10)
+        return interval if timer is Timer.A else min(interval, T2)  # sections 17.1.1.2, 17.1.2.2 and 17.2.1
+    if reliable and timer in _ABSORBS:
+        return 0.0
+    return _FIXED.get(timer, 64 * t1)
+
+
+_RETRANSMITS = frozenset((Timer.A, Timer.E, Timer.G))
+_ABSORBS = frozenset((Timer.D, Timer.I, Timer.J, Timer.K))
+_FIXED = {Timer.I: T4, Timer.K: T4, Timer.TRYING: TRYING_AFTER}
 
 
 def signal_of(status: int) -> Signal:

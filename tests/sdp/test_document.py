@@ -354,3 +354,10 @@ def test_no_exception_shows_a_line_p18() -> None:
         with pytest.raises(BadSdp) as caught:
             Document(HEAD + bad)
         assert "SECRET" not in str(caught.value)
+
+
+def test_a_line_that_came_without_an_ending_gets_one_for_good_when_another_follows() -> None:
+    media = (doc := Document(HEAD + b"m=audio 4000 RTP/AVP 0")).media[0]
+    media.add_attribute("rtcp", "1")
+    media.port = 5000
+    assert bytes(doc) == HEAD + b"m=audio 5000 RTP/AVP 0\r\na=rtcp:1\r\n"
