@@ -185,7 +185,11 @@ class Proxy:
         transport = {"connections": self._shell.connections, "drops": dict(self._shell.drops)}
         document = {**self.core.status(time.monotonic()), "transport": transport}
         if (keeping := self._keeping) is not None:
-            document["store"] = {"failing": keeping.failing, "failures": keeping.failures}
+            document["store"] = {
+                "behind": keeping.behind,
+                "failing": keeping.failing,
+                "failures": keeping.failures,
+            }
         return msgspec.json.encode(_shown(document))
 
 

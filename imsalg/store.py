@@ -154,6 +154,11 @@ class Keeping:
         self._saving: asyncio.Task[None] | None = None
         self._closed = False
 
+    @property
+    def behind(self) -> bool:
+        """Whether something has changed that is not stored yet."""
+        return self._saving is not None or self._machine.has_to_store
+
     def wake(self) -> None:
         if self._saving is None and not self._closed and self._machine.has_to_store:
             self._saving = asyncio.create_task(self._save_soon(RETRY if self.failing else DELAY))

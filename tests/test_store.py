@@ -145,9 +145,12 @@ def test_changes_are_saved_together_and_the_last_ones_when_it_is_closed(path: st
         for i in range(100):
             machine.waiting[f"{i}"] = b"1"
             keeping.wake()
-        while machine.waiting:
+        assert keeping.behind
+        while keeping.behind:
             await asyncio.sleep(0.001)
+        assert len(store.load()) == 100
         machine.waiting["last"] = b"2"
+        assert keeping.behind
         await keeping.close()
         keeping.wake()
         store = SqliteStore(path)

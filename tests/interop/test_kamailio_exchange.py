@@ -3,8 +3,7 @@ proxy, between the edge and an extension, which is SIPp."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,8 +11,8 @@ import pytest
 from tests.interop.kamailio import HOST, Exchange, Kamailio
 from tests.interop.phones import direct, next_port
 from tests.system.calls import audio
-from tests.system.sipp import Sipp, requests, responses, sdp
-from tests.system.world import World
+from tests.system.sipp import GAP, Sipp, requests, responses, sdp
+from tests.system.world import World, wait_until
 
 USER = "exchange"
 EXTENSION = next_port()  # its RTP's is 2 above
@@ -22,24 +21,17 @@ ASKED = audio(KEY, "a=3ge2ae:requested", proto="RTP/SAVP", port=EXTENSION + 2)
 SECURED = audio(KEY, proto="RTP/SAVP", port=EXTENSION + 2)
 
 
-def until(happened: Callable[[], object], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 @pytest.fixture
 def exchange(pcscf: World, scscf: Kamailio, tmp_path: Path) -> Iterator[Exchange]:
     """It has registered, and has not any more afterwards."""
     (tmp_path / "exchange").mkdir()
     extension = f"sip:extension@{HOST}:{EXTENSION}"
     with Exchange(tmp_path / "exchange", next_port(), USER, pcscf.access_uri, extension) as running:
-        until(lambda: pcscf.status()["registrations"])
+        wait_until(lambda: bool(pcscf.status()["registrations"]))
         yield running
         assert "ERROR" not in running.log(), running.log()
         running.unregister()  # upon which it complains of a 200 without Contact
-        until(lambda: not pcscf.status()["registrations"])
+        wait_until(lambda: not pcscf.status()["registrations"])
         assert scscf.contacts(USER) == []
 
 
@@ -68,12 +60,13 @@ def test_its_extension_calls_with_e2ae(
             ruri="sip:bob@ims.test",
             route=f"<{exchange.uri};lr>",
             offer=ASKED,
-            talk=1500,
+            gap=GAP,
         ) as extension,
     ):
         bob.wait_for("call", state="CONFIRMED")
         (call,) = pcscf.status()["calls"]
         assert (call["direction"], call["treatments"]) == ("originating", ["e2ae-sdes"])
+        extension.go_on()
         (ok,) = responses(extension.finish(), 200, "INVITE", sent=False)
         assert bob.wait_for("ended", confirmed=True)
     assert bob.wait_for("media")["srtp"] is False
@@ -87,7 +80,7 @@ def test_its_extension_is_called_with_e2ae(
 ) -> None:
     with (
         Sipp(tmp_path, "call_uas", port=EXTENSION, answer=SECURED) as extension,
-        direct(scscf, tmp_path, "--call", f"sip:{USER}@ims.test", "--duration", 1.5) as bob,
+        direct(scscf, tmp_path, "--call", f"sip:{USER}@ims.test", "--duration", 3) as bob,
     ):
         bob.wait_for("call", state="CONFIRMED")
         (call,) = pcscf.status()["calls"]

@@ -27,6 +27,15 @@ _TRACED = re.compile(
     rb"(?m)^-{20,} [0-9-]+ [0-9:.]+\n\w+ message (sent|received) [\[(](\d+)(?:\]| bytes\)|\] bytes) ?:\n\n"
 )
 _BLANKS = {"gap": "", "headers": "X-Test: none", "ring": 0, "talk": 0, "wait": 0, "user": "sipp"}
+# SIPp would take the ACK to an earlier INVITE, which comes again, for the one to this.
+_ACK = """<label id="ack{0}"/>
+  <recv request="ACK"><action>
+    <ereg regexp="^ *{0} ACK" search_in="hdr" header="CSeq:" assign_to="is{0}"/>
+  </action></recv>
+  <nop test="is{0}" next="acked{0}"/>
+  <nop next="ack{0}"/>
+  <label id="acked{0}"/>"""
+_ACKS = {f"ack{number}": _ACK.format(number) for number in (2, 3, 4)}
 GAP = '<recv request="INFO"/>'  # in a scenario; see Sipp.go_on
 
 
@@ -62,7 +71,7 @@ class Sipp:
         tcp: bool = False,
         echo: bool = False,
         calls: int = 1,
-        seconds: int = 20,
+        seconds: int = 40,
         **blanks: object,
     ) -> None:
         self.port = port or next(_blocks)
@@ -70,7 +79,7 @@ class Sipp:
         self._name = scenario
         filled = (SCENARIOS / f"{scenario}.xml").read_text()
         keys: tuple[str, ...] = ()
-        for name, value in {**_BLANKS, **blanks}.items():
+        for name, value in {**_BLANKS, **_ACKS, **blanks}.items():
             said = str(value).strip()
             if "[::" in said:  # no keyword of SIPp's, which would take it for one
                 keys += ("-key", name, said)
@@ -118,7 +127,7 @@ class Sipp:
         if kind is not None:  # for pytest to show: what fails at one end has its cause at the other
             print(f"-- {self._name} on {self.port}", self._told(), sep="\n")
 
-    def finish(self, seconds: float = 30.0) -> list[Traced]:
+    def finish(self, seconds: float = 50.0) -> list[Traced]:
         """Wait until it has ended and see that all went as its scenario says; the messages it saw."""
         code = self._process.wait(seconds)
         assert code == 0, f"{self._name} on {self.port}: exit code {code}\n{self._told()}"
@@ -133,20 +142,25 @@ class Sipp:
         position = 0
         while head := _TRACED.search(data, position):
             position = head.end() + int(head[2])
+            if position > len(data):
+                break  # it is being written
             raw, sent = data[head.end() : position], head[1] == b"sent"
             found.append(Traced(sent, (sent, raw) in seen, parse_message(raw)))
             seen.add((sent, raw))
         return found
 
-    def wait_for(self, what: str | int, seconds: float = 10.0, *, nth: int = 1) -> Request | Response:
+    def wait_for(
+        self, what: str | int, seconds: float = 10.0, *, nth: int = 1, again: bool = False
+    ) -> Request | Response:
         """Wait until a request with this method, or a response with this status, has come, for the nth
-        time."""
+        time; or `again`, which is not counted else."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             came = [
                 traced.message
                 for traced in self.traced()
-                if not (traced.sent or traced.again)
+                if not traced.sent
+                and traced.again is again
                 and what in (getattr(traced.message, "method", None), getattr(traced.message, "status", None))
             ]
             if len(came) >= nth:
@@ -166,7 +180,7 @@ class Sipp:
 
     def _wait_until_bound(self, table: str) -> None:
         wanted = f":{self.port:04X} "
-        deadline = time.monotonic() + 5.0
+        deadline = time.monotonic() + 10.0
         while wanted not in Path(table).read_text():
             alive = time.monotonic() < deadline and self._process.poll() is None
             assert alive, f"{self._name}: SIPp did not start\n{self._told()}"

@@ -14,7 +14,7 @@ from tests.system.sipp import HOST, Sipp, port, requests, responses
 from tests.system.world import REGISTRAR_PORT, World, registrar
 
 DNS_PORT = 19090
-PATIENCE = 0.4
+PATIENCE = 1.5  # seconds; more than a server takes that is there
 NOBODY, BUSY, LATE, WELL = port(), port(), port(), port()
 RECORDS = (
     '@ NAPTR 10 10 "s" "SIPS+D2T" "" _sips._tcp',
@@ -100,7 +100,7 @@ def test_a_call_goes_past_a_server_whose_port_is_closed(world: World, tmp_path: 
 def test_who_answers_too_late_is_hung_up_and_the_call_stands(world: World, tmp_path: Path) -> None:
     with (
         Sipp(tmp_path, "too_late_uas", port=LATE, wait=int(2500 * PATIENCE), answer=RTP) as late,
-        Sipp(tmp_path, "call_uas", port=WELL, ring=1200, answer=RTP) as callee,
+        Sipp(tmp_path, "call_uas", port=WELL, ring=int(2000 * PATIENCE), answer=RTP) as callee,
         call(world, tmp_path, "late.home.test", talk=300) as caller,
     ):
         (answered,) = responses(caller.finish(), 200, "INVITE", sent=False)

@@ -27,7 +27,7 @@ from tests.system.calls import (
     registered,
     terminate,
 )
-from tests.system.sipp import HOST, Sipp, Traced, port, requests, responses, sdp
+from tests.system.sipp import GAP, HOST, Sipp, Traced, port, requests, responses, sdp
 from tests.system.world import T1, World
 
 
@@ -189,17 +189,11 @@ def test_nobody_there_is_408(world: World, tmp_path: Path) -> None:
     world.assert_no_call_left(64 * T1)  # as long as a callee may be silent, the CANCEL waits for it
 
 
-def test_a_call_that_rings_too_long_is_cancelled(world: World, tmp_path: Path) -> None:
-    call = originate(world, tmp_path, "refused_uac", "cancelled_uas", offer=RTP)
-    assert final(call.caller).status == 408
-    assert len(requests(call.callee, "CANCEL", sent=False)) == 1
-
-
 @pytest.mark.parametrize(
     ("caller", "callee", "silent"),
     [
-        ("cancel_at_once_uac", "cancelled_uas", 600),  # the CANCEL waits for the first provisional
-        ("cancel_trying_uac", "cancelled_uas", 600),
+        ("cancel_at_once_uac", "cancelled_uas", 2000),  # the CANCEL waits for the first provisional
+        ("cancel_trying_uac", "cancelled_uas", 2000),
         ("cancel_uac", "cancelled_uas", 0),
         ("cancel_uac", "crossing_uas", 0),  # the 200 is acknowledged, and BYE said
     ],
@@ -225,15 +219,20 @@ def test_a_call_whose_caller_dies_with_its_connection_is_cancelled(world: World,
 
 
 def test_a_callee_that_overlooks_the_first_invite_gets_it_again(world: World, tmp_path: Path) -> None:
-    call = originate(world, tmp_path, wait=400, offer=RTP, answer=RTP)
+    call = originate(world, tmp_path, wait=2000, offer=RTP, answer=RTP)
     assert any(t.again for t in call.callee if getattr(t.message, "method", "") == "INVITE")
     assert len(requests(call.callee, "INVITE", sent=False)) == 1
 
 
 def test_a_caller_that_loses_the_200_gets_it_again_with_the_same_answer(world: World, tmp_path: Path) -> None:
     with registered(world, tmp_path) as ue:
-        call = originate(world, tmp_path, "slow_ack_uac", ue=ue, offer=SRTP, answer=RTP)
-    oks = [t.message for t in call.caller if getattr(t.message, "status", 0) == 200 and not t.sent]
+        ends = originated(world, tmp_path, "slow_ack_uac", ue=ue, gap=GAP, offer=SRTP, answer=RTP)
+        with ends as (caller, callee):
+            caller.wait_for(200, again=True)
+            caller.go_on()
+            seen = caller.finish()
+            callee.finish()
+    oks = [t.message for t in seen if getattr(t.message, "status", 0) == 200 and not t.sent]
     oks = [ok for ok in oks if ok.cseq.method == "INVITE"]
     assert len(oks) > 1
     assert len({ok.body for ok in oks}) == 1

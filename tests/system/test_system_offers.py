@@ -7,8 +7,20 @@ from pathlib import Path
 import pytest
 
 from imsalg.sip.message import Request
-from tests.system.calls import CRYPTO, E2AE, RTP, SRTP, audio, keys, originate, registered, terminate
-from tests.system.sipp import Traced, requests, responses, sdp
+from tests.system.calls import (
+    CRYPTO,
+    E2AE,
+    RTP,
+    SRTP,
+    Call,
+    audio,
+    keys,
+    originate,
+    originated,
+    registered,
+    terminate,
+)
+from tests.system.sipp import GAP, Traced, requests, responses, sdp
 from tests.system.world import World
 
 
@@ -52,16 +64,21 @@ def test_two_callees_that_answer_are_two_dialogs_p26(world: World, tmp_path: Pat
 
 def test_invites_that_cross_are_491_and_a_second_one_500_p29(world: World, tmp_path: Path) -> None:
     with registered(world, tmp_path) as ue:
-        call = originate(
+        ends = originated(
             world,
             tmp_path,
             "glare_uac",
             "glare_uas",
             ue=ue,
+            gap=GAP,
             offer=SRTP,
             hold=audio(*E2AE, "a=inactive", proto="RTP/SAVP", version=2),
             answer=RTP,
         )
+        with ends as (caller, callee):
+            caller.wait_for(500)
+            callee.go_on()
+            call = Call(caller.finish(), callee.finish())
     (soon,) = responses(call.caller, 500, "INVITE", sent=False)
     assert soon.headers.get("Retry-After")
     assert len(responses(call.callee, 491, "INVITE", sent=False)) == 1

@@ -21,7 +21,7 @@ from tests.system.calls import (
 from tests.system.sipp import requests, responses
 from tests.system.world import TABLES, World, registrar
 
-INACTIVITY = 1.0
+INACTIVITY, RINGING_LIMIT = 4.0, 5.0  # seconds; more than what a call without a pause takes
 SWITCHES = """
 [policy]
 best_effort_srtp = true
@@ -35,8 +35,8 @@ suites = ["AEAD_AES_256_GCM"]
 
 @pytest.fixture(scope="module")
 def _world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    tables = TABLES.replace("[call]", f"[call]\ninactivity = {INACTIVITY}") + SWITCHES
-    with registrar(tmp_path_factory.mktemp("registrar")), World(tables=tables) as world:
+    limits = f"[call]\ninactivity = {INACTIVITY}\nringing_limit = {RINGING_LIMIT}\n"
+    with registrar(tmp_path_factory.mktemp("registrar")), World(tables=TABLES + limits + SWITCHES) as world:
         yield world
         world.check()
         world.assert_nothing_left()
@@ -76,6 +76,12 @@ def test_a_plain_answer_to_e2ae_is_a_plain_call(world: World, tmp_path: Path) ->
     assert "AEAD_AES_256_GCM" in normal(invite)
     assert len(keys(invite)) == 1
     assert "m=audio CORE RTP/AVP 0" in normal(responses(call.caller, 200, "INVITE", sent=False)[0])
+
+
+def test_a_call_that_rings_too_long_is_cancelled(world: World, tmp_path: Path) -> None:
+    call = originate(world, tmp_path, "refused_uac", "cancelled_uas", offer=audio())
+    assert len(responses(call.caller, 408, "INVITE", sent=False)) == 1
+    assert len(requests(call.callee, "CANCEL", sent=False)) == 1
 
 
 def test_a_call_without_media_is_ended_on_both_sides(world: World, tmp_path: Path) -> None:

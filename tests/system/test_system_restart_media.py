@@ -20,13 +20,13 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a capture needs root"
 
 KILLED = 0.8  # seconds after the answer
 HOLD = 3.0  # seconds after the answer, when the proxy is back; resumed as long after
-TALK = 7.5  # seconds from the answer to the BYE
+TALK = 8.5  # seconds from the answer to the BYE
 HEARD = 3.5  # seconds of tone in that, at least: not while held, and not while a phone starts its sound
 
 
 @pytest.fixture(scope="module")
 def _kept_world() -> Iterator[World]:
-    with World(sipp_registrar=False, store=True, tables=TABLES + POLICY) as world:
+    with World(sipp_registrar=False, store=True, grace=60.0, tables=TABLES + POLICY) as world:
         yield world
         world.check()
         world.assert_nothing_left()
@@ -59,6 +59,7 @@ def test_a_protected_call_goes_on_while_its_proxy_dies_p14_p35_p43(
         with start[caller]("--call", f"sip:{callee}@{DOMAIN}", *options(caller)) as calling:
             calling.wait_for("call", state="CONFIRMED")
             time.sleep(KILLED)
+            world.wait_until_kept()
             world.crash("proxy")
             assert world.status()["calls"][0]["state"] == "established"
             assert calling.ended() == 0
@@ -79,7 +80,7 @@ def test_a_phone_is_called_and_calls_after_the_restart_without_registering_again
     phones = Phones(world, tmp_path, SUITES[0])
     with Capture(phones.ports) as capture, phones.alice() as alice:
         alice.wait_for("registered")
-        time.sleep(0.2)
+        world.wait_until_kept()
         world.crash("proxy")
         with phones.bob("--call", f"sip:alice@{DOMAIN}", "--duration", 2) as bob:
             assert bob.ended() == 0

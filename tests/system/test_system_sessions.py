@@ -12,7 +12,7 @@ from tests.system.world import World
 RTP, HELD = audio(), audio("a=inactive")
 SECURED = audio(CRYPTO, "a=inactive", proto="RTP/SAVP")  # what a UE answers to e2ae
 WAIT = 1.0  # seconds until the refresh
-EXPIRES = 2
+EXPIRES = 4
 
 
 def test_a_call_on_hold_that_is_refreshed_no_more_is_ended_towards_both(world: World, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from imsalg.sip.message import make_response
 from tests.interop.ue_process import Ue
 from tests.system.calls import audio
 from tests.system.webphone import WebPhone
+from tests.system.world import wait_until
 from tests.transport.certificates import Authority
 
 BASE_PORT = 24900
@@ -127,7 +128,7 @@ def test_a_softphone_that_rings_for_a_browser_is_told_when_that_has_gone(
         gone.receive(180)
         gone.close()
         alice.wait_for("ended")
-    assert not stack.status()["calls"]
+        wait_until(lambda: not stack.status()["calls"])
 
 
 def test_a_browser_with_two_connections_is_reached_over_the_one_that_is_left(

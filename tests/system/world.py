@@ -18,8 +18,7 @@ PEERS_PORT = BASE_PORT + 6  # an access side whose peers need no registration
 REGISTRAR_PORT = BASE_PORT + 8  # SIPp as the home network
 T1 = 0.08  # seconds: a transaction that waits 64 times as long ends about with one that waits T4
 TRANSACTIONS_END = 9.0  # seconds: T4 or 64 * T1, and what a busy machine adds
-RINGING_LIMIT = 2.0
-GRACE = 2.0  # seconds the gateway keeps the contexts of a proxy that is gone
+GRACE = 6.0  # seconds the gateway keeps the contexts of a proxy that is gone
 
 TABLES = f"""
 [[access]]
@@ -35,9 +34,6 @@ mechanisms = ["sdes-srtp"]
 
 [sip]
 t1 = {T1}
-
-[call]
-ringing_limit = {RINGING_LIMIT}
 """
 
 
@@ -45,7 +41,7 @@ class World(Stack):
     """The stack with quick transactions, a second access side for peers that need no registration, a third
     for UEs with IPv6, and the home network that SIPp plays if `sipp_registrar`.
 
-    store: whether the proxy keeps what it has over a restart."""
+    store: whether the proxy keeps what it has over a restart. grace: the gateway's, in seconds."""
 
     def __init__(
         self,
@@ -53,12 +49,14 @@ class World(Stack):
         *,
         sipp_registrar: bool = True,
         store: bool = False,
+        grace: float = GRACE,
         tables: str = TABLES,
         core: str = f'trusted = ["{HOST}"]',
         **rest: Any,
     ) -> None:
         super().__init__(base_port, tables=tables, core=core, **rest)
         self._store = store
+        self._grace = grace
         self._sipp_registrar = sipp_registrar
         self._printed: dict[str, int] = {}
         self.peers_port = PEERS_PORT
@@ -66,7 +64,7 @@ class World(Stack):
     def _write_configurations(self) -> None:
         super()._write_configurations()
         gateway, proxy = self.directory / "gateway.toml", self.directory / "proxy.toml"
-        gateway.write_text(f"grace = {GRACE}\n{gateway.read_text()}")
+        gateway.write_text(f"grace = {self._grace}\n{gateway.read_text()}")
         if self._sipp_registrar:
             proxy.write_text(proxy.read_text().replace(f":{self.lab_port}", f":{REGISTRAR_PORT}"))
         if self._store:
@@ -74,9 +72,11 @@ class World(Stack):
                 file.write(f'[store]\npath = "{self.directory}/proxy.db"\n')
 
     def kill(self, name: str) -> None:
-        """As a crash would."""
+        """As a crash would. The proxy has noticed that its gateway is gone."""
         self.processes[name].send_signal(signal.SIGKILL)
         self.processes[name].wait()
+        if name == "gateway" and self.processes["proxy"].poll() is None:
+            wait_until(lambda: not self.status()["gateway"])
 
     def restart(self, *names: str) -> None:
         """Start again what was killed or has left; returns when calls can be made."""
@@ -120,6 +120,10 @@ class World(Stack):
             print(f"-- {name}", *lines[self._printed.get(name, 0) :], sep="\n")
             self._printed[name] = len(lines)
 
+    def wait_until_kept(self) -> None:
+        """What has happened is in the store."""
+        wait_until(lambda: not self.status()["store"]["behind"])
+
     # -- what is left ----------------------------------------------------------------------------------------
 
     def assert_no_call_left(self, seconds: float = 3.0) -> None:
@@ -150,6 +154,13 @@ def registrar(directory: Path) -> Iterator[Sipp]:
     """SIPp as the home network of all users, for as long as it is needed."""
     with Sipp(directory, "registrar", port=REGISTRAR_PORT, calls=10_000, seconds=600) as running:
         yield running
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def _wait_until_empty(left: Callable[[], dict[str, Any]], seconds: float) -> None:
