@@ -103,7 +103,7 @@ async def test_keep_alives_of_both_kinds_are_answered() -> None:
 
 
 def test_a_peer_that_answers_pings_stays_and_one_that_does_not_goes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(websocket.WebSocket, "ping_every", 0.1)
+    monkeypatch.setattr(websocket.WebSocket, "ping_every", 0.5)
 
     @looped
     async def run() -> None:
@@ -201,7 +201,7 @@ def test_what_breaks_the_protocol_is_closed(sent: bytes) -> None:
 def test_who_brings_no_message_in_time_is_closed(sent: bytes) -> None:
     @looped
     async def run() -> None:
-        limits = ConnectionLimits(first=0.3)
+        limits = ConnectionLimits(first=1.0)
         async with web(limits) as site, connected(site.address) as (reader, writer):
             await say(reader, writer, sent)
             end = asyncio.ensure_future(reader.read())
@@ -219,7 +219,7 @@ def test_who_brings_no_message_in_time_is_closed(sent: bytes) -> None:
 
 @looped
 async def test_a_message_that_comes_an_octet_a_minute_is_not_waited_for() -> None:
-    async with web(ConnectionLimits(first=0.3)) as site, connected(site.address) as (reader, writer):
+    async with web(ConnectionLimits(first=1.0)) as site, connected(site.address) as (reader, writer):
         await say(reader, writer, UPGRADE + masked(options(via="WS x.invalid")))
         end = asyncio.ensure_future(reader.read())
         for octet in masked(options(via="WS x.invalid")):
