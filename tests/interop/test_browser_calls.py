@@ -132,8 +132,7 @@ def test_a_browser_calls_a_plain_softphone(stack: Stack, browser: WebPhone, tmp_
         browser.wait_until("phone.session.connection.iceConnectionState === 'connected'")
         browser.wait_for_tone(SOFTPHONE_TONE)
         browser.keep_picture("a-browser-talks-after-an-ICE-restart")
-        received, sent = browser.packets()
-        assert min(received, sent) > 15
+        browser.wait_for_packets(20)
         assert browser.stats()["dtls"] == "connected"
 
         browser.do("mute")
@@ -153,7 +152,7 @@ def test_what_a_browser_says_is_noise_on_its_own_side(
         with Capture(range(stack.access_media.start, stack.access_media.stop + MEDIA_PORTS)) as capture:
             browser.do("dial", "bob")
             browser.wait_for_tone(SOFTPHONE_TONE)
-            time.sleep(0.5)
+            time.sleep(1.0)
             browser.do("hangUp")
             seen = capture.drain()
     assert_nothing_left(stack, browser)
@@ -182,7 +181,7 @@ def test_a_softphone_calls_a_browser(
     options: tuple[str, ...],
     treated: list[str],
 ) -> None:
-    calling = ("--call", f"sip:alice@{DOMAIN}", "--duration", 1.5, *options)
+    calling = ("--call", f"sip:alice@{DOMAIN}", "--duration", 3, *options)
     with softphone(stack, getattr(stack, through), tmp_path, *calling) as caller:
         browser.wait_for_call("ringing")
         browser.do("answer")
@@ -199,7 +198,7 @@ def test_a_softphone_holds_a_browser_and_comes_back(
     stack: Stack, browser: WebPhone, tmp_path: Path, called: bool
 ) -> None:
     calling = () if called else ("--call", f"sip:alice@{DOMAIN}")
-    with softphone(stack, stack.lab_uri, tmp_path, *calling, "--duration", 2.5, "--hold-after", 0.8) as peer:
+    with softphone(stack, stack.lab_uri, tmp_path, *calling, "--duration", 5, "--hold-after", 1.6) as peer:
         if called:
             peer.wait_for("registered")
             browser.do("dial", "bob")

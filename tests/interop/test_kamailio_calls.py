@@ -81,7 +81,7 @@ def test_a_protected_phone_and_a_plain_one_hear_each_other(
 
 def test_each_holds_and_resumes(pcscf: World, scscf: Kamailio, tmp_path: Path) -> None:
     """Bob, then Alice, with re-INVITEs from either side; in the end both are heard again."""
-    call = ("--call", "sip:bob@ims.test", "--duration", 6, "--hold-after", 2.4)
+    call = ("--call", "sip:bob@ims.test", "--duration", 7, "--hold-after", 2.4)
     with (
         direct(scscf, tmp_path, "--hold-after", 0.8) as bob,
         protected(pcscf, tmp_path, *call) as alice,

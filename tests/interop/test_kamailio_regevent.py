@@ -3,8 +3,7 @@ and pua_reginfo; and a home network that tells nothing."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,8 +11,9 @@ import pytest
 from tests.interop.conftest import EDGE, OTHER_EDGE, TABLES, edge
 from tests.interop.kamailio import Kamailio
 from tests.interop.phones import ALICE, direct, protected
-from tests.system.world import World
+from tests.system.world import World, wait_until
 
+AGAIN = {"retransmission", "response-absorbed"}  # what comes twice when somebody is slow, and is dropped
 REG_EVENT = "[registration]\nreg_event = true\n"
 
 
@@ -30,14 +30,7 @@ def world(_world: World) -> Iterator[World]:
     yield _world
     _world.print_logs()
     _world.assert_no_call_left()
-    until(lambda: not _world.status()["subscriptions"])
-
-
-def until(happened: Callable[[], bool], seconds: float = 5.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: not _world.status()["subscriptions"])
 
 
 def contacts(world: World) -> set[str]:
@@ -49,10 +42,10 @@ def test_a_registration_is_subscribed_to_and_the_subscription_ends_with_it(
 ) -> None:
     before = scscf.notified(ALICE)
     with protected(world, tmp_path):
-        until(lambda: scscf.notified(ALICE) > before)
-        assert world.status()["subscriptions"] == 1
-    until(lambda: not world.status()["subscriptions"])
-    assert world.status()["drops"] == {}
+        wait_until(lambda: scscf.notified(ALICE) > before)
+        wait_until(lambda: world.status()["subscriptions"] == 1)
+    wait_until(lambda: not world.status()["subscriptions"])
+    assert world.status()["drops"].keys() <= AGAIN
 
 
 def test_whom_the_operator_deregisters_loses_his_registration_and_his_call(
@@ -77,13 +70,13 @@ def test_one_device_of_two_is_deregistered(world: World, scscf: Kamailio, tmp_pa
         first, second = (contact["Address"] for contact in scscf.contacts(ALICE))
         assert contacts(world) == {first, second}
         scscf.deregister(ALICE, first)
-        until(lambda: contacts(world) == {second})
+        wait_until(lambda: contacts(world) == {second})
 
 
 def test_a_home_network_without_the_event_package_is_no_harm(tmp_path: Path) -> None:
     """The lab core sends the SUBSCRIBE on to the phone, which refuses it."""
     with World(OTHER_EDGE, sipp_registrar=False, tables=TABLES + REG_EVENT, media_ports=100) as world:
-        with protected(world, tmp_path, "--for", 1):
-            until(lambda: any("SUBSCRIBE 4" in line for line in world.log("proxy")))
+        with protected(world, tmp_path):
+            wait_until(lambda: any("SUBSCRIBE 4" in line for line in world.log("proxy")))
             assert len(contacts(world)) == 1
         world.assert_nothing_left()

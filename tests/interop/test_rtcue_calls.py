@@ -14,6 +14,7 @@ from cli.stack import DOMAIN, HOST, Stack
 from cli.tone import tone_seconds
 from tests.interop.ue_process import Ue
 from tests.interop.wire import Capture, Kind, classify
+from tests.system.world import wait_until
 from tests.transport.certificates import Authority
 
 BASE_PORT = 28700
@@ -48,8 +49,7 @@ def stack(_stack: tuple[Stack, Authority]) -> Iterator[Stack]:
     yield stack
     print("-- proxy", *stack.log("proxy")[-60:], sep="\n")
     print("-- gateway", *stack.log("gateway")[-60:], sep="\n")
-    assert not stack.status()["calls"]
-    assert not stack.audit().contexts
+    wait_until(lambda: not stack.status()["calls"] and not stack.audit().contexts)
 
 
 @pytest.fixture

@@ -101,10 +101,9 @@ def test_e2ae_is_requested_in_offers_and_only_there(tmp_path: Path) -> None:
         ):
             assert caller.ended() == 0
         seen = capture.drain()
-    offers = [
-        p.payload for p in seen if p.payload.startswith((b"INVITE", b"UPDATE")) and b"m=audio" in p.payload
-    ]
-    answers = [p.payload for p in seen if p.payload.startswith(b"SIP/2.0 200") and b"m=audio" in p.payload]
+    described = {p.payload for p in seen if b"m=audio" in p.payload}  # one that comes again is the same
+    offers = [payload for payload in described if payload.startswith((b"INVITE", b"UPDATE"))]
+    answers = [payload for payload in described if payload.startswith(b"SIP/2.0 200")]
     assert len(offers) == len(answers) == 3
     assert all(offer.count(b"a=3ge2ae:requested") == 1 and b" RTP/SAVP " in offer for offer in offers)
     assert not any(b"3ge2ae" in answer for answer in answers)

@@ -58,22 +58,26 @@ class WebPhone(Browser):
     def wait_for_call(self, state: str) -> None:
         self.wait_until("phone.call.startsWith(args[0])", state)
 
-    def wait_for_tone(self, hz: int, seconds: float = 5.0) -> None:
+    def wait_for_tone(self, hz: int, seconds: float = 10.0) -> None:
         """Until WebAudio hears this, and loud."""
         self._wait_to_hear(lambda heard, level: abs(heard - hz) < 10 and level > LOUD, f"{hz} Hz", seconds)
 
-    def wait_for_silence(self, seconds: float = 5.0) -> None:
+    def wait_for_silence(self, seconds: float = 10.0) -> None:
         self._wait_to_hear(lambda _, level: level <= LOUD, "nothing", seconds)
 
     def stats(self) -> dict[str, Any]:
         return dict(self.do("stats"))
 
-    def packets(self, seconds: float = 0.5) -> tuple[int, int]:
-        """How many RTP packets it received and sent in this time."""
-        before = self.stats()
-        time.sleep(seconds)
-        after = self.stats()
-        return after["received"] - before["received"], after["sent"] - before["sent"]
+    def wait_for_packets(self, count: int, seconds: float = 5.0) -> None:
+        """Until it has received and sent so many RTP packets more."""
+        before, deadline = self.stats(), time.monotonic() + seconds
+        while True:
+            after = self.stats()
+            if min(after[way] - before[way] for way in ("received", "sent")) >= count:
+                return
+            if time.monotonic() > deadline:
+                raise BrowserError(f"{self.user} had {before} and has {after}")
+            time.sleep(0.1)
 
     def keep_picture(self, name: str) -> None:
         """A screenshot in OUT."""
