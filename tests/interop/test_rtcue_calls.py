@@ -96,7 +96,7 @@ def treatments(stack: Stack) -> list[str]:
 def test_a_call_to_a_plain_phone_whoever_opens_dtls(
     stack: Stack, ca: Path, tmp_path: Path, kind: str, setup: str
 ) -> None:
-    call = ("--setup", setup, "--call", f"sip:bob@{DOMAIN}", "--duration", 0.6, "--reoffer-after", 0.4)
+    call = ("--setup", setup, "--call", f"sip:bob@{DOMAIN}", "--duration", 1.6, "--reoffer-after", 0.4)
     with softphone(stack, tmp_path) as callee:
         with alice(kind, stack, tmp_path, ca, *call) as caller:
             caller.wait_for("established")
@@ -113,7 +113,7 @@ def test_a_call_of_a_plain_phone_whoever_opens_dtls(
     stack: Stack, ca: Path, tmp_path: Path, kind: str, setup: str
 ) -> None:
     with alice(kind, stack, tmp_path, ca, "--setup", setup) as callee:
-        with softphone(stack, tmp_path, "--call", f"sip:alice@{DOMAIN}", "--duration", 1.2) as caller:
+        with softphone(stack, tmp_path, "--call", f"sip:alice@{DOMAIN}", "--duration", 2.2) as caller:
             callee.wait_for("established")
             assert treatments(stack) == ["e2ae-dtls-srtp"]
             assert caller.ended() == 0
@@ -127,7 +127,7 @@ def test_a_call_of_a_plain_phone_whoever_opens_dtls(
 def test_two_kinds_of_dtls_on_the_two_sides_of_one_call(stack: Stack, ca: Path, tmp_path: Path) -> None:
     """Each ends in the gateway, in two calls behind one proxy."""
     with ue("bob", stack, tmp_path, "--e2ae") as callee:
-        with alice(BROWSER, stack, tmp_path, ca, "--call", f"sip:bob@{DOMAIN}", "--duration", 0.9) as caller:
+        with alice(BROWSER, stack, tmp_path, ca, "--call", f"sip:bob@{DOMAIN}", "--duration", 1.9) as caller:
             callee.wait_for("established")
             assert treatments(stack) == ["e2ae-dtls-srtp", "e2ae-dtls-srtp"]
             assert caller.ended() == 0
@@ -137,7 +137,7 @@ def test_two_kinds_of_dtls_on_the_two_sides_of_one_call(stack: Stack, ca: Path, 
 
 def test_dtls_srtp_end_to_end_passes_untouched(stack: Stack, tmp_path: Path) -> None:
     with ue("bob", stack, tmp_path) as callee:
-        call = ("--call", f"sip:bob@{DOMAIN}", "--duration", 0.9)
+        call = ("--call", f"sip:bob@{DOMAIN}", "--duration", 1.9)
         with ue("alice", stack, tmp_path, *call) as caller:
             callee.wait_for("established")
             assert treatments(stack) == ["e2e", "e2e"]

@@ -35,7 +35,7 @@ def ue(user: str, stack: Stack, directory: Path, *options: object) -> Ue:
 def test_tones_in_both_directions(stack: Stack, tmp_path: Path, setup: str, answers: str) -> None:
     with ue("bob", stack, tmp_path, "--setup", answers) as callee:
         callee.wait_for("registered")
-        call = ("--call", f"sip:bob@{DOMAIN}", "--duration", 0.6, "--reoffer-after", 0.4)
+        call = ("--call", f"sip:bob@{DOMAIN}", "--duration", 1.6, "--reoffer-after", 0.4)
         with ue("alice", stack, tmp_path, *call, "--setup", setup) as caller:
             assert caller.ended() == 0
         callee.wait_for("ended", confirmed=True)
