@@ -31,7 +31,6 @@ from agw.iq.messages import (
     Request,
 )
 from agw.iq.server import Server
-from agw.pyrelay import PythonPlane
 
 OBJECTS = 50_000  # that came and stayed until young garbage is looked for, of which there is next to none
 
@@ -69,16 +68,22 @@ async def serve(config: GatewayConfig, ready: Callable[[], None] = lambda: None)
 
 
 def _plane(config: GatewayConfig) -> Plane:
-    """The one that is configured; the native one is there only where a compiler was. Raises StaleBuild."""
+    """The one that is configured; the native one is there only where a compiler was. Raises StaleBuild.
+
+    Only that one is imported: libsrtp brings an OpenSSL of its own, 4.6 MiB.
+    """
+    why = ""
     if config.plane == "native":
         try:
             from agw.relay import NativePlane
         except ImportError as error:
-            _line("plane", "python", "", f"the native one is not built: {error}")
-            return PythonPlane(config.limits.srtp_failures)
-        _line("plane", "native", "", f"threads {len(config.cores) or 1}, coalesce {config.coalesce:g} s")
-        return NativePlane(config.limits.srtp_failures, config.cores, config.coalesce)
-    _line("plane", "python")
+            why = f"the native one is not built: {error}"
+        else:
+            _line("plane", "native", "", f"threads {len(config.cores) or 1}, coalesce {config.coalesce:g} s")
+            return NativePlane(config.limits.srtp_failures, config.cores, config.coalesce)
+    from agw.pyrelay import PythonPlane
+
+    _line("plane", "python", "", why)
     return PythonPlane(config.limits.srtp_failures)
 
 
