@@ -19,7 +19,7 @@ from agw.flows import Difference, OpenError
 from agw.iq.messages import Address, Event, Key, Mode, StreamStatistics, Suite, Transport
 from agw.pyrelay import PythonPlane
 from agw.srtp import MAX_PACKET, Protector, SrtpError, Unprotector
-from tests.agw.plane_rig import ELSEWHERE, RNG, RTP, SRTP, UDP, Peer, Rig, key_of, played, rtcp, rtp
+from tests.agw.plane_rig import ELSEWHERE, LOOPBACK, RNG, RTP, SRTP, UDP, Peer, Rig, key_of, played, rtcp, rtp
 
 # -- what passes -----------------------------------------------------------------------------------
 
@@ -82,9 +82,15 @@ async def test_ports_that_are_apart_are_not_demultiplexed(rig: Rig) -> None:
     assert rig.dropped(a) == {"not_rtp": 1}
 
 
+@pytest.mark.parametrize("host", [LOOPBACK, "::1"])
 @played
-async def test_transparent_legs_forward_both_ports_as_they_are(rig: Rig) -> None:
-    a, b = rig.connect(rig.leg("a", UDP), rig.leg("b", UDP))
+async def test_transparent_legs_forward_both_ports_as_they_are(rig: Rig, host: str) -> None:
+    a, b = rig.connect(rig.leg("a", UDP, host), rig.leg("b", UDP, host, latch=True), host)
+    rig.change(b, remote=None, remote_rtcp=None)
+    for channel in (0, 1):
+        b.send_raw(b"here", channel)
+    await rig.settle()
+    assert a.take_raw(0) == a.take_raw(1) == [b"here"]
     packets = [b"", b"\x00", b"\x16\xfe\xfd", rtp(1), rtcp(), b"\xff" * MAX_PACKET]
     for channel in (0, 1):
         for packet in packets:
@@ -274,6 +280,36 @@ async def test_a_remote_that_cannot_be_reached_is_a_drop(rig: Rig) -> None:
     a.send(rtp(1))
     await rig.settle()
     assert rig.dropped(a) == {"send_failed": 1}
+
+
+@played
+async def test_a_packet_that_cannot_be_sent_stops_none_of_those_that_came_with_it(rig: Rig) -> None:
+    a, b = rig.connect(rig.leg("a", rtcp_mux=True), rig.leg("b"))
+    rig.change(b, remote_rtcp=Address("255.255.255.255", 9))
+    order = [bool(n & n >> 2) for n in range(400)]  # runs of some length of either
+    for n, is_rtcp in enumerate(order):
+        a.send(rtcp(n) if is_rtcp else rtp(n), is_rtcp)
+    await rig.settle()
+    assert b.take() == [rtp(n) for n, is_rtcp in enumerate(order) if not is_rtcp]
+    assert rig.dropped(a) == {"send_failed": sum(order)}
+
+
+@played
+async def test_a_peer_whose_port_is_closed_breaks_nothing(rig: Rig) -> None:
+    a, b = rig.connect(rig.leg("a"), rig.leg("b"))
+    there = b.addresses[0]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as closed:
+        closed.bind((LOOPBACK, 0))
+        rig.change(b, remote=Address(*closed.getsockname()))
+    for n in range(5):  # each is answered by the kernel: nobody is there
+        a.send(rtp(n))
+        await rig.settle()
+    b.send(rtp(9))
+    rig.change(b, remote=there)
+    a.send(rtp(10))
+    await rig.settle()
+    assert (a.take(), b.take()) == ([rtp(9)], [rtp(10)])
+    assert (rig.dropped(a), {event for _, event in rig.told}) == ({}, {Event.MEDIA_FIRST})
 
 
 @played
