@@ -229,13 +229,15 @@ class SourcesConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     rate: messages per second; a connection that is accepted, and a read that brings no message, count as one.
     burst: messages at once; beyond them requests are answered 503. penalty: seconds in which a source is not
     heard or read that went on for as many messages again. The others: what it may have at a time;
-    transactions are remembered for 32 seconds after their end."""
+    transactions are remembered for 32 seconds after their end. registrations: of one host. bindings: of one
+    user; one more ends the oldest."""
 
     rate: Annotated[float, Meta(ge=1)] = 200.0
     burst: Count = 2000
     penalty: Annotated[float, Meta(ge=0)] = 30.0
     transactions: Count = 5000
     registrations: Count = 2000
+    bindings: Count = 32
     calls: Count = 200
 
 

@@ -67,6 +67,7 @@ class Core:
             config.registration.min_expires,
             config.registration.max_expires,
             Shares(config.sources.registrations),
+            config.sources.bindings,
             FlowTokens(rng.randbytes(KEY)),
             config.policy.e2dce,
         )
@@ -234,7 +235,8 @@ class Core:
                     # TS 24.229 clause 5.2.8.1.1
                     self._cancel(transaction.owner, (because(503),), "its connection has gone")
                 case TransactionFailed(transaction, cause, detail):
-                    # a response that did not get through has somebody with timers waiting for it
+                    # A response that did not get through is dropped, and nothing cancelled (RFC 3261 section
+                    # 16.9): the next may get through, and a Via can name whoever does not answer.
                     if isinstance(transaction, ClientTransaction):
                         self._forwarding.failed(transaction, cause, detail, self._now)
                 case TransactionEnded(transaction):

@@ -100,13 +100,14 @@ class Registering(Struct, frozen=True):
 
 class Registrations(Struct):
     """All bindings, by token, by user, by the UE's flow, and by what a refresh is recognised by. shares: how
-    many each host may have. e2dce: how UEs tell of data channels. followers: called with the token of each
-    that came, changed or went."""
+    many each host may have. of_user: how many each user. e2dce: how UEs tell of data channels. followers:
+    called with the token of each that came, changed or went."""
 
     limit: int
     min_expires: int
     max_expires: int
     shares: Shares
+    of_user: int
     tokens: FlowTokens
     e2dce: E2dce
     followers: list[Callable[[str], None]] = field(default_factory=list)
@@ -248,6 +249,7 @@ class Registrations(Struct):
             return None
         if old is None:  # others may have come in the meantime
             self._check_limits(registering.flow, registering.access)
+            self._make_room(registering.aor)
         alive = dict(list(alive.items())[-MAX_CONTACTS:])
         identities = [value for value in response.headers.values("P-Associated-URI") if trust.user_of(value)]
         binding = Binding(
@@ -276,7 +278,7 @@ class Registrations(Struct):
             for uri, expires in record.contacts.items()
             if expires - epoch > now
         }
-        if not contacts or len(self) >= self.limit:
+        if not contacts or len(self) >= self.limit or self._has_all(record.aor):
             return None
         binding = Binding(
             record.token,
@@ -331,6 +333,20 @@ class Registrations(Struct):
             raise PeerError("too many registrations", 503)
         if self.shares.full(source_of(flow.remote.host)) and flow.remote.host not in access.trusted:
             raise PeerError("too many registrations of one host", 503)
+
+    def _has_all(self, aor: str) -> bool:
+        """Whether a user has as many bindings as he may."""
+        return len(self._by_aor.get(aor, ())) >= self.of_user
+
+    def _make_room(self, aor: str) -> None:
+        """For one more binding of a user. To refuse some is the registrar's (403, TS 24.229 clause
+        5.4.1.2.2), and it has taken this one. The first to go are those that cannot be reached, then the one
+        that was refreshed longest ago: a UE that comes each time as another one, as without an instance over
+        TCP, shall not lock its user out. What is for the one that went is answered 430, by which the
+        registrar learns it (RFC 5626 section 5.3)."""
+        while self._has_all(aor):
+            bindings = self._by_aor[aor].values()
+            self.remove(next((binding for binding in bindings if binding.lost), next(iter(bindings))))
 
     def remove(self, binding: Binding) -> None:
         if self._by_token.pop(binding.token, None) is None:

@@ -11,7 +11,7 @@ from imsalg.sip.hop import Flow, Transport
 from imsalg.sip.locate import Naptr, Srv
 from imsalg.sip.values import Address
 from tests.sim.peer import Peer
-from tests.sim.sdp import protected, session
+from tests.sim.sdp import crypto, media, protected, session
 from tests.sim.world import BASE, CORE, World
 
 OFFER = protected("192.0.2.10")
@@ -125,6 +125,33 @@ def test_a_server_that_cannot_be_reached_is_followed_by_the_next_at_once(worlds)
     alice.register("alice")
     two.reply(two.expect("REGISTER"), 403)
     assert alice.expect(403)
+
+
+def test_where_no_connection_can_be_made_an_invite_is_503_at_once(worlds):
+    """RFC 3261 section 16.9: as if all had answered 503; no timer is waited for."""
+    world = named(worlds, (f"sip:{FIRST}", f"sip:{SECOND};transport=tcp"))
+    one = server(world, FIRST)
+    alice = at_home(world, one)
+    alice.invite("sip:bob@home.example", sdp=OFFER)
+    one.reply(one.expect("INVITE"), 503)
+    alice.expect(503)
+    assert not world.status()["calls"]
+
+
+def test_a_caller_in_the_core_who_cannot_be_reached_for_now_keeps_its_call(worlds):
+    """RFC 3261 section 16.9: a response is dropped, and nothing is cancelled for it."""
+    world = worlds()
+    caller = Peer(world, FIRST, CORE, Transport.TCP)
+    alice = world.register(world.ue(10), "alice")
+    caller.call(alice, sdp=ANSWER)
+    there = alice.expect("INVITE")
+    del world.peers[FIRST]
+    world.core.closed(caller.flow, world.now)
+    alice.reply(there, 180)
+    assert alice.quiet()
+    world.peers[FIRST] = caller
+    alice.reply(there, 200, sdp=session("192.0.2.10", media(4000, "RTP/SAVP", crypto())))
+    assert caller.expect(200)
 
 
 def test_the_next_hop_may_be_several(worlds):

@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from imsalg.config import LimitsConfig
+from imsalg.config import LimitsConfig, SourcesConfig
 from imsalg.networks import Networks
 from imsalg.policy.treatment import Mechanism
 from imsalg.registration import Registrations
@@ -241,6 +241,29 @@ def test_too_short_an_expiry_is_refused_with_the_shortest(world, expires):
     alice.register("alice", expires=int(expires))
     assert alice.expect(423).headers.get("Min-Expires") == "60"
     assert world.network.quiet()
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["all are reached", "one is not"])
+def test_one_binding_too_many_of_a_user_ends_the_one_refreshed_longest_ago(worlds, gone):
+    """Or one whose connection has gone; a UE without an instance has a new Contact URI for each."""
+    world = worlds(sources=SourcesConfig(bindings=3))
+    world.register(world.ue(20), "bob")
+    phones = [world.register(world.ue(10 + n, transport=Transport.TCP), "alice") for n in range(3)]
+    world.register(phones[0], "alice")  # a refresh
+    if gone:
+        world.core.closed(phones[2].flow, world.now)
+    ended = phones[2] if gone else phones[1]
+    world.register(world.ue(13), "alice")
+    assert len(registrations(world)) == 4
+    for phone in phones:
+        world.network.request("MESSAGE", phone.contact, ("Route", phone.path))
+        if phone is ended:
+            world.network.expect(430)
+        else:
+            phone.reply(phone.expect("MESSAGE"), 200)
+            world.network.expect(200)
+    world.network.request("MESSAGE", "sip:bob@192.0.2.20:5060")
+    assert world.peers[Address("192.0.2.20", 5060)].expect("MESSAGE")
 
 
 def test_too_long_an_expiry_is_not_believed(world):
