@@ -152,8 +152,7 @@ class Passage:
         if response.status < 200:
             return
         if crossing.server is not None and not crossing.answered:
-            outgoing = response.copy()
-            outgoing.headers.set("CSeq", crossing.request.headers.get("CSeq") or "")
+            outgoing = _renumbered(response, crossing.request)
             self._pass_on(crossing, outgoing)
             if response.status not in (401, 407):  # challenged: the dialog goes on (RFC 3261 section 22)
                 self._drop(self._call.branches.tag_of(crossing.request, crossing.side))
@@ -166,8 +165,7 @@ class Passage:
         if self._call.branches.closed or hung_up or not wanted:
             self._late(crossing, response)
             return
-        outgoing = response.copy()
-        outgoing.headers.set("CSeq", crossing.request.headers.get("CSeq") or "")
+        outgoing = _renumbered(response, crossing.request)
         if response.status >= 300:
             self._decline(crossing, outgoing)
             return
@@ -338,3 +336,11 @@ class Passage:
                     self.underway.refuse(crossing, 200)
             if crossing.final is not None:  # came in time to be of no use
                 self._late(crossing, crossing.final)
+
+
+def _renumbered(response: Response, request: Request) -> Response:
+    """A copy that has the number its request came with (see `Dialog.number`)."""
+    outgoing = response.copy()
+    if response.cseq != request.cseq:
+        outgoing.headers.set("CSeq", request.headers.get("CSeq") or "")
+    return outgoing
