@@ -291,6 +291,26 @@ def test_each_early_dialog_has_a_key_and_a_port_of_its_own_p26(world: World, tmp
     assert ok.body == progress.body
 
 
+def test_an_early_answer_that_cannot_be_served_costs_no_other_callee_the_call_p26(
+    world: World, tmp_path: Path
+) -> None:
+    """It has a second m-line; its early dialog is ended by a BYE, and the other callee answers."""
+    with registered(world, tmp_path) as ue:
+        call = originate(
+            world,
+            tmp_path,
+            "call_uac",
+            "ended_fork_uas",
+            ue=ue,
+            offer=SRTP,
+            first=RTP + "\r\nm=audio 6102 RTP/AVP 8",
+            second=audio(port=6200),
+        )
+    (progress,), (ok,) = (responses(call.caller, status, "INVITE", sent=False) for status in (183, 200))
+    assert progress.to.tag == ok.to.tag
+    assert ok.body == progress.body
+
+
 def test_the_early_dialogs_of_a_call_to_a_ue_share_its_port_p26(world: World, tmp_path: Path) -> None:
     answers = [
         audio(f"a=crypto:{tag} {suite} inline:{KEY}", port=port, proto="RTP/SAVP")
