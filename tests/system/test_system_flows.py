@@ -303,7 +303,7 @@ def test_an_early_answer_that_cannot_be_served_costs_no_other_callee_the_call_p2
             "ended_fork_uas",
             ue=ue,
             offer=SRTP,
-            first=RTP + "\r\nm=audio 6102 RTP/AVP 8",
+            first=audio("m=audio 6102 RTP/AVP 8", port=6100),
             second=audio(port=6200),
         )
     (progress,), (ok,) = (responses(call.caller, status, "INVITE", sent=False) for status in (183, 200))
