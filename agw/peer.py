@@ -26,6 +26,7 @@ from agw.certificate import Certificate
 from agw.dtls import Association, State
 from agw.flows import Keys, Learnt, canonical_host, remotes
 from agw.iq.messages import Address, DtlsRole, Event, Key, Stream, Suite, Transport
+from agw.records import record_number, records
 
 MAX_STRANGERS = 8  # handshakes of one association in vain, until only the hosts that are signalled are heard
 MAX_KEPT = 4  # packets, the last ones: a ClientHello fills two, and is repeated
@@ -231,9 +232,11 @@ class _Port:
         heard = self._may_speak(source)
         if (standing := self._standing) is not None and heard:
             standing.association.receive(data, None if self._agent else _octets(source), now)
-            number = int.from_bytes(data[3:11], "big")  # epoch and sequence number of the record
-            if self._drain(standing, source) and stream.latch and number > standing.newest:
-                standing.newest, self._found = number, source  # authentic, and newest (RFC 9146 section 6)
+            if self._drain(standing, source) and stream.latch:
+                # A record in it was authentic; whoever caught that may have put another beside it.
+                number = min(map(record_number, records(data)), default=0)
+                if number > standing.newest:  # RFC 9146 section 6
+                    standing.newest, self._found = number, source
         if (new := self._pending) is not None and heard:
             self._receive_new(new, source, data, now)
         elif stream.dtls.role is None and not (standing and standing.name == stream.dtls.association):

@@ -29,6 +29,11 @@ def epoch(record: bytes) -> int:
     return int.from_bytes(record[3:5], "big")
 
 
+def record_number(record: bytes) -> int:
+    """Of an association's, each has a higher one than those that were sent before it."""
+    return int.from_bytes(record[3:11], "big")  # epoch and sequence number
+
+
 def fits(record: bytes) -> bool:
     """Of a record in the clear: it belongs in a handshake, and no message or fragment in it tells of one that
     is too long. (At others in the clear OpenSSL gives up.)"""

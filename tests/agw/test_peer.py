@@ -275,6 +275,20 @@ def test_a_late_record_does_not_move_the_address_back_p15():
     assert said(peer) == [Data(b"new"), Data(b"late"), Data(b"newer")]
 
 
+def test_who_puts_a_record_of_its_own_before_an_authentic_one_does_not_stay_the_newest_p15():
+    fax = Stream(1, Transport.DTLS, UE, rtcp_mux=True, latch=True, dtls=Dtls("1", DtlsRole.SERVER, (PRINT,)))
+    peer, ue = peer_of(fax), Ue(srtp=False)
+    ue.talk(peer)
+    for data in (b"caught", b"next"):
+        ue.association.send(data)
+    caught, following = ue.association.to_send()
+    forged = b"\x17\xfe\xfd\0\1" + bytes([255] * 6) + (40).to_bytes(2, "big") + bytes(40)
+    for source, datagram, there in ((OTHER, forged + caught, OTHER), (UE, following, UE)):
+        peer.receive(0, source, datagram, 0.0)
+        assert peer.learnt.remotes[0] == there
+    assert said(peer) == [Data(b"caught"), Data(b"next")]
+
+
 def test_a_stream_that_is_no_longer_protected_forgets_its_keys():
     peer = peer_of(stream())
     Ue().talk(peer)
