@@ -50,7 +50,7 @@ class Passage:
         self.underway = Underway(call)
         self.release = Release(call, self.underway, route)
         self._acks = Acks(call, self._descriptions)
-        self._unserved: list[tuple[int, str]] = []  # why early dialogs were ended
+        self._unserved: dict[str, tuple[int, str]] = {}  # callee's tag -> why its early dialog was ended
         self.again: float | None = None
 
     @property
@@ -200,8 +200,9 @@ class Passage:
                 if crossing.request.method == "INVITE":
                     self.release.hang_up(crossing, response)
             return branch
+        tag = response.to.tag or ""
         if self._call.branches.ended(response):
-            status, reason = 487, "a response of an early dialog that is over"
+            status, reason = self._unserved.get(tag, (487, "a response of an early dialog that is over"))
         elif (branch := self._call.branches.made_by(response)) is not None:
             return branch
         else:
@@ -228,7 +229,7 @@ class Passage:
         """A final response other than 2xx. Media it may describe (RFC 3261 section 21.4.26) are not ours."""
         if outgoing.status == 487 and self._unserved and crossing is self._call.branches.invite:
             self.underway.settle(crossing)
-            self._refuse(crossing, *self._unserved[-1])  # our BYE has made it so, and this is why
+            self._refuse(crossing, *next(reversed(self._unserved.values())))  # our BYE has made it so
             return
         drop_sdp(outgoing)
         self._pass_on(crossing, outgoing)
@@ -236,6 +237,7 @@ class Passage:
             self._descriptions.withdraw(crossing)
         elif outgoing.status in _COMES_AGAIN and not self._call.branches:
             self.again = self._call.steps.now + AGAIN
+            self._unserved.clear()
             self._call.branches.root.rollback()
         else:
             self._close()
@@ -246,7 +248,7 @@ class Passage:
         invite = crossing is self._call.branches.invite
         branch = self._call.branches.of(response, crossing.side)
         if invite and branch and response.status < 200 and len(self._unserved) < MAX_BRANCHES:
-            self._unserved.append((status, reason))
+            self._unserved[response.to.tag or ""] = status, reason
             self._call.note(logging.WARNING, f"{response.status}: its early dialog ends: {reason}")
             self.release.leave(branch.dialog, status)
             self._drop(response.to.tag or "")

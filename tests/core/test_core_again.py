@@ -84,6 +84,18 @@ def test_challenged_twice_it_is_still_the_same_p37(world, alice):
     assert world.network.expect("INVITE").body == one.body
 
 
+def test_why_an_early_dialog_was_ended_says_nothing_of_the_invite_that_comes_again_p26_p37(world, alice):
+    first = alice.invite("sip:bob@home.example", sdp=OFFER)
+    there = world.network.expect("INVITE")
+    world.network.reply(there, 183, sdp=session("203.0.113.5", media(7000), media(7002)), tag="unusable")
+    world.network.reply(world.network.expect("BYE"), 200)
+    world.network.reply(there, 407)
+    alice.expect(407)
+    again(alice, first)
+    world.network.reply(world.network.expect("INVITE"), 487)
+    alice.expect(487)
+
+
 def test_another_offer_when_it_comes_again_is_another_offer_p37(world, alice):
     first, one = refuse(world, alice, 407)
     again(alice, first, sdp=session("192.0.2.10", media(0), media(4002, kind="video")))
