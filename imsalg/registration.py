@@ -16,6 +16,7 @@ from msgspec import Struct, field
 
 from imsalg import mediasec, trust
 from imsalg.config import AccessConfig
+from imsalg.contact import MAX_EXPIRES, Place, expires_of, instance_of, is_at, place_of
 from imsalg.errors import BadMessage, PeerError
 from imsalg.flowtoken import FlowTokens
 from imsalg.policy.rules import E2dce
@@ -26,13 +27,10 @@ from imsalg.sip.hop import Flow
 from imsalg.sip.message import Request, Response
 from imsalg.sip.shares import Shares, source_of
 from imsalg.sip.timers import Running, Timers
-from imsalg.sip.values import Address, NameAddr, Uri
+from imsalg.sip.values import NameAddr, Uri
 
-DEFAULT_EXPIRES = 3600  # seconds, where nobody says
-MAX_EXPIRES = 2**32 - 1  # RFC 3261 section 20.19
 MAX_CONTACTS = 8  # in one REGISTER
 
-Contact = tuple[str, str, str, int | None]  # scheme, user, host, port
 T = TypeVar("T")
 
 
@@ -161,7 +159,7 @@ class Registrations(Struct):
         bindings = list(self._by_contact.get(uri, {}).values())
         if len({binding.aor for binding in bindings}) > 1:
             parsed = Uri.parse(uri)
-            bindings = [binding for binding in bindings if _is_at(binding.flow, parsed)] or bindings
+            bindings = [binding for binding in bindings if is_at(binding.flow, parsed)] or bindings
         if len({binding.aor for binding in bindings}) > 1:
             users = {trust.user_of(value) for value in called}
             bindings = [
@@ -182,11 +180,11 @@ class Registrations(Struct):
             raise PeerError("Contact: * without Expires: 0", 400)  # RFC 3261 section 10.2.2
         contacts = [] if wildcard else [NameAddr.parse(value) for value in values]
         for contact in contacts:
-            _same_contact(contact.uri)  # a broken one is refused now
-            wish = _expires(contact, request)
+            place_of(contact.uri)  # a broken one is refused now
+            wish = expires_of(contact, request)
             if 0 < wish < self.min_expires:
                 raise PeerError("too short", 423)
-        key = (aor, _instance(contacts[0]) if contacts else "")
+        key = (aor, instance_of(contacts[0]) if contacts else "")
         known = self._by_key.get(key) or self._of_contacts(aor, contacts, request)
         if known is None and contacts:
             self._check_limits(flow, access)
@@ -207,10 +205,9 @@ class Registrations(Struct):
         to another connection where the registrar does not know RFC 5626."""
         if not contacts or contacts[0].param("+sip.instance"):
             return None
-        own = (contacts[0], *(contact for contact in contacts[1:] if _expires(contact, request) == 0))
-        for contact in own:
-            for binding in self._by_contact.get(contact.uri, {}).values():
-                if binding.aor == aor:
+        for contact in (contacts[0], *(other for other in contacts[1:] if not expires_of(other, request))):
+            for binding in self._by_aor.get(aor, {}).values():
+                if contact.uri in binding.contacts:
                     return binding
         return None
 
@@ -229,11 +226,11 @@ class Registrations(Struct):
             for binding in list(self._by_aor.get(registering.aor, {}).values()):
                 self.remove(binding)
             return None
-        given: dict[Contact, int] = {}
+        given: dict[Place, int] = {}
         for value in response.headers.values("Contact"):
             with contextlib.suppress(BadMessage):
                 contact = NameAddr.parse(value)
-                given[_same_contact(contact.uri)] = _expires(contact, response)
+                given[place_of(contact.uri)] = expires_of(contact, response)
         if not registering.contacts:  # a query
             return self._by_token.get(registering.token)
         old = self._by_key.get(registering.key)
@@ -241,7 +238,7 @@ class Registrations(Struct):
         alive = {  # one that is not listed any more was replaced, as by a UE that moved (RFC 5626 section 6)
             uri: now + min(given[same], self.max_expires)
             for uri in (*(uri for uri in before if uri not in registering.contacts), *registering.contacts)
-            if given.get(same := _same_contact(uri), 0) > 0
+            if given.get(same := place_of(uri), 0) > 0
         }
         if old is not None:
             self.remove(old)
@@ -316,8 +313,8 @@ class Registrations(Struct):
         ended = set()
         for uri in contacts:
             with contextlib.suppress(BadMessage):
-                ended.add(_same_contact(uri))
-        left = {uri: when for uri, when in binding.contacts.items() if _same_contact(uri) not in ended}
+                ended.add(place_of(uri))
+        left = {uri: when for uri, when in binding.contacts.items() if place_of(uri) not in ended}
         if len(left) == len(binding.contacts):
             return False
         self.remove(binding)
@@ -383,29 +380,3 @@ def _unfile(index: dict[T, dict[str, Binding]], key: T, binding: Binding) -> Non
     del others[binding.token]
     if not others:
         del index[key]
-
-
-def _is_at(flow: Flow, uri: Uri) -> bool:
-    """Whether a UE is seen where its Contact URI says that it is."""
-    return flow.remote == Address(uri.host, uri.port or flow.transport.default_port)
-
-
-def _expires(contact: NameAddr, message: Request | Response) -> int:
-    """Seconds: the contact's own, else the message's (RFC 3261 section 10.2.1.1)."""
-    for text in (contact.param("expires"), message.headers.get("Expires")):
-        if text is not None and (seconds := number(text, MAX_EXPIRES)) is not None:
-            return seconds
-    return DEFAULT_EXPIRES
-
-
-def _same_contact(uri: str) -> Contact:
-    """What two spellings of a Contact URI have in common (RFC 3261 section 19.1.4): registrars may add
-    parameters, drop them, or write the host in their own way."""
-    parsed = Uri.parse(uri)
-    return parsed.scheme, parsed.user or parsed.opaque, parsed.host.lower(), parsed.port
-
-
-def _instance(contact: NameAddr) -> str:
-    """What stays the same when a UE registers again from another address (RFC 5626), else its Contact URI."""
-    instance = contact.param("+sip.instance")
-    return f"{instance};{contact.param('reg-id') or ''}" if instance else contact.uri

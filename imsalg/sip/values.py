@@ -113,8 +113,7 @@ class NameAddr(_Parameterised, Struct, frozen=True):
 
 class Via(_Parameterised, Struct, frozen=True):
     """One Via value (RFC 3261 section 20.42). transport: upper case. host: without brackets. version: another
-    one than 2.0 is only seen in a request that is refused for it. branch: None if there is none, or an empty
-    one."""
+    one than 2.0 is only seen in a request that is refused for it."""
 
     transport: str
     host: str
