@@ -36,11 +36,11 @@ DOMAIN = "ims.test"
 BASE_PORT = 5060
 PORTS = click.IntRange(1024, 60000)  # what may be a base port
 MEDIA = 100  # from the base port to the first port for media
-START = 15.0  # seconds in which all three must be ready
+START = 30.0  # seconds in which all three must be ready
 END = 5.0  # seconds one may take to leave
 TAIL = 8  # lines of its log that tell why a process died
 DYING = 0.5  # seconds between the last answer of a process and its end
-ANSWER = 5.0  # seconds for a status document or an audit
+ANSWER = 10.0  # seconds for a status document or an audit
 
 GATEWAY = """\
 [iq]
@@ -73,6 +73,7 @@ next_hop = {next_hop}
 
 [gateway]
 iq = {iq}
+timeout = 5.0
 
 [status]
 socket = {status}

@@ -197,7 +197,7 @@ def test_the_servers_start_talk_and_end_cleanly(number: signal.Signals, tmp_path
         with open(tmp_path / f"{name}.log", "w") as log:
             servers.append(subprocess.Popen(command, cwd=ROOT, stderr=log))
     try:
-        until = time.monotonic() + 10
+        until = time.monotonic() + 30
         status: dict[str, object] = {}
         while not status.get("gateway") and time.monotonic() < until:
             time.sleep(0.05)
@@ -214,7 +214,7 @@ def test_the_servers_start_talk_and_end_cleanly(number: signal.Signals, tmp_path
     finally:
         for server in reversed(servers):
             server.send_signal(number)
-        codes = [server.wait(10) for server in servers]
+        codes = [server.wait(30) for server in servers]
     said = {name: (tmp_path / f"{name}.log").read_text() for name in ("gateway", "proxy")}
     assert codes == [0, 0], said
     assert "Traceback" not in said["gateway"] + said["proxy"]

@@ -50,9 +50,9 @@ def test_the_lab_says_what_to_type_and_ends_at_once(number: int) -> None:
     assert "--password 'secret word'" in told
     began = time.monotonic()
     process.send_signal(number)
-    rest, errors = process.communicate(timeout=10)
+    rest, errors = process.communicate(timeout=30)
     assert (process.returncode, rest, errors) == (0, "lab: ended\n", "")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 10
     wait_for_ports_free()
 
 
@@ -65,7 +65,7 @@ def test_the_lab_as_json() -> None:
     directory = Path(ready["directory"])
     assert directory.stat().st_mode & 0o077 == 0
     process.send_signal(signal.SIGTERM)
-    assert process.communicate(timeout=10) == ("", "")
+    assert process.communicate(timeout=30) == ("", "")
     assert not directory.exists()
 
 
@@ -75,7 +75,7 @@ def test_a_child_that_dies_ends_the_lab_with_its_last_words() -> None:
     process.stdout.readline()
     victim = next(p for p in children(process) if "proxy" in Path(f"/proc/{p}/cmdline").read_text())
     os.kill(victim, signal.SIGKILL)
-    _, errors = process.communicate(timeout=10)
+    _, errors = process.communicate(timeout=30)
     assert process.returncode == 1
     assert "the proxy was killed by signal 9; its last words:" in errors
     assert "ready" in errors
@@ -87,7 +87,7 @@ def test_a_port_in_use_names_the_option(port: int) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", port))
         process = start("lab")
-        _, errors = process.communicate(timeout=10)
+        _, errors = process.communicate(timeout=30)
     assert process.returncode == 1
     assert f"UDP port {port} of 127.0.0.1 cannot be had" in errors
     assert "--base-port" in errors
@@ -102,7 +102,7 @@ def test_a_process_that_cannot_start_is_named_with_its_reason() -> None:
 @pytest.mark.parametrize("route", ["nonsense", "=sip:127.0.0.1", "uas=127.0.0.1"])
 def test_a_wrong_route_is_refused(route: str) -> None:
     process = start("lab", "--route", route)
-    _, errors = process.communicate(timeout=10)
+    _, errors = process.communicate(timeout=30)
     assert process.returncode == 2
     assert "USER=sip:HOST:PORT" in errors
 
@@ -140,12 +140,12 @@ def test_an_interrupted_demo_leaves_nothing(number: int) -> None:
     process = start("demo")
     assert process.stdout is not None
     assert process.stdout.readline().startswith("caller")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while len(started := children(process)) < 5 and time.monotonic() < deadline:
         time.sleep(0.05)  # two phones at least
     assert len(started) >= 5
     process.send_signal(number)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=30)
     assert (process.returncode, errors) == (130, "")
     assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]
     wait_for_ports_free()

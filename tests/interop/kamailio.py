@@ -20,7 +20,7 @@ from imsalg.transport.tls import TlsFiles
 HOST = "127.0.0.1"
 OUTSIDE = "127.0.0.2"  # where phones are that it serves without a proxy
 PASSWORD = "lab"
-START = 10.0  # seconds in which it must answer
+START = 30.0  # seconds in which it must answer
 _TABLES = Path("/usr/share/kamailio/db_sqlite")  # of Debian's kamailio-sqlite-modules
 _TLS = """\
 [{side}:default]
@@ -151,7 +151,7 @@ class Kamailio:
         question = {"jsonrpc": "2.0", "method": method, "params": parameters, "id": 1}
         ours = self._directory / f"asks.{time.monotonic_ns()}"
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as control:
-            control.settimeout(2.0)
+            control.settimeout(10.0)
             control.bind(str(ours))
             try:
                 control.sendto(json.dumps(question).encode(), str(self._directory / "control"))

@@ -127,7 +127,7 @@ def test_the_lab_serves_the_page_and_its_form_needs_nothing_typed_in(
         phone.run("element('account').requestSubmit()")
         phone.wait_until("element('registration').value === 'registered as carol@ims.test'")
         lab.terminate()
-        assert lab.wait(10) == 0
+        assert lab.wait(30) == 0
 
 
 def test_who_calls_before_registering_is_told_and_buttons_without_a_call_do_nothing(

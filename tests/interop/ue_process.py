@@ -48,7 +48,7 @@ class Ue:
     def uri(self) -> str:
         return str(self.wait_for("ready")["uri"])
 
-    def wait_for(self, event: str, seconds: float = 10.0, **fields: object) -> dict[str, Any]:
+    def wait_for(self, event: str, seconds: float = 30.0, **fields: object) -> dict[str, Any]:
         """The first event with this name and these fields, past or coming; AssertionError when none comes."""
         deadline = time.monotonic() + seconds
         seen = 0
@@ -62,7 +62,7 @@ class Ue:
             except queue.Empty:
                 raise AssertionError(f"no {event} {fields} among {self.events}") from None
 
-    def ended(self, seconds: float = 15.0) -> int:
+    def ended(self, seconds: float = 40.0) -> int:
         """The exit code, when it has ended by itself."""
         code = self._process.wait(seconds)
         self._reader.join(seconds)

@@ -51,7 +51,7 @@ class Nsd:
 
     def __enter__(self) -> Nsd:
         self._process = subprocess.Popen(self._command)
-        deadline = time.monotonic() + 10.0
+        deadline = time.monotonic() + 30.0
         question = dns.message.make_query("home.test", "SOA")
         while True:
             try:

@@ -150,7 +150,7 @@ class Sipp:
         return found
 
     def wait_for(
-        self, what: str | int, seconds: float = 10.0, *, nth: int = 1, again: bool = False
+        self, what: str | int, seconds: float = 20.0, *, nth: int = 1, again: bool = False
     ) -> Request | Response:
         """Wait until a request with this method, or a response with this status, has come, for the nth
         time; or `again`, which is not counted else."""
@@ -180,7 +180,7 @@ class Sipp:
 
     def _wait_until_bound(self, table: str) -> None:
         wanted = f":{self.port:04X} "
-        deadline = time.monotonic() + 10.0
+        deadline = time.monotonic() + 20.0
         while wanted not in Path(table).read_text():
             alive = time.monotonic() < deadline and self._process.poll() is None
             assert alive, f"{self._name}: SIPp did not start\n{self._told()}"

@@ -28,7 +28,7 @@ from tests.system.calls import (
     terminate,
 )
 from tests.system.sipp import GAP, HOST, Sipp, Traced, port, requests, responses, sdp
-from tests.system.world import T1, World
+from tests.system.world import World
 
 
 def final(traced: list[Traced]) -> Response:
@@ -186,7 +186,6 @@ def test_nobody_there_is_408(world: World, tmp_path: Path) -> None:
         offer=RTP,
     ) as access:
         assert final(access.finish()).status == 408
-    world.assert_no_call_left(64 * T1)  # as long as a callee may be silent, the CANCEL waits for it
 
 
 @pytest.mark.parametrize(

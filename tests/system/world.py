@@ -17,7 +17,7 @@ BASE_PORT = 19900  # the gateway's media are 100 above
 PEERS_PORT = BASE_PORT + 6  # an access side whose peers need no registration
 REGISTRAR_PORT = BASE_PORT + 8  # SIPp as the home network
 T1 = 0.08  # seconds: a transaction that waits 64 times as long ends about with one that waits T4
-TRANSACTIONS_END = 9.0  # seconds: T4 or 64 * T1, and what a busy machine adds
+TRANSACTIONS_END = 15.0  # seconds: T4 or 64 * T1, and what a busy machine adds
 GRACE = 6.0  # seconds the gateway keeps the contexts of a proxy that is gone
 
 TABLES = f"""
@@ -102,7 +102,7 @@ class World(Stack):
     def leave(self, name: str) -> None:
         """As an operator would end it."""
         self.processes[name].send_signal(signal.SIGTERM)
-        assert self.processes[name].wait(10.0) == 0
+        assert self.processes[name].wait(30.0) == 0
 
     @contextmanager
     def frozen(self, name: str) -> Iterator[None]:
@@ -126,7 +126,7 @@ class World(Stack):
 
     # -- what is left ----------------------------------------------------------------------------------------
 
-    def assert_no_call_left(self, seconds: float = 3.0) -> None:
+    def assert_no_call_left(self, seconds: float = 8.0) -> None:
         """Calls, and what the gateway holds for them, are gone with the last message, or very soon after."""
         _wait_until_empty(self._calls, seconds)
 
