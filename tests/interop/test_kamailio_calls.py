@@ -18,7 +18,7 @@ from tests.interop.ue_process import Ue
 from tests.interop.wire import Capture, Kind, classify, tone_in, tone_share
 from tests.system.world import World
 
-TALK = 2.0  # seconds
+TALK = 3.0  # seconds
 
 
 def media_ports(edge: World, side: Side) -> range:

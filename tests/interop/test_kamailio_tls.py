@@ -14,7 +14,7 @@ from tests.interop.phones import ALICE, assert_both_heard, direct, protected
 from tests.system.world import World
 from tests.transport.certificates import Authority, tls_core
 
-TALK = ("--duration", 2.0)
+TALK = ("--duration", 3.0)
 
 
 @pytest.fixture(scope="module")

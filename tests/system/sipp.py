@@ -169,8 +169,10 @@ class Sipp:
         raise AssertionError(f"{self._name} on {self.port}: no {what} came\n{self._told()}")
 
     def go_on(self) -> None:
-        """The end of a GAP. It looks like the last message that came, from which SIPp takes its headers."""
-        last = [traced.message for traced in self.traced() if not traced.sent][-1]
+        """The end of a GAP. It looks like the last message that came, from which SIPp takes its headers, or
+        the one that began the call."""
+        seen = self.traced()
+        last = [each for each in seen if not each.sent or each is seen[0]][-1].message
         lines = [f"{name}: {last.headers.get(name)}" for name in ("From", "To", "Call-ID")]
         number = time.monotonic_ns()  # else it would be the same again, which SIPp takes no notice of
         via = f"Via: SIP/2.0/UDP {HOST}:9;branch=z9hG4bK{number}"

@@ -30,6 +30,8 @@ from tests.system.calls import (
 from tests.system.sipp import GAP, HOST, Sipp, Traced, port, requests, responses, sdp
 from tests.system.world import World
 
+TRYING = '<recv response="100" optional="true"/>'  # before a GAP in which it may come
+
 
 def final(traced: list[Traced]) -> Response:
     """The one final response to the caller's INVITE."""
@@ -59,9 +61,9 @@ def test_a_challenged_ue_is_told_the_mechanisms_twice_and_the_core_never(
     for status in (401, 200):
         (response,) = responses(traced, status, "REGISTER", sent=False)
         assert response.headers.lines("Security-Server") == ["sdes-srtp;mediasec"]
-    assert world.status()["registrations"] == [
-        {**world.status()["registrations"][0], "aor": f"sip:{ue.user}@ims.test", "mechanisms": ["sdes-srtp"]}
-    ]
+    (registration,) = world.status()["registrations"]
+    assert registration["aor"] == f"sip:{ue.user}@ims.test"
+    assert registration["mechanisms"] == ["sdes-srtp"]
     register(world, tmp_path, ue=ue, expires=0)
     assert world.status()["registrations"] == []
 
@@ -202,7 +204,12 @@ def test_a_cancelled_call_ends_on_both_sides(
     world: World, tmp_path: Path, caller: str, callee: str, silent: int
 ) -> None:
     with registered(world, tmp_path) as ue:
-        call = originate(world, tmp_path, caller, callee, ue=ue, wait=silent, offer=SRTP, answer=RTP)
+        blanks = {"wait": silent, "gap": TRYING + GAP, "offer": SRTP, "answer": RTP}
+        with originated(world, tmp_path, caller, callee, ue=ue, **blanks) as (access, core):
+            core.wait_for("INVITE")
+            if silent:
+                access.go_on()
+            call = Call(access.finish(), core.finish())
     assert final(call.caller).status == 487
     assert len(requests(call.callee, "CANCEL", sent=False)) == 1
     assert len(requests(call.callee, "ACK", sent=False)) == 1
