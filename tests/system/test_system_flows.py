@@ -207,6 +207,8 @@ def test_a_cancelled_call_ends_on_both_sides(
         blanks = {"wait": silent, "gap": TRYING + GAP, "offer": SRTP, "answer": RTP}
         with originated(world, tmp_path, caller, callee, ue=ue, **blanks) as (access, core):
             core.wait_for("INVITE")
+            if caller == "cancel_trying_uac":
+                access.wait_for(100)
             if silent:
                 access.go_on()
             call = Call(access.finish(), core.finish())
