@@ -219,11 +219,11 @@ class Endpoint:
     def send(self, request: Request, flow: Flow, now: float) -> None:
         """Send a request without a transaction, which is what the ACK for a 2xx is; our Via is put on top.
         One that is passed on is the same again when it comes again (RFC 3261 section 16.11)."""
-        branch = self._branch()
         if via := request.headers.first("Via"):
-            branch = MAGIC + self._hash(
-                via, request.call_id, str(request.cseq), str(request.headers.get("To"))
-            )
+            to_tag = request.to.tag or ""
+            branch = MAGIC + self._hash(via, request.call_id, str(request.cseq), to_tag)
+        else:
+            branch = self._branch()
         wire, to, _ = self._sending.push_via(request, flow, branch, now)
         self._out.append((to, wire))
 

@@ -114,7 +114,7 @@ def delay(timer: Timer, state: State, fired: int, *, reliable: bool, t1: float) 
         return interval if timer is Timer.A else min(interval, T2)  # sections 17.1.1.2, 17.1.2.2 and 17.2.1
     if reliable and timer in _ABSORBS:
         return 0.0
-    return _FIXED.get(timer, 64 * t1)
+    return _FIXED.get(timer, 64 * t1)  # B, D, F, H, J, L, M, CANCEL
 
 
 _RETRANSMITS = frozenset((Timer.A, Timer.E, Timer.G))

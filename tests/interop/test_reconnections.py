@@ -29,9 +29,7 @@ ONWARD = {"tcp": BASE_PORT, "tls": TLS, "wss": WEB}
 CABLES = {transport: port + 20 for transport, port in ONWARD.items()}
 SOFTPHONE = BASE_PORT + 40
 TONE, PEER_TONE = 1000, 440
-REGISTERED = (
-    30.0  # seconds in which a phone must have found back; JsSIP waits for two or four before it tries
-)
+REGISTERED = 30.0  # seconds in which a phone must have found back; JsSIP waits for two or four first
 HEARD = 1.0  # seconds of a tone
 PATIENCE = 90  # seconds that SIPp waits in all
 TABLES = """
