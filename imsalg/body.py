@@ -40,6 +40,9 @@ class Found(Struct, frozen=True):
     sdp: bytes
     after: bytes
 
+    def __repr__(self) -> str:
+        return f"Found({len(self.sdp)} bytes)"  # they may have keys
+
     def replace(self, message: Request | Response, sdp: bytes) -> None:
         """Put another description in its place."""
         message.set_body(self.before + sdp + self.after, message.headers.get("Content-Type"))

@@ -40,6 +40,9 @@ class Branch(Struct):
     offered: Document | None = None
     expires: float | None = None
 
+    def __repr__(self) -> str:
+        return f"Branch({self.dialog!r}, {self.media!r})"  # what has passed may have keys
+
     def passed(self, side: Side, invite: int) -> dict[bytes, bytes]:
         """What has come from a side in responses or the ACK to the INVITE of this number: description
         received -> passed on. These are sent again and then mean the same."""

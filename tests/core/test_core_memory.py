@@ -13,6 +13,7 @@ from types import FunctionType, ModuleType
 import pytest
 
 from agw.iq.messages import ErrorCode, Event
+from imsalg.body import Found
 from imsalg.config import CallConfig, RegistrationConfig
 from imsalg.core import Core
 from imsalg.sip.hop import Flow, Transport
@@ -60,18 +61,35 @@ def test_of_a_call_that_is_over_only_what_late_responses_need_is_kept(worlds):
     assert reached(world).isdisjoint({"Call", "Negotiation", "Crossing"})
 
 
+def test_nothing_that_is_kept_of_a_call_shows_a_key_p18(worlds):
+    world = worlds()
+    alice = world.register(world.ue(10), "alice")
+    talks = world.originate(alice), world.terminate(alice)
+    kept = [each for each in led_to(world.core) if type(each).__module__.startswith(("imsalg", "agw"))]
+    assert {type(each).__qualname__ for each in kept} >= {"Branch", "Crypto", "InlineKey", "Agreed"}
+    assert world.secrets
+    shown = {type(each) for each in kept if any(secret in repr(each) for secret in world.secrets)}
+    assert not shown
+    assert "inline" not in repr(Found(b"", OFFER.encode(), b""))
+    for here, far in talks:
+        here.hang_up(far)
+
+
 def reached(world: World) -> set[str]:
     """What kinds of things the transactions lead to."""
-    kinds: set[str] = set()
+    return {type(each).__qualname__ for each in led_to(world.core.endpoint._transactions, Core)}
+
+
+def led_to(start: object, *but: type) -> Iterator[object]:
+    """All things that one leads to, though not by way of these, or of what is no data."""
     seen: dict[int, object] = {}
-    todo: list[object] = [world.core.endpoint._transactions]
+    todo = [start]
     while todo:
         each = todo.pop()
-        if id(each) not in seen and not isinstance(each, type | ModuleType | FunctionType | Core):
+        if id(each) not in seen and not isinstance(each, (type, ModuleType, FunctionType, *but)):
             seen[id(each)] = each
-            kinds.add(type(each).__qualname__)
+            yield each
             todo += gc.get_referents(each)
-    return kinds
 
 
 # -- how a call may end

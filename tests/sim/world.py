@@ -148,7 +148,7 @@ class World:
         self._agw, self._loss = agw, loss
         self._replies: list[FromGateway] = []
         self._told: dict[tuple[str, str, int], Stream] = {}  # context, termination, stream
-        self._secrets: set[str] = set()  # every key the gateway was told, as it might be printed
+        self.secrets: set[str] = set()  # every key the gateway was told, as it might be printed
         self.connected = False
         self._incarnation = 0
         self.restart_gateway()
@@ -377,9 +377,9 @@ class World:
         for command in request.commands:
             for stream in getattr(command, "streams", ()):
                 for key in filter(None, (stream.local_key, *stream.remote_keys)):
-                    self._secrets |= _printed(key)
+                    self.secrets |= _printed(key)
                 if stream.ice is not None:
-                    self._secrets.add(stream.ice.pwd)
+                    self.secrets.add(stream.ice.pwd)
         if self.fail and not any(isinstance(command, ReleaseTermination) for command in request.commands):
             self._replies.append(ErrorReply(request.id, self.fail.popleft(), "the test says so"))
         else:
@@ -424,10 +424,10 @@ class World:
     def _check_core_side(self, data: bytes) -> None:
         text = data.decode("utf-8", "surrogateescape")
         assert "a=3ge2ae" not in text, "an indication of e2ae went to the core"
-        assert not any(secret in text for secret in self._secrets), "a key of e2ae went to the core"
+        assert not any(secret in text for secret in self.secrets), "a key of e2ae went to the core"
 
     def _check_note(self, text: str) -> None:
-        assert not any(secret in text for secret in self._secrets), "a key in the log"
+        assert not any(secret in text for secret in self.secrets), "a key in the log"
         assert "inline:" not in text
 
     # -- the end
