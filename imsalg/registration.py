@@ -184,13 +184,17 @@ class Registrations(Struct):
             wish = expires_of(contact, request)
             if 0 < wish < self.min_expires:
                 raise PeerError("too short", 423)
-        key = (aor, instance_of(contacts[0]) if contacts else "")
-        known = self._by_key.get(key) or self._of_contacts(aor, contacts, request)
+        ended = [contact.uri for contact in contacts if not expires_of(contact, request)]
+        named = next((contact for contact in contacts if contact.uri not in ended), next(iter(contacts), None))
+        key = (aor, instance_of(named) if named else "")
+        known = self._by_key.get(key) or self._of_contact(aor, named, ended)
         if known is None and contacts:
             self._check_limits(flow, access)
+        if known is not None and known.key[1] not in ended:  # else another UE may come with it
+            key = known.key
         return Registering(
             known.token if known else self.tokens.mint(rng),
-            known.key if known else key,
+            key,
             aor,
             access,
             flow,
@@ -200,14 +204,14 @@ class Registrations(Struct):
             mediasec.speaks(request.headers),
         )
 
-    def _of_contacts(self, aor: str, contacts: Sequence[NameAddr], request: Request) -> Binding | None:
+    def _of_contact(self, aor: str, named: NameAddr | None, ended: Iterable[str]) -> Binding | None:
         """The binding of a UE that says no instance, by its Contact or one that it gives up: so PJSIP moves
         to another connection where the registrar does not know RFC 5626."""
-        if not contacts or contacts[0].param("+sip.instance"):
+        if named is None or named.param("+sip.instance"):
             return None
-        for contact in (contacts[0], *(other for other in contacts[1:] if not expires_of(other, request))):
+        for uri in (named.uri, *ended):
             for binding in self._by_aor.get(aor, {}).values():
-                if contact.uri in binding.contacts:
+                if uri in binding.contacts:
                     return binding
         return None
 
@@ -233,18 +237,19 @@ class Registrations(Struct):
                 given[place_of(contact.uri)] = expires_of(contact, response)
         if not registering.contacts:  # a query
             return self._by_token.get(registering.token)
-        old = self._by_key.get(registering.key)
-        before = () if old is None else old.contacts
+        found = self._by_key.get(registering.key), self._by_token.get(registering.token)
+        old = {binding.token: binding for binding in found if binding is not None}.values()
+        before = [uri for binding in old for uri in binding.contacts if uri not in registering.contacts]
         alive = {  # one that is not listed any more was replaced, as by a UE that moved (RFC 5626 section 6)
             uri: now + min(given[same], self.max_expires)
-            for uri in (*(uri for uri in before if uri not in registering.contacts), *registering.contacts)
+            for uri in (*before, *registering.contacts)
             if given.get(same := place_of(uri), 0) > 0
         }
-        if old is not None:
-            self.remove(old)
+        for binding in old:
+            self.remove(binding)
         if not alive:
             return None
-        if old is None:  # others may have come in the meantime
+        if not old:  # others may have come in the meantime
             self._check_limits(registering.flow, registering.access)
             self._make_room(registering.aor)
         alive = dict(list(alive.items())[-MAX_CONTACTS:])

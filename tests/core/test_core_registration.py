@@ -243,6 +243,24 @@ def test_too_short_an_expiry_is_refused_with_the_shortest(world, expires):
     assert world.network.quiet()
 
 
+def test_a_contact_that_was_given_up_may_be_that_of_another_phone_of_the_user(world):
+    """Two phones behind two NATs that begin with the same private address, and learn their public one."""
+    private = "sip:alice@192.168.1.2:5060"
+    phones = [world.ue(10, port=7010), world.ue(11, port=7011)]
+    for phone in phones:
+        phone.register("alice", contact=f"<{private}>")
+        world.network.accept(world.network.expect("REGISTER"))
+        phone.register("alice", contact=f"<{phone.contact}>, <{private}>;expires=0")
+        register = world.network.expect("REGISTER")
+        phone.path = register.headers.get("Path")
+        contacts = [("Contact", f"<{each.contact}>;expires=600") for each in phones if each.path]
+        world.network.reply(register, 200, *contacts)
+    assert len(registrations(world)) == 2
+    for phone in phones:
+        world.network.request("MESSAGE", phone.contact, ("Route", phone.path))
+        assert phone.expect("MESSAGE")
+
+
 @pytest.mark.parametrize("gone", [False, True], ids=["all are reached", "one is not"])
 def test_one_binding_too_many_of_a_user_ends_the_one_refreshed_longest_ago(worlds, gone):
     """Or one whose connection has gone; a UE without an instance has a new Contact URI for each."""
