@@ -142,8 +142,12 @@ def load(path: Path | str) -> GatewayConfig:
     try:
         with open(path, "rb") as file:
             document = tomllib.load(file)
-    except (OSError, ValueError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
-        raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not a text in UTF-8 (byte {error.start})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: {error}") from None
     return decode(document, str(path))
 
 
@@ -170,8 +174,9 @@ def _unknown_key(value: object, type_: Any, path: str) -> str | None:
     for key, each in value.items():
         where = f"{path}.{key}" if path else key
         if key not in fields:
-            near = difflib.get_close_matches(key, fields, n=1, cutoff=0.0)
-            return f"{where}: unknown key, did you mean {near[0]!r}?"
+            near = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
+            right = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(fields)}"
+            return f"{where}: unknown key; {right}"
         if deeper := _unknown_key(each, fields[key], where):
             return deeper
     return None

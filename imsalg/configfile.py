@@ -29,8 +29,10 @@ def load_proxy(path: str | Path) -> ProxyConfig:
     """The configuration in a file. Raises ConfigError, for an unreadable file as well."""
     try:
         text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not a text in UTF-8 (byte {error.start})") from None
     return parse_proxy(text, str(path))
 
 

@@ -74,9 +74,20 @@ class Waiting(NamedTuple):
 
 
 class Line(deque[Waiting]):
-    """Who waits, in order. behind: for long, and there was always somebody since."""
+    """Who waits, in order. behind: for long, and there was always somebody since. new: how many requests that
+    begin something."""
 
     behind = False
+    new = 0
+
+    def append(self, waiting: Waiting) -> None:
+        super().append(waiting)
+        self.new += waiting.kind is not Kind.ONGOING
+
+    def popleft(self) -> Waiting:
+        waiting = super().popleft()
+        self.new -= waiting.kind is not Kind.ONGOING
+        return waiting
 
 
 class Intake:
@@ -164,7 +175,7 @@ class Intake:
         while self._served and now - self._served[0] > LATELY:
             self._served.popleft()
         line.behind = bool(line) and (line.behind or now - line[0].since > LONG)
-        return not line.behind or len(line) < len(self._served)
+        return not line.behind or line.new < len(self._served)
 
     def _overload(self, waiting: Waiting, line: Line, now: float) -> str:
         """Why it is not to be served now; "" if it is."""

@@ -185,7 +185,8 @@ class Registrations(Struct):
             if 0 < wish < self.min_expires:
                 raise PeerError("too short", 423)
         ended = [contact.uri for contact in contacts if not expires_of(contact, request)]
-        named = next((contact for contact in contacts if contact.uri not in ended), next(iter(contacts), None))
+        stay = [contact for contact in contacts if contact.uri not in ended]
+        named = next(iter(stay or contacts), None)
         key = (aor, instance_of(named) if named else "")
         known = self._by_key.get(key) or self._of_contact(aor, named, ended)
         if known is None and contacts:

@@ -98,7 +98,9 @@ class Proxy:
                 self._status = await asyncio.start_unix_server(self._tell_status, path)
             except OSError as error:
                 await self._shell.close()
-                raise OSError(error.errno, f"cannot listen on {path}: {error.strerror or error}") from None
+                missing = isinstance(error, FileNotFoundError)
+                why = "its directory is not there; make it first" if missing else error.strerror or error
+                raise OSError(error.errno, f"cannot listen on {path}: {why}") from None
         self._iq_task = asyncio.create_task(self._iq.run())
         for access in self._config.access:
             log.info("access %s on %s (%s)", access.name, access.listen, ", ".join(access.transports))

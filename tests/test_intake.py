@@ -160,6 +160,22 @@ def test_while_the_first_has_waited_for_long_no_other_begins_to_wait(bench: Benc
     assert bench.served() == [REGISTER]
 
 
+def test_cancels_that_wait_keep_no_new_request_out(bench: Bench) -> None:
+    """Nobody can be kept from calling by CANCELs of what never was."""
+    bench.put(INVITE)
+    assert bench.intake.take(bench.now)
+    bench.put(REGISTER)
+    cancels = [request("CANCEL", f"never{number}") for number in range(10)]
+    for cancel in cancels:
+        bench.put(cancel)
+    bench.now += LONG + 0.01
+    assert bench.intake.take(bench.now)
+    late = request("INVITE", "late")
+    bench.put(late)
+    assert not bench.intake.to_send()
+    assert bench.served() == [*cancels, late]
+
+
 def test_strangers_wait_for_themselves(bench: Bench) -> None:
     theirs, their_bye = request("REGISTER", "s"), request("BYE", "s", to=";tag=7")
     bench.put(theirs, STRANGER)

@@ -180,7 +180,9 @@ def _unix_listener(path: Path) -> socket.socket:
         listener.bind(str(path))
     except OSError as error:
         listener.close()
-        raise OSError(error.errno, f"cannot listen on {path}: {error.strerror}") from None
+        missing = isinstance(error, FileNotFoundError)
+        why = "its directory is not there; make it first" if missing else error.strerror
+        raise OSError(error.errno, f"cannot listen on {path}: {why}") from None
     finally:
         os.umask(before)
     return listener

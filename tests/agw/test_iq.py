@@ -179,6 +179,11 @@ def test_a_stale_socket_is_replaced_a_live_one_and_a_file_are_not(address, path)
     asyncio.run(scenario())
 
 
+def test_a_socket_in_a_directory_that_is_not_there_says_what_to_do(tmp_path):
+    with pytest.raises(FileNotFoundError, match="its directory is not there; make it first"):
+        asyncio.run(Gateway().server.start(f"unix:{tmp_path}/none/iq.sock"))
+
+
 GREETING = Hello(VERSION, "mallory", "1")
 
 
