@@ -221,6 +221,10 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     write_buffer: Count = 1024 * 1024
     write_buffers: Count = 64 * 1024 * 1024
 
+    def __post_init__(self) -> None:
+        if self.write_buffer > self.write_buffers:
+            raise ValueError("write_buffer: is greater than write_buffers")
+
 
 class SourcesConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one peer on the access side may do: each user who has registered, with all his UEs; all others of

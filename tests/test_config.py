@@ -85,6 +85,11 @@ def test_values_arrive_parsed() -> None:
             "[call]\nsession_expires = 800\nsession_limit = 600\n[gateway]",
             "call.session_expires: is greater than session_limit",
         ),
+        (
+            "[gateway]",
+            "[limits]\nwrite_buffers = 1000\n[gateway]",
+            "limits.write_buffer: is greater than write_",
+        ),
         ("[gateway]", "[call]\nsession_expires = 89\n[gateway]", "call.session_expires: 0, or at least 90"),
         ('name = "access"\n', "", "access[0].name: is needed"),
         ('[gateway]\niq = "unix:/run/iq.sock"', "", "gateway: is needed"),
