@@ -147,12 +147,20 @@ def test_check_knows_a_proxys_file_by_any_line_of_it(line: str, tmp_path: Path) 
     assert said.endswith(": is needed\n")
 
 
-def test_a_gateway_that_cannot_listen_names_the_socket(tmp_path: Path) -> None:
-    path, socket = tmp_path / "x.toml", tmp_path / "none" / "iq.sock"
-    path.write_text(f'[iq]\nlisten = "unix:{socket}"\n')
-    code, said = imsalg("gateway", "-c", str(path))
+@pytest.mark.parametrize(
+    ("kind", "text", "name"),
+    [("gateway", GATEWAY, "iq"), ("proxy", PROXY, "status")],
+    ids=["the gateway's Iq", "the proxy's status"],
+)
+def test_who_cannot_listen_names_the_socket_and_says_what_to_do(
+    kind: str, text: str, name: str, tmp_path: Path
+) -> None:
+    path, folder = tmp_path / "x.toml", tmp_path / "none"
+    path.write_text(text.format(folder))
+    code, said = imsalg(kind, "-c", str(path))
     assert code == 1
-    assert said.splitlines()[-1] == f"imsalg gateway: cannot listen on {socket}: No such file or directory"
+    problem = f"cannot listen on {folder}/{name}.sock: its directory is not there; make it first"
+    assert said.splitlines()[-1] == f"imsalg {kind}: {problem}"
 
 
 @pytest.mark.parametrize(
