@@ -5,6 +5,8 @@ A case is a number, which is printed with what it raised; `--first CASE --once` 
     for target in message stream sdp core iq peer; do
         nice -n 19 python -m tests.fuzz $target --seconds 14400 --first $(date +%s)000000 > $target.log 2>&1 &
     done
+
+SIGINT ends it early, with its count.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import argparse
 import contextlib
 import io
 import random
+import signal
 import sys
 import time
 import traceback
@@ -31,22 +34,24 @@ def main() -> int:
     options = parser.parse_args()
     run, case, failed, slowest = TARGETS[options.target], options.first, 0, 0.0
     end = time.process_time() + options.seconds
-    while time.process_time() < end and failed < 10:
-        begin, printed = time.process_time(), io.StringIO()
-        try:
-            with contextlib.redirect_stdout(printed):
-                run(random.Random(f"{options.target} {case}"))
-            spent = time.process_time() - begin
-            assert spent < LONGEST, f"{spent:.1f} seconds"
-            slowest = max(slowest, spent)
-        except Exception:
-            failed += 1
-            print(f"case {case} of {options.target}:\n{traceback.format_exc()}", flush=True)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell has ignored in the background
+    with contextlib.suppress(KeyboardInterrupt):
+        while time.process_time() < end and failed < 10:
+            begin, printed = time.process_time(), io.StringIO()
+            try:
+                with contextlib.redirect_stdout(printed):
+                    run(random.Random(f"{options.target} {case}"))
+                spent = time.process_time() - begin
+                assert spent < LONGEST, f"{spent:.1f} seconds"
+                slowest = max(slowest, spent)
+            except Exception:
+                failed += 1
+                print(f"case {case} of {options.target}:\n{traceback.format_exc()}", flush=True)
+                if options.once:
+                    print(printed.getvalue()[-4000:])
+            case += 1
             if options.once:
-                print(printed.getvalue()[-4000:])
-        case += 1
-        if options.once:
-            break
+                break
     count = case - options.first
     print(f"{options.target}: {count} cases from {options.first}, {failed} failed, slowest {slowest:.3f} s")
     return 1 if failed or not count else 0
