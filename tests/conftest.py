@@ -1,7 +1,7 @@
 """What all tests share: the project's root is importable, and ports that one run has at a time.
 
-`./run test` has two parts at once: what only computes, and the fuzzers, go on beside all others, on what the
-cores have to spare. What is marked `calm` comes last and alone.
+`./run test` has two parts at once: what only computes, the fuzzers, and at their end what asks little of its
+peers go on beside all others, on what the cores have to spare. What is marked `calm` comes last and alone.
 """
 
 from __future__ import annotations
