@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable
@@ -38,6 +39,7 @@ class Call(pj.Call):  # type: ignore[misc]
     ) -> None:
         super().__init__(account, number)
         self.progress = Progress()
+        self.ended_at = math.inf
         self._settings = settings
         self._play = play
         self._emit = emit
@@ -95,6 +97,7 @@ class Call(pj.Call):  # type: ignore[misc]
         info = self.getInfo()
         if info.state == pj.PJSIP_INV_STATE_DISCONNECTED:
             self.progress.ended = True
+            self.ended_at = time.monotonic()
             report = {"code": info.lastStatusCode, "reason": info.lastReason, "peer": self._peer}
             self._ended = {"event": "ended", **report, "confirmed": self.progress.confirmed}
             return

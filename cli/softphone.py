@@ -42,6 +42,7 @@ TRANSPORTS = {
 }
 CODECS = ("PCMU/8000", "PCMA/8000")
 GOODBYE = 2.0  # seconds that the end of all calls and the answer to the last REGISTER are waited for, each
+SETTLE = 0.1  # seconds for PJMEDIA's clock, a thread of its own, to let go of what a call played and recorded
 LINGER = 0.2  # seconds for the answer to a BYE, which PJSUA2 does not report
 
 
@@ -96,6 +97,7 @@ class Softphone:
         self.emit = emit
         self.registration: int | None = None  # the status of the latest REGISTER that was final
         self.calls: list[Call] = []  # those that have not ended
+        self._closed_at = 0.0  # when one was destroyed last
         self._verify: tuple[str, ...] = ()  # Security-Server's media entries, to be said back
         self._introduced = False  # the network has answered our Security-Client once
         self._later: list[Callable[[], None]] = []
@@ -140,9 +142,12 @@ class Softphone:
         self._endpoint.libHandleEvents(round(seconds * 1000))
         while self._later:
             self._later.pop(0)()
-        for call in [call for call in self.calls if call.progress.ended]:
-            call.close()
-            self.calls.remove(call)
+        now = time.monotonic()
+        gone = next((c for c in self.calls if now >= max(c.ended_at, self._closed_at) + SETTLE), None)
+        if gone is not None:
+            gone.close()
+            self.calls.remove(gone)
+            self._closed_at = now
         for call in self.calls:
             call.keep_time(time.monotonic())
 
